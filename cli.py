@@ -1,0 +1,6 @@
+"""Runs the command line from a checkout."""
+
+from onnxprune.cli import main
+
+if __name__ == "__main__":
+    main()

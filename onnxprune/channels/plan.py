@@ -1,0 +1,73 @@
+"""A pruning decision as data: it can be saved, read, compared and applied again to the same model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxprune.errors import UsageError
+
+Positions = dict[str, dict[int, list[int]]]
+
+FORMAT = "onnxprune-plan"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is removed from a model.
+
+    removed: tensor name -> axis -> sorted positions that are deleted, for every parameter tensor of the source.
+    unshared: tensor name -> "node:input" -> axis -> positions, for constants copied because their users differ.
+    groups: one entry a group: name, kind, size, removed (channel numbers).
+    """
+
+    source_sha256: str
+    removed: Positions
+    unshared: dict[str, Positions] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Return the plan as canonical JSON (the file format of DESIGN, section 5)."""
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source_sha256": self.source_sha256,
+            "removed": self.removed,
+            "unshared": self.unshared,
+            "groups": self.groups,
+        }
+        return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read a plan.
+
+        Raises:
+            UsageError: the text is not JSON or not a plan of a version that is known.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"the plan is not JSON ({error}); give a file written by --plan.") from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise UsageError("the file is not an onnxprune plan (its 'format' is missing); give a file written by --plan.")
+        if document.get("version") != VERSION:
+            raise UsageError(f"the plan has version {document.get('version')}, this release reads {VERSION}; make it again.")
+        try:
+            return Plan(
+                source_sha256=str(document["source_sha256"]),
+                removed=_positions(document["removed"]),
+                unshared={t: _positions(uses) for t, uses in document.get("unshared", {}).items()},
+                groups=list(document.get("groups", [])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"the plan is damaged ({error!r}); make it again with --plan.") from error
+
+
+def _positions(tables: dict[str, dict[str, list[int]]]) -> Positions:
+    return {
+        tensor: {int(axis): sorted(int(p) for p in positions) for axis, positions in axes.items()}
+        for tensor, axes in tables.items()
+    }

@@ -1,0 +1,43 @@
+"""The one tree of errors. Each class knows the exit code with which the command line ends (DESIGN, section 5)."""
+
+
+class OnnxpruneError(Exception):
+    """Something the user can understand and act on: one line that says what, where and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(OnnxpruneError):
+    """An option or argument that makes no sense: wrong value, unknown name, pattern that matches nothing."""
+
+    exit_code = 2
+
+
+class ModelError(OnnxpruneError):
+    """A model that cannot be read, is invalid, or uses what is not supported."""
+
+    exit_code = 2
+
+
+class DataError(OnnxpruneError):
+    """Calibration or evaluation data that do not fit the model."""
+
+    exit_code = 2
+
+
+class OutputError(OnnxpruneError):
+    """An output that cannot be written, is the input, or exists and may not be replaced."""
+
+    exit_code = 2
+
+
+class GateError(OnnxpruneError):
+    """A quality gate failed; nothing was written."""
+
+    exit_code = 3
+
+
+class NothingToPruneError(OnnxpruneError):
+    """Nothing can be removed as asked, or a target cannot be reached."""
+
+    exit_code = 4
