@@ -1,0 +1,129 @@
+"""The system of equalities between axes: ids, ties, products and pins, as the rules write them down.
+
+Every position of every axis of every tensor carries an integer id. Rules only record what follows from an operator;
+`solve.py` turns the record into classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxprune.types import BoolArray, IntArray
+
+Axes = list[IntArray]
+"""Ids of a tensor: one array per axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Flat position (i, j, ..) is removed exactly when i, or j, .. of its factors is removed."""
+
+    flat: IntArray
+    factors: tuple[IntArray, ...]
+    origin: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the factors."""
+        return tuple(len(f) for f in self.factors)
+
+
+@dataclass(eq=False)
+class Space:
+    """Allocates ids and records what must hold between them."""
+
+    count: int = 0
+    ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    pins: list[tuple[IntArray, str]] = field(default_factory=list)
+    inexact: list[IntArray] = field(default_factory=list)
+    _born_pinned: set[int] = field(default_factory=set)
+
+    def fresh(self, size: int) -> IntArray:
+        """Return `size` ids that nothing else has."""
+        ids = np.arange(self.count, self.count + size, dtype=np.int64)
+        self.count += size
+        return ids
+
+    def pinned(self, size: int, reason: str) -> IntArray:
+        """Return an axis that may not change: one id for all its positions."""
+        ids = np.full(size, self.count, dtype=np.int64)
+        self._born_pinned.add(self.count)
+        self.pins.append((ids[:1], reason))
+        self.count += 1
+        return ids
+
+    def is_born_pinned(self, ids: IntArray) -> bool:
+        """Tell whether an axis was made by `pinned` (or is empty)."""
+        return len(ids) == 0 or (int(ids[0]) in self._born_pinned and bool((ids == ids[0]).all()))
+
+    def tie(self, a: IntArray, b: IntArray) -> None:
+        """Position i of `a` and of `b` live or die together.
+
+        Raises:
+            ValueError: the axes differ in size.
+        """
+        if len(a) != len(b):
+            raise ValueError(f"axes of {len(a)} and {len(b)} positions cannot be tied")
+        if a is not b:
+            self.ties.append((a, b))
+
+    def product(self, flat: IntArray, factors: list[IntArray], origin: str) -> None:
+        """Record that `flat` is the row-major product of `factors`; factors of size 1 carry nothing."""
+        kept = tuple(f for f in factors if len(f) != 1)
+        if not kept:
+            return
+        if len(kept) == 1:
+            self.tie(flat, kept[0])
+            return
+        if int(np.prod([len(f) for f in kept])) != len(flat):
+            raise ValueError(f"{len(flat)} positions are no product of {[len(f) for f in kept]}")
+        self.products.append(Product(flat, kept, origin))
+
+    def pin(self, ids: IntArray, reason: str) -> None:
+        """These positions may not be removed."""
+        if len(ids) and not self.is_born_pinned(ids):
+            self.pins.append((np.unique(ids), reason))
+
+    def mark_inexact(self, ids: IntArray) -> None:
+        """A normalisation over these positions sees which of them are there."""
+        self.inexact.append(ids)
+
+
+def connected(count: int, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:
+    """Label the connected components of ids.
+
+    Vectorised union by minimum with pointer jumping (Shiloach and Vishkin 1982, without the parallel machine).
+
+    Args:
+        count: number of ids.
+        pairs: arrays of equal length, ids to join.
+
+    Returns:
+        (count,) label of each id: the smallest id of its component.
+    """
+    label = np.arange(count, dtype=np.int64)
+    if not pairs:
+        return label
+    a = np.concatenate([p[0] for p in pairs])
+    b = np.concatenate([p[1] for p in pairs])
+    differ = a != b
+    a, b = a[differ], b[differ]
+    while len(a):
+        low, high = np.minimum(label[a], label[b]), np.maximum(label[a], label[b])
+        np.minimum.at(label, high, low)
+        while True:
+            jumped = label[label]
+            if np.array_equal(jumped, label):
+                break
+            label = jumped
+        open_ = label[a] != label[b]
+        a, b = a[open_], b[open_]
+    return label
+
+
+def count_kept(ids: IntArray, keep: BoolArray) -> int:
+    """Return how many positions of an axis stay under a mask over ids."""
+    return int(np.count_nonzero(keep[ids]))

@@ -1,0 +1,230 @@
+"""A flat, typed reading of a model: nodes in topological order, parameters, keys that are unique across scopes.
+
+Nothing here changes the model. Nodes of If branches stand before their If node; bodies of Loop and Scan stay closed,
+only the outer tensors that they capture are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.graph.model import Model
+
+SUBGRAPH_OPS_OPENED = frozenset({"If"})
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node. `inputs` and `outputs` are keys of the view ("" for an omitted one)."""
+
+    proto: onnx.NodeProto
+    op_type: str
+    domain: str
+    version: int
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    graph: onnx.GraphProto
+    branches: tuple[tuple[str, ...], ...] = ()
+    captured: tuple[str, ...] = ()
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """Attribute values by name; strings are decoded, graphs left out."""
+        values: dict[str, Any] = {}
+        for attribute in self.proto.attribute:
+            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                continue
+            value = onnx.helper.get_attribute_value(attribute)
+            values[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        return values
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Return one attribute or the default."""
+        return self.attributes.get(name, default)
+
+    @property
+    def label(self) -> str:
+        """How messages name the node."""
+        return f"{self.op_type} '{self.name or next((o for o in self.outputs if o), '?')}'"
+
+    def has_input(self, index: int) -> bool:
+        """Tell whether an optional input is there."""
+        return index < len(self.inputs) and self.inputs[index] != ""
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """A stored tensor: an initializer, or the `value` of a Constant node (then `node` is that node)."""
+
+    key: str
+    tensor: onnx.TensorProto
+    graph: onnx.GraphProto
+    node: onnx.NodeProto | None = None
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return tuple(self.tensor.dims)
+
+    @property
+    def data_type(self) -> int:
+        """`onnx.TensorProto` data type."""
+        return int(self.tensor.data_type)
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        count = 1
+        for dim in self.tensor.dims:
+            count *= dim
+        return count
+
+
+@dataclass(eq=False)
+class _Scope:
+    """Names visible in one graph, mapped to keys."""
+
+    prefix: str
+    names: dict[str, str]
+
+
+@dataclass(eq=False)
+class View:
+    """The model as the analysis reads it."""
+
+    model: Model
+    nodes: list[Node] = field(default_factory=list)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    inputs: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    closed: set[str] = field(default_factory=set)
+    declared: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    opsets: dict[str, int] = field(default_factory=dict)
+    _keys: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        proto = self.model.proto
+        self.opsets = {_domain(o.domain): o.version for o in proto.opset_import}
+        scope = _Scope("", {})
+        self._open(proto.graph, scope)
+        self.outputs = tuple(scope.names.get(o.name, o.name) for o in proto.graph.output)
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        """Tensor key -> the node that makes it."""
+        return {output: node for node in self.nodes for output in node.outputs if output}
+
+    @cached_property
+    def readers(self) -> dict[str, list[tuple[Node, int]]]:
+        """Tensor key -> the nodes and input numbers that read it."""
+        table: dict[str, list[tuple[Node, int]]] = {}
+        for node in self.nodes:
+            for index, name in enumerate(node.inputs):
+                if name:
+                    table.setdefault(name, []).append((node, index))
+        return table
+
+    def root(self, key: str) -> str:
+        """Follow Identity nodes back to where a tensor comes from."""
+        node = self.producers.get(key)
+        while node is not None and node.op_type == "Identity" and not node.domain:
+            key = node.inputs[0]
+            node = self.producers.get(key)
+        return key
+
+    def _define(self, scope: _Scope, name: str) -> str:
+        key = name if name not in self._keys else f"{scope.prefix}{name}"
+        while key in self._keys:
+            key += "'"
+        self._keys.add(key)
+        scope.names[name] = key
+        return key
+
+    def _open(self, graph: onnx.GraphProto, scope: _Scope) -> None:
+        for tensor in graph.initializer:
+            key = self._define(scope, tensor.name)
+            self.parameters[key] = Parameter(key, tensor, graph)
+        for sparse in graph.sparse_initializer:
+            self.closed.add(self._define(scope, sparse.values.name))
+        for value in graph.input:
+            if value.name in scope.names and scope.names[value.name] in self.parameters:
+                continue
+            self.inputs[self._define(scope, value.name)] = value
+        for proto in graph.node:
+            self._add(proto, graph, scope)
+        for value in (*graph.value_info, *graph.output):
+            if value.name in scope.names and value.HasField("type"):
+                self.declared.setdefault(scope.names[value.name], value.type)
+
+    def _add(self, proto: onnx.NodeProto, graph: onnx.GraphProto, scope: _Scope) -> None:
+        inputs = tuple(self._resolve(scope, name, proto) if name else "" for name in proto.input)
+        branches: list[tuple[str, ...]] = []
+        captured: set[str] = set()
+        for number, body in enumerate(_bodies(proto)):
+            if proto.op_type in SUBGRAPH_OPS_OPENED and not proto.domain:
+                inner = _Scope(f"{scope.prefix}{proto.name or proto.output[0]}/{number}/", dict(scope.names))
+                self._open(body, inner)
+                branches.append(tuple(self._resolve(inner, o.name, proto) for o in body.output))
+            else:
+                captured |= {scope.names[n] for n in _free_names(body) if n in scope.names}
+        outputs = tuple(self._define(scope, name) if name else "" for name in proto.output)
+        if proto.op_type == "Constant" and not proto.domain and outputs:
+            for attribute in proto.attribute:
+                if attribute.name == "value":
+                    self.parameters[outputs[0]] = Parameter(outputs[0], attribute.t, graph, proto)
+                    return
+        domain = _domain(proto.domain)
+        self.nodes.append(
+            Node(
+                proto=proto,
+                op_type=proto.op_type,
+                domain=domain,
+                version=self.opsets.get(domain, 0),
+                name=proto.name,
+                inputs=inputs,
+                outputs=outputs,
+                graph=graph,
+                branches=tuple(branches),
+                captured=tuple(sorted(captured)),
+            )
+        )
+
+    def _resolve(self, scope: _Scope, name: str, proto: onnx.NodeProto) -> str:
+        try:
+            return scope.names[name]
+        except KeyError:
+            raise ModelError(
+                f"{proto.op_type} '{proto.name}': its input '{name}' is made by no node before it; the graph is not "
+                "sorted or incomplete. Check the file with onnx.checker."
+            ) from None
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _bodies(proto: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in proto.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def _free_names(graph: onnx.GraphProto) -> set[str]:
+    """Names that a body takes from outside."""
+    known = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    free: set[str] = set()
+    for proto in graph.node:
+        free |= {name for name in proto.input if name and name not in known}
+        for body in _bodies(proto):
+            free |= _free_names(body) - known
+        known |= set(proto.output)
+    return free | {o.name for o in graph.output if o.name not in known}
