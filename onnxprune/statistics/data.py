@@ -1,0 +1,203 @@
+"""Calibration data: any source, checked once, then iterated as often as needed in batches that the model takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fit, fixed_batch, match_names
+from onnxprune.statistics.images import ImageOptions
+from onnxprune.statistics.sources import Source, open_source
+
+KEPT_BYTES = 1 << 30
+"""Data up to this size stay in memory between passes; larger ones are read again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Feeds for a model. Iterating yields dicts of input name to array, in batches that the model takes.
+
+    samples: how many there are (a whole feed counts as one where axis 0 is not the batch).
+    sha256: of names, types, shapes and values.
+    synthetic: made up, not given by the user.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    samples: int
+    sha256: str
+    warnings: tuple[str, ...]
+    synthetic: bool
+    _stream: _Stream
+    _batch: int
+
+    def __iter__(self) -> Iterator[Feed]:
+        return self.batches(self._batch)
+
+    def batches(self, size: int | None = None) -> Iterator[Feed]:
+        """Yield feeds of at most `size` samples; the model's own fixed batch goes first."""
+        size = fixed_batch(self.inputs) or size or self._batch
+        return _regroup(self._stream, size, exact=fixed_batch(self.inputs) is not None)
+
+
+def read(
+    spec: str | Path | Iterable[Any] | Any,
+    inputs: Sequence[InputSpec],
+    *,
+    samples: int | None = None,
+    batch: int | None = None,
+    images: ImageOptions | None = None,
+    synthetic: bool = False,
+) -> Data:
+    """Return checked calibration data.
+
+    Args:
+        spec: path of .npz, .npy, a folder of those or of images; `file.py:function`; feeds; a CalibrationDataReader.
+        inputs: what the model wants (`input_specs`).
+        samples: use the first so many only.
+        batch: samples a feed where the model's batch is dynamic; None: as they come, at most 32.
+
+    Raises:
+        DataError: nothing there, or names, shapes, types or values do not fit.
+    """
+    if samples is not None and samples < 1:
+        raise DataError(f"--samples {samples}: at least one sample is needed.")
+    stream = _Stream(open_source(spec, inputs, images or ImageOptions()), tuple(inputs), samples)
+    found = _inspect(stream)
+    size = fixed_batch(inputs) if can_stack(inputs) else None
+    if not found.samples:
+        raise DataError("the data have no samples; give at least one.")
+    if size and found.samples < size:
+        raise DataError(
+            f"the model has a fixed batch of {size}, the data only {found.samples} samples; give {size} or more."
+        )
+    if size and found.samples % size:
+        left_out = found.samples % size
+        found.warnings.append(
+            f"the model has a fixed batch of {size}: {left_out} of {found.samples} samples are left out."
+        )
+    if found.kept is not None:
+        stream = replace(stream, kept=tuple(found.kept))
+    return Data(tuple(inputs), found.samples, found.sha256, tuple(found.warnings), synthetic, stream, batch or 32)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A piece of data that fits the model; `stacked`: axis 0 counts its samples, else it is one whole feed."""
+
+    feed: Feed
+    samples: int
+    stacked: bool
+
+
+@dataclass(frozen=True)
+class _Stream:
+    source: Source
+    inputs: tuple[InputSpec, ...]
+    samples: int | None
+    kept: tuple[_Unit, ...] | None = None
+
+    def __iter__(self) -> Iterator[_Unit]:
+        yield from self.units([]) if self.kept is None else self.kept
+
+    def units(self, notes: list[str]) -> Iterator[_Unit]:
+        """Yield units up to the limit of samples; what is odd about them is added to `notes`."""
+        left = self.samples
+        for origin, arrays in self.source():
+            feed, warnings = match_names(arrays, self.inputs, origin)
+            notes.extend(warning for warning in warnings if warning not in notes)
+            mode = str(arrays["_mode"]) if "_mode" in arrays else None
+            for unit in self._split(feed, mode, origin, left):
+                yield unit
+                left = None if left is None else left - unit.samples
+            if left == 0:
+                return
+
+    def _split(self, feed: Feed, mode: str | None, origin: str, limit: int | None) -> Iterator[_Unit]:
+        extra = {feed[s.name].ndim - len(s.shape) for s in self.inputs if s.shape is not None}
+        if mode == "feeds" or (mode is None and extra == {1}):
+            for index in range(_common_length(feed, origin))[:limit]:
+                yield _Unit(
+                    {s.name: fit(feed[s.name][index], s, origin, batch_axis=False) for s in self.inputs}, 1, False
+                )
+            return
+        stacked = can_stack(self.inputs)
+        if stacked and extra == {-1}:
+            feed = {name: array[None] for name, array in feed.items()}
+        if stacked:
+            count = len(range(_common_length(feed, origin))[:limit])
+            feed = {name: array[:count] for name, array in feed.items()}
+        fitted = {s.name: fit(feed[s.name], s, origin, batch_axis=stacked) for s in self.inputs}
+        yield _Unit(fitted, count if stacked else 1, stacked)
+
+
+def _common_length(feed: Feed, origin: str) -> int:
+    lengths = {name: len(array) if array.ndim else 0 for name, array in feed.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"{origin}: the arrays have different numbers of samples: {lengths}.")
+    return next(iter(lengths.values()))
+
+
+@dataclass
+class _Findings:
+    samples: int = 0
+    sha256: str = ""
+    warnings: list[str] = field(default_factory=list)
+    kept: list[_Unit] | None = field(default_factory=list)
+
+
+def _inspect(stream: _Stream) -> _Findings:
+    """Read everything once: count, hash, warnings, and the units themselves if they are small enough to keep."""
+    digest, size, varies = hashlib.sha256(), 0, False
+    first: dict[str, object] = {}
+    found = _Findings()
+    for unit in stream.units(found.warnings):
+        found.samples += unit.samples
+        for name, array in unit.feed.items():
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).data)
+            size += array.nbytes
+            varies = varies or bool(array.size and (array != first.setdefault(name, array.flat[0])).any())
+        if size > KEPT_BYTES:
+            found.kept = None
+        if found.kept is not None:
+            found.kept.append(unit)
+    found.sha256 = digest.hexdigest()
+    if found.samples and not varies:
+        found.warnings.append("the data are constant: every value is the same; statistics on them say little.")
+    if found.samples == 1:
+        found.warnings.append("one sample only: statistics on it are weak; give 128 or more.")
+    return found
+
+
+def _regroup(units: Iterable[_Unit], size: int, *, exact: bool) -> Iterator[Feed]:
+    """Cut and join stacked units to `size` samples; `exact` leaves incomplete batches out."""
+    rest: Feed | None = None
+    for unit in units:
+        if not unit.stacked:
+            yield unit.feed
+            continue
+        feed = unit.feed
+        if rest is not None and _alike(rest, feed):
+            feed = {name: np.concatenate([rest[name], array]) for name, array in feed.items()}
+        elif rest is not None and not exact:
+            yield rest
+        full = _length(feed) // size * size
+        for start in range(0, full, size):
+            yield {name: array[start : start + size] for name, array in feed.items()}
+        rest = {name: array[full:] for name, array in feed.items()} if _length(feed) > full else None
+    if rest is not None and not exact:
+        yield rest
+
+
+def _alike(a: Feed, b: Feed) -> bool:
+    return all(a[name].shape[1:] == b[name].shape[1:] for name in a)
+
+
+def _length(feed: Feed) -> int:
+    return len(next(iter(feed.values())))

@@ -1,0 +1,157 @@
+"""Where calibration data come from: array files, folders, functions, readers. Each becomes a stream of raw feeds."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.statistics.feeds import InputSpec
+from onnxprune.statistics.images import SUFFIXES, ImageOptions, read_images
+from onnxprune.types import Array
+
+DECOMPRESSED_LIMIT_BYTES = 16 << 30
+
+Arrays = Mapping[str, Array]
+Source = Callable[[], Iterator[tuple[str, Arrays]]]
+"""Yields (where it comes from, arrays by name), and can be called again."""
+
+
+def open_source(spec: str | Path | Iterable[Any] | Any, inputs: Sequence[InputSpec], images: ImageOptions) -> Source:
+    """Return the stream of raw feeds behind a path, `file.py:function`, an iterable or a CalibrationDataReader.
+
+    Raises:
+        DataError: there is nothing of a known kind.
+    """
+    if isinstance(spec, Mapping):
+        return lambda: iter([("data", spec)])
+    if not isinstance(spec, str | Path):
+        return _object_source(spec)
+    text = str(spec)
+    file, colon, function = text.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _function_source(Path(file), function)
+    path = Path(text)
+    if path.is_dir():
+        return _folder_source(path, inputs, images)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder; give .npz, .npy, a folder, or file.py:function.")
+    if path.suffix == ".py":
+        raise DataError(f"{path}: say which function yields the feeds: {path}:function.")
+    if path.suffix.lower() in SUFFIXES:
+        return lambda: ((str(path), feed) for feed in read_images([path], _only(inputs, path), images))
+    return lambda: iter([(str(path), read_arrays(path))])
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Return the arrays of a .npz (or .npy, named `arr_0`) file, without pickles and below a limit of size.
+
+    Raises:
+        DataError: the file is of another kind, damaged, too large, or holds Python objects.
+    """
+    try:
+        if path.suffix == ".npy":
+            return {"arr_0": np.load(path, mmap_mode="r", allow_pickle=False)}
+        if path.suffix != ".npz":
+            raise DataError(f"{path}: data are .npz, .npy, images, a folder of these, or file.py:function.")
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > DECOMPRESSED_LIMIT_BYTES:
+            raise DataError(
+                f"{path}: {size >> 30} GB when unpacked, the limit is {DECOMPRESSED_LIMIT_BYTES >> 30}; split it."
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: not readable as arrays ({error}); write it with numpy.savez, without objects."
+        ) from error
+
+
+def _folder_source(folder: Path, inputs: Sequence[InputSpec], images: ImageOptions) -> Source:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    arrays = [path for path in files if path.suffix in (".npz", ".npy")]
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if arrays and pictures:
+        raise DataError(f"{folder}: has both arrays and images; give a folder of one kind.")
+    if pictures:
+        spec = _only(inputs, folder)
+        return lambda: ((str(folder), feed) for feed in read_images(pictures, spec, images))
+    if not arrays:
+        raise DataError(f"{folder}: no .npz, .npy or image files in it.")
+    names = {spec.name for spec in inputs}
+    if names <= {path.stem for path in arrays if path.suffix == ".npy"}:
+        by_input = {path.stem: path for path in arrays if path.stem in names}
+        return lambda: iter([(str(folder), {name: read_arrays(path)["arr_0"] for name, path in by_input.items()})])
+    return lambda: ((str(path), read_arrays(path)) for path in arrays)
+
+
+def _only(inputs: Sequence[InputSpec], path: Path) -> InputSpec:
+    if len(inputs) != 1:
+        raise DataError(f"{path}: images feed one input, the model has {len(inputs)}; give .npz or file.py:function.")
+    return inputs[0]
+
+
+def _function_source(path: Path, name: str) -> Source:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give file.py:function.")
+    function = load_function(path, name)
+
+    def feeds() -> Iterator[tuple[str, Arrays]]:
+        origin = f"{path}:{name}"
+        try:
+            result = function()
+            yield from _named([result] if isinstance(result, Mapping) else result, origin)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{origin}: raised {type(error).__name__}: {error}") from error
+
+    return feeds
+
+
+def load_function(path: Path, name: str) -> Callable[..., Any]:
+    """Return a function of a Python file, with the file's folder importable while it is loaded.
+
+    Raises:
+        DataError: the file fails to load or has no such function.
+    """
+    spec = importlib.util.spec_from_file_location(f"onnxprune_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise DataError(f"{path}: not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DataError(f"{path}: raised {type(error).__name__} while it was loaded: {error}") from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise DataError(f"{path}: has no function '{name}'.")
+    return function  # type: ignore[no-any-return]
+
+
+def _object_source(source: Any) -> Source:
+    """A reader or one-shot iterator is read once and kept; a list or other iterable is read as often as asked."""
+    if hasattr(source, "get_next") or isinstance(source, Iterator):
+        kept = list(_named(source, "data"))
+        return lambda: iter(kept)
+    if not isinstance(source, Iterable):
+        raise DataError(f"data of type {type(source).__name__}: give a path, feeds, or a CalibrationDataReader.")
+    return lambda: _named(source, "data")
+
+
+def _named(feeds: Any, origin: str) -> Iterator[tuple[str, Arrays]]:
+    stream = iter(feeds.get_next, None) if hasattr(feeds, "get_next") else iter(feeds)
+    for number, feed in enumerate(stream):
+        if not isinstance(feed, Mapping):
+            raise DataError(f"{origin}: item {number} is a {type(feed).__name__}, not a dict of input name to array.")
+        yield f"{origin} (feed {number})", {name: np.asarray(array) for name, array in feed.items()}
