@@ -12,10 +12,7 @@ Shape = tuple[int, ...]
 Shapes = list[Shape | None]
 
 LIKE_FIRST = frozenset(
-    "BiasGelu FastGelu Gelu QuickGelu SkipLayerNormalization SkipSimplifiedLayerNormalization "
-    "EmbedLayerNormalization GroupNorm SkipGroupNorm RotaryEmbedding BiasAdd BiasSplitGelu Inverse QLinearSigmoid "
-    "QLinearLeakyRelu QLinearSoftmax DequantizeLinear QuantizeLinear NhwcMaxPool LayerNormalization "
-    "SimplifiedLayerNormalization DynamicQuantizeLSTM BifurcationDetector".split()
+    ["BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "EmbedLayerNormalization", "GroupNorm", "SkipGroupNorm", "RotaryEmbedding", "BiasAdd", "BiasSplitGelu", "Inverse", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "DequantizeLinear", "QuantizeLinear", "NhwcMaxPool", "LayerNormalization", "SimplifiedLayerNormalization", "DynamicQuantizeLSTM", "BifurcationDetector"]
 )
 
 
@@ -138,7 +135,7 @@ def _quantized_global_pool(node: Node, inputs: Shapes) -> Shapes:
 
 
 _RULES: dict[str, Callable[[Node, Shapes], Shapes]] = {
-    **{name: _like_first for name in LIKE_FIRST},
+    **dict.fromkeys(LIKE_FIRST, _like_first),
     "FusedMatMul": _fused_matmul,
     "TransposeMatMul": _fused_matmul,
     "FusedGemm": lambda node, s: _gemm(node, s),

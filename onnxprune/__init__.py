@@ -1,0 +1,1 @@
+"""Prune, compress and prove ONNX models after export."""

@@ -1,0 +1,59 @@
+"""What an operator spells out about sizes, as data: the rewrite evaluates these under the chosen removal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.graph.view import Node
+from onnxprune.types import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeSize:
+    """Attribute `name` (its entry `index`, if it is a list) equals the number of kept positions of `ids`."""
+
+    node: Node
+    name: str
+    ids: IntArray
+    index: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EntrySize:
+    """Entry `entry` of the integer input `input` equals the number of kept positions of `ids`."""
+
+    node: Node
+    input: int
+    entry: int
+    ids: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Indices:
+    """Input `input` (or attribute `name`) holds positions on the axis `ids`; they are renumbered, removed ones dropped."""
+
+    node: Node
+    input: int
+    ids: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """A strided Slice takes `positions` of the axis `ids`; it becomes a Gather where the kept ones need it."""
+
+    node: Node
+    axis: int
+    ids: IntArray
+    positions: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class EqualSplit:
+    """A Split without sizes; it gets them once its parts differ in size."""
+
+    node: Node
+    axis: int
+    parts: tuple[IntArray, ...]
+
+
+Edit = AttributeSize | EntrySize | Indices | Selection | EqualSplit

@@ -1,0 +1,89 @@
+"""Operators that pick positions by index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.channels.context import Context
+from onnxprune.channels.registry import rule
+from onnxprune.channels.space import Axes
+
+
+@rule("Gather")
+def gather(ctx: Context) -> None:
+    """y[a.., i.., b..] = x[a.., index[i..], b..]"""
+    data = ctx.axes(0)
+    axis = int(ctx.node.attribute("axis", 0)) % len(data)
+    for other in range(len(data)):
+        ctx.role(0, other, "scales" if other == axis else "writes")
+    ctx.set([*data[:axis], *_picked(ctx, axis), *data[axis + 1 :]], zero=ctx.is_zero(0))
+
+
+def _picked(ctx: Context, axis: int) -> Axes:
+    """Ids of the axes that the indices make."""
+    ids = ctx.axes(0)[axis]
+    indices = ctx.value(1)
+    if indices is None:
+        parameter = ctx.state.view.parameters.get(ctx.state.view.root(ctx.node.inputs[1]))
+        if parameter is None or parameter.elements > ctx.space.count + (1 << 20):
+            ctx.pin(ids, "its positions are looked up by data")
+            return list(ctx.axes(1))
+        indices = ctx.state.view.model.array(parameter.tensor)
+    indices = np.where(indices < 0, indices + len(ids), indices)
+    if indices.ndim == 1 and not ctx.is_dynamic_value(1):
+        ctx.indices(1, ids)
+        return [ids[indices]]
+    reason = "a single position is taken from it" if indices.ndim == 0 else "its positions are looked up by a table"
+    ctx.pin(ids, reason)
+    return [ctx.pinned(size, "looked up positions") for size in indices.shape]
+
+
+@rule("GatherElements", "ScatterElements", "Scatter")
+def elements(ctx: Context) -> None:
+    """y[i, ..] = x[index[i, ..], ..]"""
+    _stay(ctx, "its elements are addressed by data")
+
+
+@rule("GatherND")
+def gather_nd(ctx: Context) -> None:
+    """y[i.., b..] = x[index[i..], b..]; the trailing axes pass"""
+    data, indices = ctx.axes(0), ctx.shape(1)
+    depth = int(ctx.node.attribute("batch_dims", 0)) + indices[-1]
+    for ids in data[:depth]:
+        ctx.pin(ids, "its positions are looked up by data")
+    ctx.pin_input(1, "indices")
+    shape = ctx.output_shape()
+    passed = data[depth:]
+    front = len(shape) - len(passed)
+    ctx.set([*[ctx.pinned(s, "looked up positions") for s in shape[:front]], *passed], zero=ctx.is_zero(0))
+
+
+@rule("ScatterND")
+def scatter_nd(ctx: Context) -> None:
+    """y = x with y[index[i..], b..] = u[i.., b..]; the trailing axes pass"""
+    data, indices, updates = ctx.axes(0), ctx.shape(1), ctx.axes(2)
+    depth = indices[-1]
+    for ids in (*data[:depth], *updates[: len(indices) - 1]):
+        ctx.pin(ids, "its positions are addressed by data")
+    ctx.pin_input(1, "indices")
+    for own, update in zip(data[depth:], updates[len(indices) - 1 :], strict=True):
+        ctx.tie(own, update)
+    ctx.set(data, zero=ctx.is_zero(0) and ctx.is_zero(2))
+
+
+@rule("OneHot")
+def one_hot(ctx: Context) -> None:
+    """y[i.., k] = 1 where index[i..] = k"""
+    indices = ctx.axes(0)
+    axis = int(ctx.node.attribute("axis", -1)) % (len(indices) + 1)
+    result = list(indices)
+    result.insert(axis, ctx.pinned(ctx.output_shape()[axis], "one position per class"))
+    ctx.set(result)
+
+
+def _stay(ctx: Context, reason: str) -> None:
+    for index in range(len(ctx.node.inputs)):
+        ctx.pin_input(index, reason)
+    for output in range(len(ctx.node.outputs)):
+        if ctx.node.outputs[output]:
+            ctx.set([ctx.pinned(s, reason) for s in ctx.output_shape(output)], output=output)
