@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.model import Model
+
+if TYPE_CHECKING:
+    from onnxprune.graph.model import Model
 
 SUBGRAPH_OPS_OPENED = frozenset({"If"})
 

@@ -1,0 +1,71 @@
+"""Whether a model is valid: the ONNX checker and strict shape inference, on weightless copies."""
+
+from __future__ import annotations
+
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.graph.tensors import is_external, skeleton, tensor_bytes, walk
+
+OLDEST_IR = 3
+OLDEST_OPSET = 7
+
+
+def check_versions(proto: onnx.ModelProto) -> None:
+    """Refuse versions that the installed onnx does not know or that are too old.
+
+    Raises:
+        ModelError: with the version that was found and what to do.
+    """
+    if proto.ir_version < OLDEST_IR:
+        raise ModelError(f"IR version {proto.ir_version} is older than {OLDEST_IR}; export the model again.")
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"IR version {proto.ir_version} is newer than the installed onnx knows ({onnx.IR_VERSION}); upgrade onnx."
+        )
+    newest = onnx.defs.onnx_opset_version()
+    for opset in proto.opset_import:
+        if opset.domain not in ("", "ai.onnx"):
+            continue
+        if opset.version > newest:
+            raise ModelError(f"opset {opset.version} is newer than the installed onnx knows ({newest}); upgrade onnx.")
+        if opset.version < OLDEST_OPSET:
+            raise ModelError(
+                f"opset {opset.version} is older than {OLDEST_OPSET}; raise it with onnx.version_converter first."
+            )
+
+
+def check_structure(proto: onnx.ModelProto) -> None:
+    """Run the ONNX checker and compare the size of every stored tensor with its shape.
+
+    Raises:
+        ModelError: the first thing that is wrong, in one line.
+    """
+    try:
+        onnx.checker.check_model(skeleton(proto, keep_dims=False))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the model is not valid ONNX: {one_line(error)}") from error
+    for tensor in walk(proto):
+        if is_external(tensor) or not tensor.HasField("raw_data"):
+            continue
+        needed = tensor_bytes(tensor)
+        if needed is not None and len(tensor.raw_data) != needed:
+            raise ModelError(
+                f"tensor '{tensor.name}': its shape {list(tensor.dims)} needs {needed} bytes, it holds "
+                f"{len(tensor.raw_data)}; the file is damaged, export it again."
+            )
+
+
+def shape_problem(proto: onnx.ModelProto) -> str | None:
+    """Return what strict shape inference complains about, or None."""
+    try:
+        onnx.shape_inference.infer_shapes(skeleton(proto), check_type=True, strict_mode=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        return one_line(error)
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first meaningful line of an error of a library."""
+    text = " ".join(str(error).split("\n\n==> Context")[0].split())
+    return text if len(text) <= 400 else text[:397] + "..."

@@ -1,0 +1,43 @@
+"""What an output says about its origin, in metadata keys of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import onnx
+
+_KEYS = ("onnxprune.version", "onnxprune.options", "onnxprune.source_sha256")
+
+
+def with_provenance(proto: onnx.ModelProto, source_sha256: str, options: Mapping[str, Any]) -> onnx.ModelProto:
+    """Return a copy that records version, options and source; our own earlier keys are replaced, no other is touched.
+
+    Args:
+        options: what was asked for, without paths; written as canonical JSON.
+    """
+    copy = without_provenance(proto)
+    canonical = json.dumps(dict(options), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    for key, value in zip(_KEYS, (package_version(), canonical, source_sha256), strict=True):
+        copy.metadata_props.add(key=key, value=value)
+    return copy
+
+
+def without_provenance(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without our keys."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for index in reversed(range(len(copy.metadata_props))):
+        if copy.metadata_props[index].key in _KEYS:
+            del copy.metadata_props[index]
+    return copy
+
+
+def package_version() -> str:
+    """Return the version of the installed package."""
+    try:
+        return version("onnxprune")
+    except PackageNotFoundError:
+        return "unknown"
