@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.tensors import is_external, skeleton, tensor_bytes, walk
+from onnxprune.graph.tensors import skeleton
 
 OLDEST_IR = 3
 OLDEST_OPSET = 7
@@ -36,7 +36,7 @@ def check_versions(proto: onnx.ModelProto) -> None:
 
 
 def check_structure(proto: onnx.ModelProto) -> None:
-    """Run the ONNX checker and compare the size of every stored tensor with its shape.
+    """Run the ONNX checker. Whether content and shape of a tensor fit shows when the tensor is read.
 
     Raises:
         ModelError: the first thing that is wrong, in one line.
@@ -45,15 +45,6 @@ def check_structure(proto: onnx.ModelProto) -> None:
         onnx.checker.check_model(skeleton(proto, keep_dims=False))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"the model is not valid ONNX: {one_line(error)}") from error
-    for tensor in walk(proto):
-        if is_external(tensor) or not tensor.HasField("raw_data"):
-            continue
-        needed = tensor_bytes(tensor)
-        if needed is not None and len(tensor.raw_data) != needed:
-            raise ModelError(
-                f"tensor '{tensor.name}': its shape {list(tensor.dims)} needs {needed} bytes, it holds "
-                f"{len(tensor.raw_data)}; the file is damaged, export it again."
-            )
 
 
 def shape_problem(proto: onnx.ModelProto) -> str | None:

@@ -159,11 +159,14 @@ def _draft(folder: Path, drafts: list[Path]) -> Path:
 
 def _own_data(target: Path) -> set[Path]:
     """Data files that an older output of ours at this place uses."""
+    named = {p for p in target.parent.iterdir() if p.name.startswith(f"{target.name}.") and p.suffix == ".data"}
+    if not named:
+        return set()
     try:
         proto = onnx.load(target, load_external_data=False)
     except (OSError, DecodeError):
         return set()
-    return {p for p in data_files(proto, target.parent) if p.name.startswith(f"{target.name}.") and p.suffix == ".data"}
+    return named & data_files(proto, target.parent)
 
 
 def _remove_unused(replaced: set[Path], target: Path, protected: Sequence[Path]) -> None:

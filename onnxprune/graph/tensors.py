@@ -135,10 +135,13 @@ def _copy_graph(source: onnx.GraphProto, target: onnx.GraphProto, keep_dims: boo
     for tensor in source.initializer:
         _copy_tensor(tensor, target.initializer.add(), keep_dims)
     for node in source.node:
-        if node.ByteSize() <= SMALL_BYTES:
-            target.node.append(node)
-        else:
+        if any(
+            a.type == AttributeProto.GRAPH or (a.type == AttributeProto.TENSOR and _is_large(a.t))
+            for a in node.attribute
+        ):
             _copy_node(node, target.node.add(), keep_dims)
+        else:
+            target.node.append(node)
 
 
 def _copy_node(source: onnx.NodeProto, target: onnx.NodeProto, keep_dims: bool) -> None:
@@ -160,8 +163,12 @@ def _copy_node(source: onnx.NodeProto, target: onnx.NodeProto, keep_dims: bool) 
 
 
 def _copy_tensor(source: TensorProto, target: TensorProto, keep_dims: bool) -> None:
-    if not is_external(source) and source.ByteSize() <= SMALL_BYTES:
+    if not is_external(source) and not _is_large(source):
         target.CopyFrom(source)
         return
     target.name, target.data_type = source.name, source.data_type
     target.dims.extend(source.dims if keep_dims else [0])
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    return (tensor_bytes(tensor) or 0) > SMALL_BYTES
