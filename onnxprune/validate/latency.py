@@ -1,0 +1,66 @@
+"""How long models take, measured in turns so that a busy or warming machine is unfair to none of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one model in milliseconds: the median of all runs and the range that holds the middle 80 %."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """Return the figures rounded to a tenth of a microsecond."""
+        return {
+            "median_ms": round(self.median_ms, 4),
+            "p10_ms": round(self.p10_ms, 4),
+            "p90_ms": round(self.p90_ms, 4),
+            "runs": self.runs,
+        }
+
+
+def interleaved(
+    calls: Sequence[Callable[[], object]],
+    *,
+    runs: int = 50,
+    warmup: int = 3,
+    seconds: float = 20.0,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Timing]:
+    """Return the timing of every call. Each round runs each call once, starting one further on every round.
+
+    Args:
+        runs: rounds that are measured, at least 3.
+        warmup: rounds before that are thrown away (at least one).
+        seconds: no new round starts after that time, once there are three.
+        tick: called after each round (for progress).
+    """
+    for _ in range(max(1, warmup)):
+        for call in calls:
+            call()
+    times: list[list[float]] = [[] for _ in calls]
+    start = time.perf_counter()
+    for turn in range(max(3, runs)):
+        for step in range(len(calls)):
+            index = (turn + step) % len(calls)
+            begin = time.perf_counter()
+            calls[index]()
+            times[index].append(1000 * (time.perf_counter() - begin))
+        tick()
+        if turn >= 2 and time.perf_counter() - start > seconds:
+            break
+    return [_timing(series) for series in times]
+
+
+def _timing(series: list[float]) -> Timing:
+    p10, median, p90 = (float(value) for value in np.percentile(series, [10, 50, 90]))
+    return Timing(median, p10, p90, len(series))

@@ -1,0 +1,212 @@
+"""The one room that knows onnxruntime: opening a model, running it, and saying in one line why it cannot."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from onnxprune.errors import DataError, ModelError, UsageError
+from onnxprune.types import Array
+
+if TYPE_CHECKING:
+    from onnxprune.graph.model import Model
+
+Feeds = Mapping[str, Array]
+
+LEVELS = ("none", "basic", "extended", "all")
+"""Names of onnxruntime's graph optimisation levels, from the literal graph to everything."""
+
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bool": "bool",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_PREFIX = re.compile(r"^\s*\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*")
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a session: `dtype` is None for what numpy cannot hold (strings, sequences, bfloat16)."""
+
+    name: str
+    kind: str
+    dtype: np.dtype[Any] | None
+    dims: tuple[int | str | None, ...]
+
+
+class Session:
+    """A model that onnxruntime has accepted. Use it as a context manager, or let it go."""
+
+    def __init__(self, native: Any, label: str, stack: ExitStack) -> None:
+        self._native = native
+        self._stack = stack
+        self.label = label
+        self.inputs = tuple(_port(item) for item in native.get_inputs())
+        self.outputs = tuple(_port(item) for item in native.get_outputs())
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Return every tensor output by name; the tensors of a sequence are called `name[0]`, `name[1]`, ..
+
+        Raises:
+            DataError: onnxruntime cannot run the model on these inputs.
+        """
+        try:
+            values = self._native.run(None, dict(feeds))
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise DataError(
+                f"onnxruntime cannot run {self.label} on the inputs {shapes}: {reason(error)}. "
+                "Give sizes with --input-shape, or inputs of your own with --data."
+            ) from error
+        return dict(_tensors(self.outputs, values))
+
+    def fit(self, feeds: Feeds) -> dict[str, Array]:
+        """Return the feeds that this model takes, in its data types.
+
+        Raises:
+            DataError: an input is missing, or has a rank, a fixed size or a type that does not fit.
+        """
+        missing = [port.name for port in self.inputs if port.name not in feeds]
+        if missing:
+            raise DataError(
+                f"the data have no array for the input '{missing[0]}' of {self.label} (they have {', '.join(feeds)}); "
+                "name the arrays like the inputs of the model."
+            )
+        return {port.name: _fit(port, np.asarray(feeds[port.name]), self.label) for port in self.inputs}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._native = None
+        self._stack.close()
+
+
+def open_session(
+    source: Path | bytes | Model,
+    *,
+    threads: int = 0,
+    level: str = "all",
+    provider: str | None = None,
+    label: str | None = None,
+) -> Session:
+    """Return a session for a file, for serialised bytes, or for a model in memory.
+
+    Args:
+        threads: threads inside an operator; 0 leaves the choice to onnxruntime.
+        level: one of LEVELS.
+        provider: execution provider such as "CUDA" or "CUDAExecutionProvider"; the CPU is always the last resort.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+        UsageError: the provider is not part of this onnxruntime.
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = _levels(onnxruntime)[LEVELS.index(level)]
+    stack = ExitStack()
+    label = label or _label(source)
+    providers = _providers(onnxruntime.get_available_providers(), provider)
+    try:
+        native = onnxruntime.InferenceSession(_load(source, options, stack), options, providers=providers)
+    except (ModelError, UsageError):
+        stack.close()
+        raise
+    except Exception as error:
+        stack.close()
+        raise ModelError(f"onnxruntime {onnxruntime.__version__} refuses {label}: {reason(error)}.") from error
+    return Session(native, label, stack)
+
+
+def reason(error: Exception) -> str:
+    """Return onnxruntime's message as one line without its codes and source positions."""
+    text = _PREFIX.sub("", " ".join(str(error).split()))
+    text = re.sub(r"^(Load model from .*? failed:|Exception during (?:initialization|loading):)\s*", "", text)
+    text = re.sub(r"/\S+\.(?:cc|h):\d+ \S+(?: [^\[]*?\))? ", "", text)
+    return (text[:400] + " ..." if len(text) > 400 else text).rstrip(". ")
+
+
+def _levels(onnxruntime: Any) -> list[Any]:
+    kinds = onnxruntime.GraphOptimizationLevel
+    return [kinds.ORT_DISABLE_ALL, kinds.ORT_ENABLE_BASIC, kinds.ORT_ENABLE_EXTENDED, kinds.ORT_ENABLE_ALL]
+
+
+def _load(source: Path | bytes | Model, options: Any, stack: ExitStack) -> str | bytes:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, Path):
+        return str(source)
+    if source.pending or source.proto.ByteSize() > 2**31 - 2**20:
+        from onnxprune.graph.model import save
+
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
+        save(source, folder / "model.onnx")
+        return str(folder / "model.onnx")
+    if source.path is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(source.path.parent.resolve())
+        )
+    return source.proto.SerializeToString()
+
+
+def _label(source: Path | bytes | Model) -> str:
+    path = source if isinstance(source, Path) else getattr(source, "path", None)
+    return f"'{path}'" if path else "the model"
+
+
+def _providers(available: Sequence[str], provider: str | None) -> list[str]:
+    if provider is None:
+        return ["CPUExecutionProvider"]
+    wanted = provider.lower().removesuffix("executionprovider")
+    found = [name for name in available if name.lower().removesuffix("executionprovider") == wanted]
+    if not found:
+        names = ", ".join(name.removesuffix("ExecutionProvider") for name in available)
+        raise UsageError(f"this onnxruntime has no execution provider '{provider}'; it has {names}.")
+    return list(dict.fromkeys([*found, "CPUExecutionProvider"]))
+
+
+def _port(item: Any) -> Port:
+    match = re.fullmatch(r"tensor\((\w+)\)", item.type)
+    name = _DTYPES.get(match[1]) if match else None
+    return Port(item.name, item.type, np.dtype(name) if name else None, tuple(item.shape or ()))
+
+
+def _tensors(ports: Sequence[Port], values: Sequence[Any]) -> list[tuple[str, Array]]:
+    found: list[tuple[str, Array]] = []
+    for port, value in zip(ports, values, strict=True):
+        if isinstance(value, np.ndarray):
+            found.append((port.name, value))
+        elif isinstance(value, list):
+            found += [(f"{port.name}[{i}]", item) for i, item in enumerate(value) if isinstance(item, np.ndarray)]
+    return found
+
+
+def _fit(port: Port, array: Array, label: str) -> Array:
+    fixed = [(size, dim) for size, dim in zip(array.shape, port.dims, strict=False) if isinstance(dim, int)]
+    if port.dims and (len(array.shape) != len(port.dims) or any(size != dim for size, dim in fixed)):
+        raise DataError(
+            f"the data for the input '{port.name}' have shape {list(array.shape)}, but {label} takes "
+            f"{[dim if dim is not None else '?' for dim in port.dims]}; give arrays of that shape."
+        )
+    if port.dtype is None or array.dtype == port.dtype:
+        return array
+    if not np.can_cast(array.dtype, port.dtype, "same_kind"):
+        raise DataError(
+            f"the data for the input '{port.name}' are {array.dtype}, but {label} takes {port.dtype}; convert them first."
+        )
+    return array.astype(port.dtype)
