@@ -1,0 +1,151 @@
+"""What a report shows to people: sections of lines and tables, which the terminal and the page both draw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from onnxprune.report import figures
+from onnxprune.report.record import GroupLine, Report
+
+TOP_REASONS = 5
+LOCKED_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: columns from index `numbers` on are aligned to the right."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: int = 1
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a report; an empty title starts without one. `detail` is shown with -v and on the page only."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    table: Table | None = None
+    detail: bool = False
+
+
+def sections(report: Report) -> list[Section]:
+    """Return the sections that have something to say, in reading order."""
+    parts = [*_cost(report), *_groups(report), *_parity(report), *_latency(report), *_locks(report), *_stages(report)]
+    return [part for part in parts if part.lines or part.table]
+
+
+def _cost(report: Report) -> Iterator[Section]:
+    before, after = report.input, report.output
+    if before is None:
+        return
+    if after is None:
+        facts = f"{figures.count(before.params)} parameters, {figures.count(before.macs)} MACs"
+        yield Section("", (f"{before.path or 'model'}: {facts}, {figures.size(before.bytes)}",))
+        return
+    rows = [
+        _cost_row("parameters", before.params, after.params),
+        _cost_row("MACs", before.macs, after.macs),
+        _cost_row("file", before.bytes, after.bytes, is_size=True),
+    ]
+    title = f"{before.path or 'model'} -> {after.path or 'model'}"
+    yield Section(title, table=Table(("", "before", "after", "left"), tuple(rows)))
+
+
+def _cost_row(name: str, before: float | None, after: float | None, is_size: bool = False) -> tuple[str, ...]:
+    write = figures.size if is_size else figures.count
+    return (name, write(before), write(after), figures.share(after, before))
+
+
+def _groups(report: Report) -> Iterator[Section]:
+    groups = [group for group in report.groups if not group.locked]
+    if not groups:
+        return
+    chosen = [group for group in groups if group.kept is not None]
+    if not chosen:
+        yield Section(f"What can be pruned: {_many(len(groups), 'group')}", table=_inspect_table(groups))
+        return
+    touched = [group for group in chosen if group.kept is not None and group.kept < group.size]
+    removed = sum(group.size - (group.kept or 0) for group in touched)
+    total = sum(group.size for group in chosen)
+    yield Section("", (f"Removed {removed} of {total} channels in {len(touched)} of {_many(len(chosen), 'group')}.",))
+    rows = tuple((g.name, g.kind, str(g.size), str(g.kept), g.reason or "") for g in chosen)
+    yield Section("Groups", table=Table(("group", "kind", "size", "kept", "note"), rows, numbers=2), detail=True)
+
+
+def _inspect_table(groups: Sequence[GroupLine]) -> Table:
+    rows = []
+    for group in groups:
+        exact = "exact" if group.details.get("exact") else "not exact"
+        active = "yes" if group.details.get("active") else "no"
+        sites, macs = group.details.get("sites", []), group.details.get("macs")
+        rows.append((group.name, group.kind, exact, active, str(group.size), str(len(sites)), figures.count(macs)))
+    return Table(("group", "kind", "parity", "active", "size", "sites", "MACs"), tuple(rows), numbers=4)
+
+
+def _parity(report: Report) -> Iterator[Section]:
+    if report.parity:
+        names = {"cosine": figures.figure, "sqnr_db": figures.decibels, "max_abs": figures.error, "agreement": _percent}
+        noise = report.details.get("self_noise", {})
+        rows = []
+        for output, values in report.parity.items():
+            cells = [write((values or {}).get(name)) for name, write in names.items()]
+            rows.append((output, *cells, figures.decibels((noise.get(output) or {}).get("sqnr_db"))))
+        headers = ("output", "cosine", "SQNR", "max error", "top-1 agreement", "self noise")
+        keep = len(headers) if noise else -1
+        table = Table(headers[:keep], tuple(row[:keep] for row in rows))
+        yield Section(f"Outputs against the original, on {report.details.get('inputs', 'inputs')}", table=table)
+    yield Section("", tuple(report.details.get("verdicts", ())))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _latency(report: Report) -> Iterator[Section]:
+    times = {name: values for name, values in report.latency.items() if isinstance(values, dict)}
+    if not times:
+        return
+    first = next(iter(times.values()))["median_ms"]
+    rows = []
+    for name, values in times.items():
+        spread = f"{values['p10_ms']:.3g} - {values['p90_ms']:.3g} ms"
+        ratio = values["median_ms"] / first if first else 1.0
+        rows.append((name, figures.milliseconds(values["median_ms"]), spread, f"{ratio:.2f}", str(values["runs"])))
+    headers = ("model", "median", "p10 - p90", "of the first", "runs")
+    yield Section(f"Latency, {report.details.get('inputs', 'in turns')}", table=Table(headers, tuple(rows)))
+
+
+def _locks(report: Report) -> Iterator[Section]:
+    locks = [group for group in report.groups if group.locked]
+    if not locks:
+        return
+    if report.command == "inspect":
+        rows = tuple((lock.name, str(lock.size), lock.reason or "") for lock in locks)
+        yield Section(
+            f"What is locked, and why: {_many(len(locks), 'axis', 'axes')}",
+            table=Table(("axis", "size", "reason"), rows, 9),
+        )
+        return
+    reasons = Counter(lock.reason or "unknown" for lock in locks)
+    lines = []
+    for reason, times in reasons.most_common(TOP_REASONS):
+        names = [lock.name for lock in locks if (lock.reason or "unknown") == reason][:LOCKED_NAMES]
+        more = f" and {times - len(names)} more" if times > len(names) else ""
+        lines.append(f"{', '.join(names)}{more}: {reason}")
+    rest = len(reasons) - TOP_REASONS
+    if rest > 0:
+        lines.append(f"{_many(rest, 'more reason')}: see onnxprune inspect")
+    yield Section("Left alone", tuple(lines))
+
+
+def _stages(report: Report) -> Iterator[Section]:
+    lines = [f"{stage} {seconds:.2f} s" for stage, seconds in report.seconds.items()]
+    yield Section("Time", (", ".join(lines),) if lines else (), detail=True)
+
+
+def _many(number: int, one: str, more: str | None = None) -> str:
+    return f"{number} {one if number == 1 else more or one + 's'}"

@@ -1,0 +1,63 @@
+"""Draws a report for a terminal (colours, lines) or for a pipe (plain, aligned text)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxprune.report.layout import Section, Table, sections
+from onnxprune.report.record import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
+    """Print the sections of a report; those marked as detail only when `verbose`."""
+    printed = False
+    for section in sections(report):
+        if section.detail and not verbose:
+            continue
+        if printed and (section.title or section.table):
+            console.print()
+        _print_section(section, console)
+        printed = True
+
+
+def _print_section(section: Section, console: Console) -> None:
+    from rich.text import Text
+
+    if section.title:
+        console.print(Text(section.title, style="bold"), soft_wrap=True)
+    for line in section.lines:
+        console.print(Text(line), soft_wrap=True)
+    if section.table:
+        if console.is_terminal:
+            _print_drawn(section.table, console)
+        else:
+            _print_aligned(section.table, console)
+
+
+def _print_drawn(table: Table, console: Console) -> None:
+    from rich import box
+    from rich.table import Table as DrawnTable
+    from rich.text import Text
+
+    drawn = DrawnTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, header in enumerate(table.headers):
+        drawn.add_column(header, justify="right" if index >= table.numbers else "left", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.print(drawn)
+
+
+def _print_aligned(table: Table, console: Console) -> None:
+    from rich.text import Text
+
+    rows = [table.headers, *table.rows]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(table.headers))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if index >= table.numbers else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        console.print(Text("  ".join(cells).rstrip()), soft_wrap=True)

@@ -1,0 +1,172 @@
+"""Original against compressed model: outputs side by side, judged against the noise that the original has itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.errors import DataError, ModelError
+from onnxprune.types import Array
+from onnxprune.validate.parity import Meters, Parity
+from onnxprune.validate.session import Feeds, Session, open_session
+
+if TYPE_CHECKING:
+    from onnxprune.graph.model import Model
+    from onnxprune.graph.trace import Shape
+
+RANDOM_SAMPLES = 4
+"""Random samples that are drawn when no number is given: they show a defect, they do not measure accuracy."""
+
+DATA_SAMPLES = 64
+"""Samples of the user's data that are read when no number is given."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of one comparison.
+
+    parity: output -> figures, None where the shapes of the two sides differ.
+    inputs: where the samples came from, in words for the user.
+    """
+
+    parity: dict[str, Parity | None]
+    samples: int
+    inputs: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The original model ready to be compared with: its session, the samples, and how long one of them takes.
+
+    stress: feeds at a second batch size, only to see that a model runs there; None if no size is dynamic.
+    """
+
+    session: Session
+    samples: tuple[Feeds, ...]
+    inputs: str
+    stress: Feeds | None
+    seconds: float
+    repeatable: bool
+
+
+def open_reference(
+    model: Model,
+    *,
+    data: Iterable[Feeds] | None = None,
+    data_name: str = "the given data",
+    samples: int | None = None,
+    seed: int = 0,
+    input_shapes: Mapping[str, Shape] | None = None,
+    threads: int = 0,
+    provider: str | None = None,
+) -> Reference:
+    """Return the original with samples that it has been seen to run.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+        DataError: the data do not fit, or no random inputs were found that run.
+    """
+    session = open_session(_source(model), threads=threads, provider=provider)
+    drawn, stress = _random_samples(
+        model, session, samples or RANDOM_SAMPLES, seed, dict(input_shapes or {}), data is None
+    )
+    feeds: tuple[Feeds, ...] = drawn
+    inputs = f"{len(drawn)} random inputs (seed {seed})"
+    if data is not None:
+        feeds = tuple(session.fit(sample) for sample in islice(data, samples or DATA_SAMPLES))
+        inputs = f"{len(feeds)} samples of {data_name}"
+        if not feeds:
+            raise DataError(f"{data_name}: there are no samples in it.")
+    first = session.run(feeds[0])
+    start = time.perf_counter()
+    second = session.run(feeds[0])
+    seconds = time.perf_counter() - start
+    return Reference(session, feeds, inputs, stress, seconds, _equal(first, second))
+
+
+def compare(reference: Reference, compressed: Session) -> Comparison:
+    """Run both models on every sample and return how close the outputs are.
+
+    Raises:
+        ModelError: the compressed model lacks an output or an input, or does not run where the original does.
+    """
+    _check_ports(reference.session, compressed)
+    meters = Meters()
+    for feeds in reference.samples:
+        meters.add(reference.session.run(feeds), _run(compressed, feeds))
+    if reference.stress is not None:
+        _run(compressed, reference.stress)
+    warnings = [
+        f"output '{name}': its shape is {list(other)} instead of {list(original)} on some inputs, so it cannot be compared"
+        for name, (original, other) in meters.shapes().items()
+    ]
+    if not reference.repeatable:
+        warnings.append("the original gives different outputs for the same input (random operators?): figures vary")
+    return Comparison(meters.results(), len(reference.samples), reference.inputs, tuple(warnings))
+
+
+def self_noise(reference: Reference, model: Model, *, threads: int = 0, provider: str | None = None) -> Meters:
+    """Compare the original with itself run without graph optimisation, on the first sample."""
+    meters = Meters()
+    with open_session(_source(model), threads=threads, provider=provider, level="none") as literal:
+        meters.add(reference.session.run(reference.samples[0]), literal.run(reference.samples[0]))
+    return meters
+
+
+def _source(model: Model) -> Path | Model:
+    """Prefer the file: a model that was loaded from one is what stands there."""
+    return model.path if model.path is not None and not model.pending else model
+
+
+def _random_samples(
+    model: Model, session: Session, count: int, seed: int, input_shapes: dict[str, Shape], wanted: bool
+) -> tuple[tuple[Feeds, ...], Feeds | None]:
+    from onnxprune.graph.trace import trace
+    from onnxprune.graph.view import View
+    from onnxprune.validate.inputs import random_inputs
+
+    try:
+        view = View(model)
+        source = random_inputs(view, trace(view, input_shapes), session, seed=seed)
+    except DataError:
+        if wanted:
+            raise
+        return (), None
+    tables = len(source.tables)
+    samples = tuple(source.sample(number, number % tables) for number in range(count))
+    return samples, source.sample(count, 1) if tables > 1 else None
+
+
+def _run(session: Session, feeds: Feeds) -> dict[str, Array]:
+    try:
+        return session.run({port.name: feeds[port.name] for port in session.inputs})
+    except DataError as error:
+        raise ModelError(f"the compressed model does not run where the original does: {error}") from error
+
+
+def _check_ports(original: Session, compressed: Session) -> None:
+    for kind, before, after in (
+        ("input", original.inputs, compressed.inputs),
+        ("output", original.outputs, compressed.outputs),
+    ):
+        missing = {port.name for port in before} ^ {port.name for port in after}
+        if missing:
+            raise ModelError(
+                f"{original.label} and {compressed.label} differ in the {kind} '{min(missing)}'; "
+                "compare models with the same inputs and outputs."
+            )
+
+
+def _equal(one: Mapping[str, Array], two: Mapping[str, Array]) -> bool:
+    return all(
+        one[name].shape == two[name].shape
+        and np.array_equal(one[name], two[name], equal_nan=one[name].dtype.kind == "f")
+        for name in one
+    )

@@ -1,0 +1,227 @@
+"""Random inputs of the right type and range for a model that nobody gave data for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.errors import DataError
+from onnxprune.graph.trace import Shape, Trace
+from onnxprune.graph.view import Node, View
+from onnxprune.types import Array
+from onnxprune.validate.session import Feeds, Port, Session
+
+CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split())
+"""Operators that hand integer values on as they are."""
+
+OTHER_SIZES = (64, 32, 128, 16, 256, 8, 1)
+"""Sizes for dynamic axes that are tried when the traced ones do not run."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What values an input may take: integers in [low, high), the first of `choices`, a padding mask, or N(0, 1) floats."""
+
+    low: int = 0
+    high: int = 0
+    choices: tuple[float, ...] = ()
+    mask: bool = False
+
+
+@dataclass(frozen=True)
+class RandomInputs:
+    """Draws feeds with sizes that onnxruntime has accepted.
+
+    tables: one or two tables of input shapes; the second one differs in the batch size (or another dynamic size).
+    """
+
+    ports: tuple[Port, ...]
+    domains: dict[str, Domain]
+    tables: tuple[dict[str, Shape], ...]
+    seed: int
+
+    def sample(self, number: int, table: int = 0) -> dict[str, Array]:
+        """Return the feeds number `number`: the same number always gives the same values."""
+        rng = np.random.default_rng([self.seed, number])
+        shapes = self.tables[table]
+        return {
+            port.name: _draw(port, shapes[port.name], self.domains.get(port.name, Domain()), rng) for port in self.ports
+        }
+
+
+def random_inputs(view: View, trace: Trace, session: Session, *, seed: int = 0) -> RandomInputs:
+    """Return a source of random inputs whose sizes the session has been seen to run.
+
+    Args:
+        trace: traced with the user's --input-shape, so that these sizes are fixed in it.
+
+    Raises:
+        DataError: an input takes what cannot be drawn (strings, sequences), or no sizes that were tried run.
+    """
+    for port in session.inputs:
+        if port.dtype is None:
+            raise DataError(f"the input '{port.name}' takes {port.kind}, which cannot be drawn at random; give --data.")
+    domains = {port.name: _domain(port, view, trace) for port in session.inputs}
+    failure: DataError | None = None
+    for shapes in _tables(view, trace, session):
+        source = RandomInputs(session.inputs, domains, (shapes,), seed)
+        try:
+            session.run(source.sample(0))
+        except DataError as error:
+            failure = failure or error
+            continue
+        return RandomInputs(session.inputs, domains, (shapes, *_second(source, shapes, trace, session)), seed)
+    raise failure or DataError(f"no sizes were found that {session.label} runs on; give --input-shape or --data.")
+
+
+def _tables(view: View, trace: Trace, session: Session) -> Iterator[dict[str, Shape]]:
+    """Input shapes to try in order: as traced with batch 1, as traced, then all dynamic axes at one of OTHER_SIZES."""
+    known = {port.name: _known_shape(port, trace) for port in session.inputs}
+    batch = _batch_axes(known, trace)
+    yield {name: _with_batch(shape, batch[name], 1) for name, shape in known.items()}
+    if any(axes.any() for axes in batch.values()):
+        yield known
+    other = {name: trace.second.shapes.get(name, shape) for name, shape in known.items()}
+    if other != known:
+        yield {name: _with_batch(shape, batch[name], 1) for name, shape in other.items()}
+    free = {name: _dynamic(name, shape, trace) & ~batch[name] for name, shape in known.items()}
+    if any(axes.any() for axes in free.values()):
+        for size in OTHER_SIZES:
+            yield {
+                name: _with_batch(tuple(np.where(free[name], size, shape).tolist()), batch[name], 1)
+                for name, shape in known.items()
+            }
+
+
+def _second(source: RandomInputs, shapes: dict[str, Shape], trace: Trace, session: Session) -> list[dict[str, Shape]]:
+    """Return a second table if a dynamic size can change: twice the batch, else the trace's second sizes."""
+    batch = _batch_axes({port.name: _known_shape(port, trace) for port in session.inputs}, trace)
+    if any(axes.any() for axes in batch.values()):
+        size = 2 if all((np.array(shapes[name])[axes] == 1).all() for name, axes in batch.items()) else 1
+        table = {name: _with_batch(shape, batch[name], size) for name, shape in shapes.items()}
+    else:
+        table = {name: trace.second.shapes.get(name, shape) for name, shape in shapes.items()}
+    if table == shapes:
+        return []
+    try:
+        session.run(RandomInputs(source.ports, source.domains, (table,), source.seed).sample(0))
+    except DataError:
+        return []
+    return [table]
+
+
+def _known_shape(port: Port, trace: Trace) -> Shape:
+    if port.name in trace.shapes:
+        return trace.shapes[port.name]
+    return tuple(dim if isinstance(dim, int) and dim > 0 else 1 for dim in port.dims)
+
+
+def _dynamic(name: str, shape: Shape, trace: Trace) -> Array:
+    return trace.dynamic(name) if name in trace.shapes else np.zeros(len(shape), dtype=bool)
+
+
+def _batch_axes(shapes: Mapping[str, Shape], trace: Trace) -> dict[str, Array]:
+    """Input -> (rank,) True on the axes that carry the batch: dynamic, and of the sizes of a small leading axis."""
+    leading = {
+        (shape[0], trace.second.shapes[name][0])
+        for name, shape in shapes.items()
+        if name in trace.shapes and shape and trace.dynamic(name)[0] and shape[0] <= 8
+    }
+    table = {}
+    for name, shape in shapes.items():
+        second = trace.second.shapes.get(name, shape)
+        pairs = list(zip(shape, second, strict=False))
+        table[name] = np.array([a != b and (a, b) in leading for a, b in pairs], dtype=bool)
+    return table
+
+
+def _with_batch(shape: Shape, axes: Array, size: int) -> Shape:
+    return tuple(size if batch else dim for dim, batch in zip(shape, axes, strict=True))
+
+
+def _domain(port: Port, view: View, trace: Trace) -> Domain:
+    if "mask" in port.name.lower():
+        return Domain(mask=True)
+    if port.dtype is None or port.dtype.kind not in "iu":
+        return Domain()
+    limits, choices = _uses(port.name, view, trace)
+    if limits:
+        return Domain(high=max(1, min(limits)))
+    if choices:
+        return Domain(choices=tuple(choices))
+    if port.dtype.itemsize == 1:
+        info = np.iinfo(port.dtype)
+        return Domain(low=int(info.min), high=int(info.max) + 1)
+    return Domain(high=2)
+
+
+def _uses(name: str, view: View, trace: Trace) -> tuple[list[int], list[float]]:
+    """Follow an integer input to the tables that it indexes (sizes) and the constants that it is compared with."""
+    limits: list[int] = []
+    choices: list[float] = []
+    open_keys: list[tuple[str, int]] = [(name, 0)]
+    seen = {name}
+    while open_keys:
+        key, offset = open_keys.pop()
+        for node, index in view.readers.get(key, []):
+            limit = _table_size(node, index, trace)
+            if limit is not None:
+                limits.append(limit - offset)
+            constant = _constant(node, index, trace)
+            if node.op_type == "Equal" and constant is not None:
+                choices.append(constant)
+            shift = int(constant) if node.op_type == "Add" and constant is not None else 0
+            if node.op_type in CARRIERS or (node.op_type == "Add" and constant is not None):
+                fresh = [output for output in node.outputs if output and output not in seen]
+                seen.update(fresh)
+                open_keys += [(output, offset + shift) for output in fresh]
+    return limits, choices
+
+
+def _table_size(node: Node, index: int, trace: Trace) -> int | None:
+    """Return how many rows the table has that this input of a node indexes, or None."""
+    if node.op_type in ("Gather", "GatherElements") and index == 1:
+        shape = trace.shapes.get(node.inputs[0])
+        axis = node.attribute("axis", 0)
+        if not shape:
+            return None
+        return 1 if trace.dynamic(node.inputs[0])[axis] else shape[axis]
+    if node.op_type == "EmbedLayerNormalization" and index in (0, 1) and node.has_input(2 + 2 * index):
+        shape = trace.shapes.get(node.inputs[2 + 2 * index])
+        return shape[0] if shape else None
+    if node.op_type == "OneHot" and index == 0 and node.inputs[1] in trace.values:
+        return int(trace.values[node.inputs[1]].ravel()[0])
+    return None
+
+
+def _constant(node: Node, index: int, trace: Trace) -> float | None:
+    """Return the largest value of the other operand of a two-operand node, if it is a stored constant."""
+    if len(node.inputs) != 2:
+        return None
+    other = trace.values.get(node.inputs[1 - index])
+    return float(other.max()) if other is not None and other.size and other.dtype.kind in "iuf" else None
+
+
+def _draw(port: Port, shape: Shape, domain: Domain, rng: np.random.Generator) -> Array:
+    dtype = port.dtype or np.dtype("float32")
+    if domain.mask:
+        values = _padding_mask(shape)
+    elif domain.choices:
+        values = np.full(shape, domain.choices[0])
+    elif dtype.kind == "b":
+        values = np.asarray(rng.integers(0, 2, shape))
+    elif dtype.kind in "iu":
+        values = np.asarray(rng.integers(domain.low, domain.high, shape))
+    else:
+        values = np.asarray(rng.standard_normal(shape))
+    return values.astype(dtype)
+
+
+def _padding_mask(shape: Shape) -> Array:
+    """Return ones, with zeros in the last eighth of the last axis: a whole row of zeros would make softmax NaN."""
+    values = np.ones(shape)
+    if shape and shape[-1] >= 8:
+        values[..., -(shape[-1] // 8) :] = 0
+    return values
