@@ -104,7 +104,7 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
     if reference.stress is not None:
         _run(compressed, reference.stress)
     warnings = [
-        f"output '{name}': its shape is {list(other)} instead of {list(original)} on some inputs, so it cannot be compared"
+        f"output '{name}': its shape is {list(other)} instead of {list(original)} on some inputs; it is not compared"
         for name, (original, other) in meters.shapes().items()
     ]
     if not reference.repeatable:

@@ -11,9 +11,11 @@ from onnxprune.errors import DataError
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
-from onnxprune.validate.session import Feeds, Port, Session
+from onnxprune.validate.session import Port, Session
 
-CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split())
+CARRIERS = frozenset(
+    "Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split()
+)
 """Operators that hand integer values on as they are."""
 
 OTHER_SIZES = (64, 32, 128, 16, 256, 8, 1)
@@ -22,7 +24,7 @@ OTHER_SIZES = (64, 32, 128, 16, 256, 8, 1)
 
 @dataclass(frozen=True)
 class Domain:
-    """What values an input may take: integers in [low, high), the first of `choices`, a padding mask, or N(0, 1) floats."""
+    """What an input may hold: integers in [low, high), the first of `choices`, a padding mask, or N(0, 1) floats."""
 
     low: int = 0
     high: int = 0
@@ -51,11 +53,12 @@ class RandomInputs:
         }
 
 
-def random_inputs(view: View, trace: Trace, session: Session, *, seed: int = 0) -> RandomInputs:
+def random_inputs(view: View, trace: Trace, session: Session, *, seed: int = 0, batch: int = 1) -> RandomInputs:
     """Return a source of random inputs whose sizes the session has been seen to run.
 
     Args:
         trace: traced with the user's --input-shape, so that these sizes are fixed in it.
+        batch: size of the batch where it is dynamic; the second table has twice as much.
 
     Raises:
         DataError: an input takes what cannot be drawn (strings, sequences), or no sizes that were tried run.
@@ -65,42 +68,42 @@ def random_inputs(view: View, trace: Trace, session: Session, *, seed: int = 0) 
             raise DataError(f"the input '{port.name}' takes {port.kind}, which cannot be drawn at random; give --data.")
     domains = {port.name: _domain(port, view, trace) for port in session.inputs}
     failure: DataError | None = None
-    for shapes in _tables(view, trace, session):
+    for shapes in _tables(trace, session, batch):
         source = RandomInputs(session.inputs, domains, (shapes,), seed)
         try:
             session.run(source.sample(0))
         except DataError as error:
             failure = failure or error
             continue
-        return RandomInputs(session.inputs, domains, (shapes, *_second(source, shapes, trace, session)), seed)
+        return RandomInputs(session.inputs, domains, (shapes, *_second(source, trace, session, batch)), seed)
     raise failure or DataError(f"no sizes were found that {session.label} runs on; give --input-shape or --data.")
 
 
-def _tables(view: View, trace: Trace, session: Session) -> Iterator[dict[str, Shape]]:
-    """Input shapes to try in order: as traced with batch 1, as traced, then all dynamic axes at one of OTHER_SIZES."""
+def _tables(trace: Trace, session: Session, size: int) -> Iterator[dict[str, Shape]]:
+    """Input shapes to try in order: as traced but for the batch, as traced, then dynamic axes at OTHER_SIZES."""
     known = {port.name: _known_shape(port, trace) for port in session.inputs}
     batch = _batch_axes(known, trace)
-    yield {name: _with_batch(shape, batch[name], 1) for name, shape in known.items()}
+    yield {name: _with_batch(shape, batch[name], size) for name, shape in known.items()}
     if any(axes.any() for axes in batch.values()):
         yield known
     other = {name: trace.second.shapes.get(name, shape) for name, shape in known.items()}
     if other != known:
-        yield {name: _with_batch(shape, batch[name], 1) for name, shape in other.items()}
+        yield {name: _with_batch(shape, batch[name], size) for name, shape in other.items()}
     free = {name: _dynamic(name, shape, trace) & ~batch[name] for name, shape in known.items()}
     if any(axes.any() for axes in free.values()):
-        for size in OTHER_SIZES:
+        for length in OTHER_SIZES:
             yield {
-                name: _with_batch(tuple(np.where(free[name], size, shape).tolist()), batch[name], 1)
+                name: _with_batch(tuple(np.where(free[name], length, shape).tolist()), batch[name], size)
                 for name, shape in known.items()
             }
 
 
-def _second(source: RandomInputs, shapes: dict[str, Shape], trace: Trace, session: Session) -> list[dict[str, Shape]]:
+def _second(source: RandomInputs, trace: Trace, session: Session, size: int) -> list[dict[str, Shape]]:
     """Return a second table if a dynamic size can change: twice the batch, else the trace's second sizes."""
+    shapes = source.tables[0]
     batch = _batch_axes({port.name: _known_shape(port, trace) for port in session.inputs}, trace)
     if any(axes.any() for axes in batch.values()):
-        size = 2 if all((np.array(shapes[name])[axes] == 1).all() for name, axes in batch.items()) else 1
-        table = {name: _with_batch(shape, batch[name], size) for name, shape in shapes.items()}
+        table = {name: _with_batch(shape, batch[name], 2 * size) for name, shape in shapes.items()}
     else:
         table = {name: trace.second.shapes.get(name, shape) for name, shape in shapes.items()}
     if table == shapes:

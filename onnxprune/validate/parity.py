@@ -22,7 +22,7 @@ class Parity:
     sqnr_db: 10 log10 of (energy of the reference / energy of the difference), in [-300, 300].
     max_abs: the largest difference; None if a value is finite on one side only.
     agreement: share of positions with the same top-1 class, for floats with at least two classes (on axis 1 of maps,
-        that is from rank 4 up, else on the last axis); share of equal values for integers; None where there are no classes.
+        that is from rank 4 up, else on the last axis); share of equal values for integers; None without classes.
     """
 
     cosine: float

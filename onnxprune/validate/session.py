@@ -209,6 +209,6 @@ def _fit(port: Port, array: Array, label: str) -> Array:
         return array
     if not np.can_cast(array.dtype, port.dtype, "same_kind"):
         raise DataError(
-            f"the data for the input '{port.name}' are {array.dtype}, but {label} takes {port.dtype}; convert them first."
+            f"the data for the input '{port.name}' are {array.dtype}, but {label} takes {port.dtype}; convert them."
         )
     return array.astype(port.dtype)

@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m onnxprune.cli`."""
+
+from onnxprune.cli import main
+
+main()

@@ -1,0 +1,119 @@
+"""The group of commands: found by file name, loaded when needed, with every error turned into one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import pkgutil
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from onnxprune.cli import commands
+from onnxprune.errors import OnnxpruneError
+
+DEFAULT = "prune"
+LEADING_FLAGS = frozenset({"-q", "--quiet", "-v", "--verbose", "--json"})
+DEFECT, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+VERBOSE = "onnxprune.verbose"
+"""Key of the context's `meta` under which -v is noted."""
+
+
+class Commands(click.Group):
+    """Commands by the name of their file; what is not the name of one is a model for the default command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in ("--help", "-h", "--version"):
+            args = self._with_command(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _with_command(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command first: flags before it move behind it, and without one it is the default."""
+        names = self.list_commands(ctx)
+        flags = next((index for index, arg in enumerate(args) if arg not in LEADING_FLAGS), len(args))
+        rest = args[flags:]
+        if rest and rest[0] in names:
+            return [rest[0], *args[:flags], *rest[1:]]
+        if len(rest) > 1 and not rest[1].startswith("-") and difflib.get_close_matches(rest[0], names, n=1, cutoff=0.75):
+            close = difflib.get_close_matches(rest[0], names, n=1)[0]
+            raise click.UsageError(f"no such command '{rest[0]}'; did you mean '{close}'?", ctx)
+        return [DEFAULT, *args]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OnnxpruneError as error:
+            _fail(ctx, _one_line(error), error.exit_code)
+        except click.ClickException as error:
+            _fail(ctx, _with_help(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail(ctx, "interrupted; nothing was written.", INTERRUPTED)
+        except MemoryError:
+            _fail(ctx, "not enough memory for this model.", DEFECT)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            _fail(ctx, f"{_one_line(error)}.", USAGE)
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {_one_line(error)}"
+            _fail(ctx, f"this is a defect of onnxprune, please report it (-v shows where): {text}", DEFECT)
+
+
+def _fail(ctx: click.Context, text: str, code: int) -> NoReturn:
+    if ctx.meta.get(VERBOSE):
+        traceback.print_exc()
+    click.echo(f"error: {text}", err=True)
+    ctx.exit(code)
+
+
+def _with_help(error: click.ClickException) -> str:
+    text = _one_line(error.format_message())
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return text
+    return f"{text.rstrip('.')}; see {error.ctx.command_path} --help."
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="onnxprune MODEL [OPTIONS] is the same as onnxprune prune MODEL [OPTIONS].",
+)
+@click.version_option(package_name="onnxprune", prog_name="onnxprune")
+def cli() -> None:
+    """Prune ONNX models after export, and prove that the result still does its job."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End like an error does, so that temporary files go away."""
+    sys.exit(TERMINATED)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    cli.main(args=args, prog_name="onnxprune")

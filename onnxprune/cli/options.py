@@ -1,0 +1,153 @@
+"""Options that commands share, in bundles: a command takes a bundle as one frozen value."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from onnxprune.cli.group import VERBOSE
+from onnxprune.cli.screen import Screen
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+class InputShape(click.ParamType):
+    """`name:1,3,224,224`; the name may hold colons itself."""
+
+    name = "NAME:SIZES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, colon, sizes = str(value).rpartition(":")
+        try:
+            shape = tuple(int(size) for size in sizes.split(",")) if sizes else ()
+        except ValueError:
+            shape = (0,)
+        if not colon or not name or any(size < 1 for size in shape):
+            self.fail(f"'{value}' is not like name:1,3,224,224 (positive sizes, one for each axis).", param, ctx)
+        return name, shape
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How models are run and on what."""
+
+    data: str | None
+    samples: int | None
+    seed: int
+    input_shape: tuple[tuple[str, tuple[int, ...]], ...]
+    provider: str | None
+    threads: int
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The --input-shape options by input name."""
+        return dict(self.input_shape)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Limits that a compressed model must keep, or it is not written."""
+
+    min_cosine: float | None
+    min_sqnr: float | None
+    min_agreement: float | None
+    max_drop: float | None
+    eval: str | None
+
+    @property
+    def any(self) -> bool:
+        """Tell whether the outputs must be compared for a gate."""
+        return any(value is not None for value in (self.min_cosine, self.min_sqnr, self.min_agreement))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written where."""
+
+    output: Path | None
+    no_clobber: bool
+    report: Path | None
+    plan: Path | None
+    no_provenance: bool
+
+
+def _bundle(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    names = [item.name for item in fields(kind)]
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def wrapper(**values: Any) -> Any:
+            mine = {key: values.pop(key) for key in names if key in values}
+            return function(**values, **{name: kind(**mine)})
+
+        decorated: Any = wrapper
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _note_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    ctx.meta[VERBOSE] = value
+    return value
+
+
+model = click.argument("model", type=PATH)
+
+screen = _bundle(
+    "screen",
+    Screen,
+    click.option("--json", is_flag=True, help="The report as JSON on standard output, all else on standard error."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option(
+        "-v", "--verbose", is_flag=True, callback=_note_verbose, help="Print every group, times, and tracebacks."
+    ),
+)
+
+runs = _bundle(
+    "runs",
+    Runs,
+    click.option(
+        "--data",
+        metavar="PATH",
+        help="Inputs: .npz (one array per input), .npy, a folder of those or of images, or file.py:function.",
+    ),
+    click.option("--samples", type=click.IntRange(min=1), metavar="N", help="How many inputs to run."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed of all that is random."),
+    click.option(
+        "--input-shape", type=InputShape(), multiple=True, help="Sizes of an input, as name:1,3,224,224 (repeatable)."
+    ),
+    click.option("--provider", metavar="NAME", help="onnxruntime's execution provider [default: CPU]."),
+    click.option(
+        "--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Threads of onnxruntime [default: all]."
+    ),
+)
+
+gates = _bundle(
+    "gates",
+    Gates,
+    click.option("--min-cosine", type=click.FloatRange(-1, 1), metavar="X", help="Least cosine with the original."),
+    click.option("--min-sqnr", type=float, metavar="DB", help="Least signal to noise ratio, in dB."),
+    click.option("--min-agreement", type=click.FloatRange(0, 1), metavar="X", help="Least top-1 agreement."),
+    click.option("--max-drop", type=float, metavar="X", help="Most that the value of --eval may drop."),
+    click.option(
+        "--eval", metavar="FILE.PY:FUNCTION", help="Function of a model path that returns a number; higher is better."
+    ),
+)
+
+outputs = _bundle(
+    "outputs",
+    Outputs,
+    click.option("-o", "--output", type=PATH, metavar="FILE", help="Where the result goes [default: beside the input]."),
+    click.option("--no-clobber", is_flag=True, help="Refuse to replace existing files."),
+    click.option("--report", type=PATH, metavar="FILE", help="Write the report to a .json or .html file."),
+    click.option("--plan", type=PATH, metavar="FILE", help="Write the plan (what is removed) to a .json file."),
+    click.option("--no-provenance", is_flag=True, help="Leave the onnxprune.* keys out of the metadata."),
+)

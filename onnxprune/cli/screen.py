@@ -1,0 +1,71 @@
+"""Where the command line prints: results on standard output, progress, warnings and errors on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnxprune.report import Report
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How much is printed and as what.
+
+    json: the report as JSON on standard output, everything else on standard error.
+    quiet: nothing but errors (and the JSON that was asked for).
+    verbose: details, stage times, tracebacks.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    @cached_property
+    def errors(self) -> Console:
+        """The console on standard error."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def stage(self, report: Report, name: str, text: str) -> Iterator[None]:
+        """Measure a stage of the work and, on a terminal, show that it is going on."""
+        with report.stage(name):
+            if self.quiet or not click.get_text_stream("stderr").isatty():
+                yield
+                return
+            with self.errors.status(text):
+                yield
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        if not self.quiet:
+            click.echo(f"warning: {text}", err=True)
+
+    def say(self, text: str) -> None:
+        """Print a line beside the result."""
+        if not self.quiet:
+            click.echo(text, err=self.json)
+
+    def show(self, report: Report) -> None:
+        """Print the report and its warnings."""
+        for warning in report.warnings:
+            self.warn(warning)
+        if not self.quiet:
+            from rich.console import Console
+
+            from onnxprune.report.text import print_report
+
+            console = Console(stderr=self.json, highlight=False)
+            print_report(report, console, verbose=self.verbose)
+        if self.json:
+            click.echo(report.to_json(), nl=False)
