@@ -1,4 +1,4 @@
-"""The group of commands: found by file name, loaded when needed, with every error turned into one line and an exit code."""
+"""The group of commands: found by file name, loaded when needed; every error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -50,7 +51,11 @@ class Commands(click.Group):
         rest = args[flags:]
         if rest and rest[0] in names:
             return [rest[0], *args[:flags], *rest[1:]]
-        if len(rest) > 1 and not rest[1].startswith("-") and difflib.get_close_matches(rest[0], names, n=1, cutoff=0.75):
+        if (
+            len(rest) > 1
+            and not rest[1].startswith("-")
+            and difflib.get_close_matches(rest[0], names, n=1, cutoff=0.75)
+        ):
             close = difflib.get_close_matches(rest[0], names, n=1)[0]
             raise click.UsageError(f"no such command '{rest[0]}'; did you mean '{close}'?", ctx)
         return [DEFAULT, *args]
@@ -95,12 +100,24 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        try:
+            number = metadata.version("onnxprune")
+        except metadata.PackageNotFoundError:
+            number = "from a checkout, not installed"
+        click.echo(f"onnxprune {number}")
+        ctx.exit()
+
+
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="onnxprune MODEL [OPTIONS] is the same as onnxprune prune MODEL [OPTIONS].",
 )
-@click.version_option(package_name="onnxprune", prog_name="onnxprune")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def cli() -> None:
     """Prune ONNX models after export, and prove that the result still does its job."""
 

@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
-class InputShape(click.ParamType):
+class InputShape(click.ParamType):  # type: ignore[type-arg]
     """`name:1,3,224,224`; the name may hold colons itself."""
 
     name = "NAME:SIZES"
@@ -37,12 +37,12 @@ class InputShape(click.ParamType):
 class Runs:
     """How models are run and on what."""
 
-    data: str | None
-    samples: int | None
-    seed: int
-    input_shape: tuple[tuple[str, tuple[int, ...]], ...]
-    provider: str | None
-    threads: int
+    data: str | None = None
+    samples: int | None = None
+    seed: int = 0
+    input_shape: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    provider: str | None = None
+    threads: int = 0
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -51,19 +51,14 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Gates:
-    """Limits that a compressed model must keep, or it is not written."""
+class Limits:
+    """The quality gates as given."""
 
     min_cosine: float | None
     min_sqnr: float | None
     min_agreement: float | None
     max_drop: float | None
     eval: str | None
-
-    @property
-    def any(self) -> bool:
-        """Tell whether the outputs must be compared for a gate."""
-        return any(value is not None for value in (self.min_cosine, self.min_sqnr, self.min_agreement))
 
 
 @dataclass(frozen=True)
@@ -111,28 +106,34 @@ screen = _bundle(
     ),
 )
 
-runs = _bundle(
-    "runs",
-    Runs,
-    click.option(
+_RUN_OPTIONS = {
+    "data": click.option(
         "--data",
         metavar="PATH",
         help="Inputs: .npz (one array per input), .npy, a folder of those or of images, or file.py:function.",
     ),
-    click.option("--samples", type=click.IntRange(min=1), metavar="N", help="How many inputs to run."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed of all that is random."),
-    click.option(
-        "--input-shape", type=InputShape(), multiple=True, help="Sizes of an input, as name:1,3,224,224 (repeatable)."
+    "samples": click.option("--samples", type=click.IntRange(min=1), metavar="N", help="How many inputs to run."),
+    "seed": click.option(
+        "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed of what is random [default: 0]."
     ),
-    click.option("--provider", metavar="NAME", help="onnxruntime's execution provider [default: CPU]."),
-    click.option(
+    "input_shape": click.option(
+        "--input-shape", type=InputShape(), multiple=True, help="Sizes of an input: name:1,3,224,224 (repeatable)."
+    ),
+    "provider": click.option("--provider", metavar="NAME", help="Execution provider of onnxruntime [default: CPU]."),
+    "threads": click.option(
         "--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Threads of onnxruntime [default: all]."
     ),
-)
+}
+
+
+def runs(*names: str) -> Callable[[Function], Function]:
+    """Add the named options of how models are run, or all of them."""
+    return _bundle("runs", Runs, *(_RUN_OPTIONS[name] for name in names or _RUN_OPTIONS))
+
 
 gates = _bundle(
-    "gates",
-    Gates,
+    "limits",
+    Limits,
     click.option("--min-cosine", type=click.FloatRange(-1, 1), metavar="X", help="Least cosine with the original."),
     click.option("--min-sqnr", type=float, metavar="DB", help="Least signal to noise ratio, in dB."),
     click.option("--min-agreement", type=click.FloatRange(0, 1), metavar="X", help="Least top-1 agreement."),
@@ -145,7 +146,9 @@ gates = _bundle(
 outputs = _bundle(
     "outputs",
     Outputs,
-    click.option("-o", "--output", type=PATH, metavar="FILE", help="Where the result goes [default: beside the input]."),
+    click.option(
+        "-o", "--output", type=PATH, metavar="FILE", help="Where the result goes [default: beside the input]."
+    ),
     click.option("--no-clobber", is_flag=True, help="Refuse to replace existing files."),
     click.option("--report", type=PATH, metavar="FILE", help="Write the report to a .json or .html file."),
     click.option("--plan", type=PATH, metavar="FILE", help="Write the plan (what is removed) to a .json file."),

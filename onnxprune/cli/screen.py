@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Screen:
     def stage(self, report: Report, name: str, text: str) -> Iterator[None]:
         """Measure a stage of the work and, on a terminal, show that it is going on."""
         with report.stage(name):
-            if self.quiet or not click.get_text_stream("stderr").isatty():
+            if self.quiet or not sys.stderr.isatty():
                 yield
                 return
             with self.errors.status(text):

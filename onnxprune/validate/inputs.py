@@ -13,9 +13,7 @@ from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
 from onnxprune.validate.session import Port, Session
 
-CARRIERS = frozenset(
-    "Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split()
-)
+CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split())
 """Operators that hand integer values on as they are."""
 
 OTHER_SIZES = (64, 32, 128, 16, 256, 8, 1)

@@ -48,7 +48,7 @@ class Session:
     """A model that onnxruntime has accepted. Use it as a context manager, or let it go."""
 
     def __init__(self, native: Any, label: str, stack: ExitStack) -> None:
-        self._native = native
+        self.native: Any = native
         self._stack = stack
         self.label = label
         self.inputs = tuple(_port(item) for item in native.get_inputs())
@@ -61,7 +61,7 @@ class Session:
             DataError: onnxruntime cannot run the model on these inputs.
         """
         try:
-            values = self._native.run(None, dict(feeds))
+            values = self.native.run(None, dict(feeds))
         except Exception as error:
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
             raise DataError(
@@ -90,7 +90,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._native = None
+        self.native = None
         self._stack.close()
 
 
@@ -163,7 +163,8 @@ def _load(source: Path | bytes | Model, options: Any, stack: ExitStack) -> str |
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(source.path.parent.resolve())
         )
-    return source.proto.SerializeToString()
+    serialised: bytes = source.proto.SerializeToString()
+    return serialised
 
 
 def _label(source: Path | bytes | Model) -> str:

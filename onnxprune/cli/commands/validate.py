@@ -1,0 +1,52 @@
+"""onnxprune validate: outputs of a compressed model against the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxprune.cli import options
+from onnxprune.cli.options import Limits, Runs
+from onnxprune.cli.screen import Screen
+
+
+@click.command()
+@click.argument("original", type=options.PATH)
+@click.argument("compressed", type=options.PATH)
+@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.runs()
+@options.gates
+@options.screen
+def command(original: Path, compressed: Path, report: Path | None, runs: Runs, limits: Limits, screen: Screen) -> None:
+    """Compare the outputs of two models.
+
+    Without --data the inputs are random: they show a defect, they do not measure accuracy.
+    """
+    from onnxprune.cli import evidence
+    from onnxprune.cli.files import check_report_name, check_writable, write_report
+    from onnxprune.graph.model import load
+    from onnxprune.report import Report
+    from onnxprune.validate.compare import compare, self_noise
+    from onnxprune.validate.session import open_session
+
+    check_report_name(report)
+    check_writable(report, inputs=(original, compressed))
+    gates = evidence.gates_of(limits)
+    record = Report("validate", details={"seed": runs.seed})
+    with screen.stage(record, "load", "reading the models"):
+        before, after = load(original), load(compressed)
+        record.input = evidence.describe(before, runs.input_shapes)
+        record.output = evidence.describe(after, runs.input_shapes)
+    with screen.stage(record, "validate", "running both models"):
+        source = evidence.reference(before, runs)
+        with open_session(compressed, threads=runs.threads, provider=runs.provider) as session:
+            comparison = compare(source, session)
+        noise = self_noise(source, before, threads=runs.threads, provider=runs.provider)
+    evidence.note_comparison(record, comparison)
+    evidence.note_noise(record, noise)
+    with screen.stage(record, "evaluate", "evaluating both models"):
+        drop = evidence.measure_drop(record, limits, original, compressed)
+    write_report(report, record)
+    screen.show(record)
+    evidence.check_gates(gates, comparison, drop, "The models are as they were.")

@@ -1,0 +1,125 @@
+"""From options to evidence: the original with its samples, figures into the report, gates into an exit code."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune.cli.options import Limits, Runs
+from onnxprune.errors import GateError, UsageError
+from onnxprune.report import Report, Side
+from onnxprune.validate.gates import Gates, evaluate
+
+if TYPE_CHECKING:
+    from onnxprune.graph.model import Model
+    from onnxprune.graph.trace import Trace
+    from onnxprune.graph.view import View
+    from onnxprune.validate.compare import Comparison, Reference
+    from onnxprune.validate.parity import Meters
+
+
+def reference(model: Model, runs: Runs) -> Reference:
+    """Return the original, ready to be compared with, on the data of the user or on random inputs."""
+    from onnxprune.validate.compare import DATA_SAMPLES, open_reference
+
+    data = None
+    if runs.data is not None:
+        from onnxprune.statistics.data import read
+        from onnxprune.statistics.feeds import input_specs
+
+        data = read(runs.data, input_specs(model.proto), samples=runs.samples or DATA_SAMPLES)
+    return open_reference(
+        model,
+        data=data,
+        data_name=runs.data or "",
+        samples=runs.samples,
+        seed=runs.seed,
+        input_shapes=runs.input_shapes,
+        threads=runs.threads,
+        provider=runs.provider,
+    )
+
+
+def describe(model: Model, input_shapes: dict[str, tuple[int, ...]] | None = None) -> Side:
+    """Return the size of a model: parameters, bytes, and MACs of one sample."""
+    from onnxprune.graph.trace import trace
+    from onnxprune.graph.view import View
+
+    view = View(model)
+    return describe_view(view, trace(view, input_shapes or {}))
+
+
+def describe_view(view: View, traced: Trace) -> Side:
+    """Return the size of a model that has been traced already."""
+    from onnxprune.graph.count import macs, params
+
+    model = view.model
+    return Side(
+        path=str(model.path) if model.path else None,
+        sha256=model.sha256,
+        bytes=model.size_bytes,
+        params=sum(params(view, traced.shapes).values()),
+        macs=round(sum(macs(view, traced.shapes).values()) / batch_of(view, traced)),
+    )
+
+
+def batch_of(view: View, traced: Trace) -> int:
+    """Return the batch size that a trace was made with: 1 where it is fixed."""
+    for key in view.inputs:
+        shape = traced.shapes.get(key)
+        if shape and prod(shape) and traced.dynamic(key)[0]:
+            return shape[0] if shape[0] <= 8 else 1
+    return 1
+
+
+def gates_of(limits: Limits) -> Gates:
+    """Return the gates.
+
+    Raises:
+        UsageError: --max-drop without --eval.
+    """
+    if limits.max_drop is not None and limits.eval is None:
+        raise UsageError("--max-drop needs --eval file.py:function, which measures what may drop.")
+    return Gates(limits.min_cosine, limits.min_sqnr, limits.min_agreement, limits.max_drop)
+
+
+def note_comparison(report: Report, comparison: Comparison) -> None:
+    """Put the figures of a comparison into the report."""
+    report.parity = {name: figures.to_json() if figures else None for name, figures in comparison.parity.items()}
+    report.details |= {"inputs": comparison.inputs, "samples": comparison.samples}
+    for warning in comparison.warnings:
+        report.warn(warning)
+
+
+def note_noise(report: Report, noise: Meters) -> None:
+    """Put the difference of the original from itself into the report."""
+    report.details["self_noise"] = {
+        name: figures.to_json() if figures else None for name, figures in noise.results().items()
+    }
+
+
+def measure_drop(report: Report, limits: Limits, original: Path, compressed: Path) -> float | None:
+    """Return how much the user's value falls from the original to the compressed model; None without --eval."""
+    if limits.eval is None:
+        return None
+    from onnxprune.statistics.sources import load_function
+
+    file, colon, name = limits.eval.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise UsageError(f"--eval '{limits.eval}': give file.py:function.")
+    function = load_function(Path(file), name)
+    before, after = (evaluate(function, path, limits.eval) for path in (original, compressed))
+    report.details["evaluation"] = {"before": before, "after": after, "drop": before - after}
+    return before - after
+
+
+def check_gates(gates: Gates, comparison: Comparison | None, drop: float | None, outcome: str) -> None:
+    """End with what failed.
+
+    Raises:
+        GateError: a limit is not kept.
+    """
+    failures = gates.failures(comparison.parity if comparison else {}, drop)
+    if failures:
+        raise GateError(f"{'; '.join(failures)}. {outcome}")

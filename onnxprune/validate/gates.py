@@ -1,0 +1,101 @@
+"""Quality gates: limits that a compressed model must keep, on its outputs or on a value that the user measures."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import DataError, UsageError
+from onnxprune.validate.parity import Parity
+from onnxprune.validate.session import open_session
+
+Evaluate = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Limits; None is no limit. Of several outputs the worst one counts.
+
+    min_cosine: in [-1, 1].
+    min_sqnr: in dB.
+    min_agreement: top-1, in [0, 1].
+    max_drop: how much the user's value may fall.
+    """
+
+    min_cosine: float | None = None
+    min_sqnr: float | None = None
+    min_agreement: float | None = None
+    max_drop: float | None = None
+
+    @property
+    def needs_outputs(self) -> bool:
+        """Tell whether the outputs must be compared."""
+        return any(limit is not None for limit in (self.min_cosine, self.min_sqnr, self.min_agreement))
+
+    def failures(self, parity: Mapping[str, Parity | None], drop: float | None) -> list[str]:
+        """Return one phrase for each limit that is not kept; what could not be measured does not keep its limit."""
+        limits = (
+            ("cosine", self.min_cosine, "--min-cosine", "cosine {:.4f}"),
+            ("sqnr_db", self.min_sqnr, "--min-sqnr", "SQNR {:.1f} dB"),
+            ("agreement", self.min_agreement, "--min-agreement", "top-1 agreement {:.4f}"),
+        )
+        found = []
+        for field, limit, option, text in limits:
+            if limit is None:
+                continue
+            values = {name: getattr(figures, field, None) for name, figures in parity.items()}
+            if field == "agreement":
+                values = {name: value for name, value in values.items() if value is not None or parity[name] is None}
+            found += _below(values, limit, option, text)
+        if self.max_drop is not None and (drop is None or not drop <= self.max_drop):
+            shown = "could not be measured" if drop is None else f"is {drop:.6g}"
+            found.append(f"the drop of the evaluated value {shown}, above --max-drop {self.max_drop:g}")
+        return found
+
+
+def _below(values: Mapping[str, float | None], limit: float, option: str, text: str) -> list[str]:
+    if not values:
+        return [f"no output could be measured for {option}"]
+    for name, value in values.items():
+        if value is None:
+            return [f"output '{name}' could not be measured for {option}"]
+    worst = min(values, key=lambda name: values[name] or 0.0)
+    value = values[worst] or 0.0
+    return [] if value >= limit else [f"output '{worst}': {text.format(value)}, below {option} {limit:g}"]
+
+
+def evaluate(function: Evaluate, path: Path, name: str) -> float:
+    """Return the user's value of a model.
+
+    The function gets the path as a string, or an onnxruntime session if its first argument is called `session` or
+    `sess`; it returns a number, or a dict that has one under "value".
+
+    Raises:
+        DataError: it raises, or does not return a finite number.
+    """
+    try:
+        if _wants_session(function):
+            with open_session(path) as session:
+                result = function(session.native)
+        else:
+            result = function(str(path))
+        value = float(result["value"] if isinstance(result, Mapping) else result)
+    except Exception as error:
+        raise DataError(f"--eval {name} raised {type(error).__name__}: {error}") from error
+    if not math.isfinite(value):
+        raise DataError(f"--eval {name} returned {value}, a finite number is needed.")
+    return value
+
+
+def _wants_session(function: Evaluate) -> bool:
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):
+        return False
+    if first is None:
+        raise UsageError("the function of --eval takes no argument; it must take the path of a model.")
+    return first.name in ("session", "sess") or "InferenceSession" in str(first.annotation)
