@@ -1,0 +1,140 @@
+"""Two models are compared on the same inputs; what cannot be compared or run ends in one clear line."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from onnxprune.errors import DataError, ModelError, UsageError
+from onnxprune.graph.model import load
+from onnxprune.graph.view import View
+from onnxprune.validate.bench import bench
+from onnxprune.validate.compare import compare, open_reference, self_noise
+from onnxprune.validate.gates import Gates, evaluate
+from onnxprune.validate.masked import masked_parity
+from onnxprune.validate.parity import Parity
+from onnxprune.validate.session import open_session
+from tests import networks
+
+
+def changed(proto: onnx.ModelProto, name: str, factor: float) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), name))
+    return copy
+
+
+def test_a_model_against_itself_is_identical() -> None:
+    proto = networks.convnet()
+    with open_session(load(proto), threads=1) as session:
+        comparison = compare(open_reference(load(proto), threads=1), session)
+    assert comparison.parity["logits"] == Parity(1.0, 300.0, 0.0, 1.0)
+    assert comparison.inputs == "4 random inputs (seed 0)" and not comparison.warnings
+
+
+def test_a_scaled_head_keeps_the_cosine_and_loses_the_sqnr() -> None:
+    proto = networks.convnet()
+    other = changed(changed(proto, "w3", 1.1), "b3", 1.1)
+    with open_session(load(other), threads=1) as session:
+        figures = compare(open_reference(load(proto), threads=1), session).parity["logits"]
+    assert figures is not None
+    assert figures.cosine == pytest.approx(1.0, abs=1e-6)
+    assert figures.sqnr_db == pytest.approx(20.0, abs=0.01)
+
+
+def test_the_noise_of_a_float32_model_is_that_of_rounding() -> None:
+    model = load(networks.convnet())
+    noise = self_noise(open_reference(model, threads=1), model, threads=1)
+    assert 0 <= noise.relative_errors()["logits"] < 1e-5
+
+
+@pytest.mark.parametrize(("factor", "fails"), [(1.0, False), (1.01, True)])
+def test_masked_parity_tells_a_wrong_model_from_a_right_one(factor: float, fails: bool) -> None:
+    model = load(networks.convnet())
+    reference = open_reference(model, threads=1)
+    noise = self_noise(reference, model, threads=1)
+    with (
+        open_session(model, threads=1) as masked,
+        open_session(load(changed(model.proto, "w2", factor)), threads=1) as pruned,
+    ):
+        outcome = masked_parity(reference, masked, pruned, noise, View(model))
+    assert outcome.failed == (("logits",) if fails else ())
+    assert not outcome.unsure
+
+
+def test_an_output_behind_a_sort_is_not_judged() -> None:
+    proto = networks.convnet()
+    proto.graph.node.append(helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0))
+    proto.graph.output.append(helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["batch"]))
+    model, other = load(proto), load(changed(changed(proto, "w3", -1), "b3", -1))
+    reference = open_reference(model, threads=1)
+    with open_session(model, threads=1) as masked, open_session(other, threads=1) as pruned:
+        outcome = masked_parity(reference, masked, pruned, self_noise(reference, model), View(model))
+    assert outcome.failed == ("logits",) and outcome.unsure == ("label",)
+
+
+def test_models_with_different_outputs_are_refused_by_name() -> None:
+    proto = networks.convnet()
+    other = networks.convnet()
+    other.graph.output[0].name = other.graph.node[-1].output[0] = "scores"
+    with open_session(load(other), threads=1) as session, pytest.raises(ModelError, match="'logits'"):
+        compare(open_reference(load(proto), threads=1), session)
+
+
+def test_a_compressed_model_that_lost_its_dynamic_batch_is_refused() -> None:
+    with (
+        open_session(load(networks.convnet(batch=1)), threads=1) as session,
+        pytest.raises(ModelError, match="not run"),
+    ):
+        compare(open_reference(load(networks.convnet()), threads=1), session)
+
+
+def test_an_operator_that_onnxruntime_does_not_have_is_named() -> None:
+    with pytest.raises(ModelError, match="Mystery") as caught:
+        open_session(load(networks.custom()))
+    assert "\n" not in str(caught.value) and "ONNXRuntimeError" not in str(caught.value)
+
+
+def test_an_unknown_provider_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UsageError, match="CPU"):
+        open_session(load(networks.convnet()), provider="abacus")
+
+
+def test_data_of_another_shape_are_refused_with_both_shapes() -> None:
+    feeds = [{"x": np.zeros((1, 3, 5, 5), np.float32)}]
+    with pytest.raises(DataError, match=r"\[1, 3, 5, 5\].*12"):
+        open_reference(load(networks.convnet()), data=feeds, threads=1)
+
+
+def test_gates_name_the_worst_output_and_pass_at_the_limit() -> None:
+    parity = {"a": Parity(0.99, 20.0, 0.1, None), "b": Parity(0.9, 10.0, 0.1, 0.8)}
+    assert Gates(min_cosine=0.9, min_sqnr=10, min_agreement=0.8).failures(parity, None) == []
+    (failure,) = Gates(min_cosine=0.95).failures(parity, None)
+    assert "'b'" in failure and "0.9" in failure
+    assert Gates(max_drop=0.1).failures({}, 0.2) and not Gates(max_drop=0.1).failures({}, 0.1)
+
+
+def test_a_gate_on_what_could_not_be_measured_fails() -> None:
+    assert Gates(min_cosine=0.1).failures({"boxes": None}, None)
+    assert Gates(min_agreement=0.1).failures({"a": Parity(1, 300, 0, None)}, None)
+    assert Gates(min_sqnr=1).failures({}, None)
+
+
+def test_the_users_function_may_take_a_path_or_a_session(tmp_path: Path) -> None:
+    path = networks.store(networks.convnet(), tmp_path / "m.onnx")
+    assert evaluate(lambda name: len(name), path, "f") == len(str(path))
+    assert evaluate(lambda session: len(session.get_outputs()), path, "f") == 1
+    assert evaluate(lambda name: {"metric": "accuracy", "value": 0.5}, path, "f") == 0.5
+    with pytest.raises(DataError, match="ZeroDivisionError"):
+        evaluate(lambda name: 1 / 0, path, "f")
+
+
+def test_bench_names_every_model_even_the_same_one_twice(tmp_path: Path) -> None:
+    path = networks.store(networks.convnet(), tmp_path / "m.onnx")
+    timings = bench([path, path, networks.convnet()], runs=3, warmup=1, threads=1)
+    assert list(timings) == [str(path), f"{path} (2)", "model 3"]
+    assert all(timing.median_ms > 0 for timing in timings.values())
