@@ -1,0 +1,146 @@
+"""What a freshly pruned file must show before it gets its name: it runs, at two batch sizes, and as it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import DataError, ModelError, OnnxpruneError
+from onnxprune.validate.compare import Comparison, Reference, compare, self_noise
+from onnxprune.validate.masked import MaskedParity, masked_parity
+from onnxprune.validate.parity import Meters
+from onnxprune.validate.session import Session, open_session
+
+if TYPE_CHECKING:
+    from onnxprune.graph.model import Model
+
+LARGE_BYTES = 1_000_000_000
+"""Models above this size are not run unless asked for: onnxruntime would hold two of them in memory."""
+
+QUICK_SECONDS = 2.0
+"""Masked parity is the default for models that run in less."""
+
+REPORT_IT = "nothing was written. This is a defect of onnxprune, please report it; --no-verify writes the model anyway."
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found out.
+
+    masked: None where masked parity was not checked.
+    lines: what was checked, in sentences for the user.
+    """
+
+    comparison: Comparison | None = None
+    noise: Meters | None = None
+    masked: MaskedParity | None = None
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def examine(
+    source: Model,
+    compressed: Path,
+    open_source: Callable[[], Reference],
+    make_masked: Callable[[], Model] | None,
+    *,
+    verify: bool | None = None,
+    required: bool = False,
+    own_data: bool = False,
+    threads: int = 0,
+    provider: str | None = None,
+) -> Evidence:
+    """Run the original and the compressed file and compare them.
+
+    Args:
+        open_source: opens the original with its samples.
+        make_masked: makes the original with the removed slices zeroed; None where there is no such thing.
+        verify: check masked parity; None leaves it to the size and speed of the model, False runs nothing at all.
+        required: a gate needs the outputs, so they are compared whatever `verify` says.
+        own_data: the samples are the user's, so it is an error if they do not fit.
+
+    Raises:
+        OnnxpruneError: the compressed model does not run or differs from the masked original: our defect.
+        DataError: the data of the user do not fit.
+    """
+    if verify is False and not required:
+        return Evidence(lines=("Not run (--no-verify): only the ONNX checker has seen the result.",))
+    if verify is None and not required and source.size_bytes > LARGE_BYTES:
+        return Evidence(lines=("Not run, as it is larger than 1 GB: --verify compares it with the original.",))
+    try:
+        reference = open_source()
+    except ModelError as error:
+        return Evidence(warnings=(f"parity could not be measured: {error}",))
+    except DataError as error:
+        if own_data:
+            raise
+        _open(compressed, threads, provider)
+        return Evidence(warnings=(f"parity could not be measured: {error}",))
+    with reference.session, _open(compressed, threads, provider) as session:
+        comparison = _compare(reference, session)
+        lines = [_ran(reference)]
+        if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
+            return Evidence(comparison, lines=tuple(lines))
+        noise = self_noise(reference, source, threads=threads, provider=provider)
+        masked = _masked(reference, session, source, make_masked(), noise, threads, provider)
+    return Evidence(comparison, noise, masked, (*lines, _verdict(masked)), _unsure(masked))
+
+
+def _open(path: Path, threads: int, provider: str | None) -> Session:
+    try:
+        return open_session(path, threads=threads, provider=provider, label="the pruned model")
+    except ModelError as error:
+        raise OnnxpruneError(f"{str(error).rstrip('.')}; {REPORT_IT}") from error
+
+
+def _compare(reference: Reference, session: Session) -> Comparison:
+    try:
+        return compare(reference, session)
+    except ModelError as error:
+        raise OnnxpruneError(f"{str(error).rstrip('.')}; {REPORT_IT}") from error
+
+
+def _masked(
+    reference: Reference,
+    session: Session,
+    source: Model,
+    masked: Model,
+    noise: Meters,
+    threads: int,
+    provider: str | None,
+) -> MaskedParity:
+    from onnxprune.graph.view import View
+
+    with open_session(masked, threads=threads, provider=provider, label="the masked original") as zeroed:
+        outcome = masked_parity(reference, zeroed, session, noise, View(source))
+    if outcome.failed:
+        name = max(outcome.failed, key=lambda output: outcome.errors[output])
+        raise OnnxpruneError(
+            f"output '{name}' differs from the original with the removed channels zeroed by {outcome.errors[name]:.1e} "
+            f"of its largest value (allowed {outcome.tolerance:.1e}); {REPORT_IT}"
+        )
+    return outcome
+
+
+def _ran(reference: Reference) -> str:
+    if reference.stress is None:
+        return "It runs in onnxruntime."
+    sizes = [next((list(array.shape) for array in feeds.values()), []) for feeds in (reference.samples[0], reference.stress)]
+    return f"It runs in onnxruntime, at {sizes[0]} and {sizes[1]}."
+
+
+def _verdict(masked: MaskedParity) -> str:
+    return (
+        f"Masked parity: it does what the original does with the removed channels zeroed "
+        f"(relative error {masked.worst:.1e}, allowed {masked.tolerance:.1e})."
+    )
+
+
+def _unsure(masked: MaskedParity) -> tuple[str, ...]:
+    if not masked.unsure:
+        return ()
+    names = ", ".join(f"'{name}'" for name in masked.unsure)
+    return (f"masked parity cannot judge {names}: behind a sort or a rounding small differences become large ones",)
+
