@@ -1,80 +1,216 @@
-"""Walk a graph once, let every operator's rule speak, and resolve what they said into groups."""
+"""The analysis of a model: its groups, its locks, and what a choice of channels means for every tensor."""
 
 from __future__ import annotations
 
-import onnxprune.channels.rules  # noqa: F401  (fills the registry)
-from onnxprune.channels.context import Context, RuleError, State
-from onnxprune.channels.registry import RULES
-from onnxprune.graph.trace import Shape, trace
-from onnxprune.graph.view import Node, View
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.context import State, Use
+from onnxprune.channels.grouping import build_groups, build_locks, collect_axes
+from onnxprune.channels.groups import ChannelGroup, Keep, Lock
+from onnxprune.channels.plan import Plan, Positions
+from onnxprune.channels.solve import Solution, solve
+from onnxprune.channels.walk import walk
+from onnxprune.errors import UsageError
+from onnxprune.graph.model import Model
+from onnxprune.graph.trace import Shape, Trace
+from onnxprune.graph.view import View
+from onnxprune.types import BoolArray, IntArray
 
 
-def walk(view: View, input_shapes: dict[str, Shape] | None = None) -> State:
-    """Trace a view and apply the rule of every node."""
-    state = State(view, trace(view, input_shapes))
-    for key in view.inputs:
-        if key in state.trace.shapes:
-            state.axes[key] = state.pinned_axes(state.trace.shapes[key], f"'{key}' is an input of the model")
-    for node in view.nodes:
-        if not all(key in state.trace.first.values for key in node.outputs if key):
-            visit(state, node)
-    _pin_ends(state)
-    return state
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """What can be removed from a model, and what follows from a choice."""
 
+    model: Model
+    state: State
+    solution: Solution
+    groups: tuple[ChannelGroup, ...]
 
-def visit(state: State, node: Node) -> None:
-    """Apply one node's rule, or pin what it touches."""
-    ctx = Context(state, node)
-    function = RULES.get((node.domain, node.op_type))
-    reason = f"{node.label}: no rule for this operator"
-    if function is not None:
-        try:
-            function(ctx)
-            _pin_captured(state, node, f"{node.label}: used inside a body")
-            return
-        except RuleError as error:
-            reason = str(error)
-        except Exception as error:  # a defect of a rule must not break a model: pin and report it
-            reason = f"{node.label}: defect in its rule ({type(error).__name__}: {error})"
-            state.defects.append(reason)
-    else:
-        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        state.unknown[name] = state.unknown.get(name, 0) + 1
-    pin_node(state, ctx, reason)
-    _pin_captured(state, node, reason)
+    @property
+    def view(self) -> View:
+        """The flat reading of the model."""
+        return self.state.view
 
+    @property
+    def trace(self) -> Trace:
+        """Concrete shapes and folded values."""
+        return self.state.trace
 
-def pin_node(state: State, ctx: Context, reason: str) -> None:
-    """Nothing that enters or leaves this node may change."""
-    for index, key in enumerate(ctx.node.inputs):
-        if key:
-            try:
-                axes = ctx.axes(index)
-            except RuleError:
+    @cached_property
+    def locks(self) -> tuple[Lock, ...]:
+        """Why the rest stays, per parameter axis."""
+        return tuple(build_locks(self.state, self.solution, collect_axes(self.state)))
+
+    def mask(self, keep: Keep) -> BoolArray:
+        """Return (ids,) True for every id that stays.
+
+        Raises:
+            UsageError: a mask names no group or has another size.
+        """
+        removed = np.zeros(len(self.solution.label), dtype=bool)
+        table = {group.name: group for group in self.groups}
+        for name, kept in keep.items():
+            if name not in table or len(kept) != table[name].size:
+                raise UsageError(f"'{name}' with {len(kept)} channels is no group of this model.")
+            removed[table[name].classes[~np.asarray(kept, dtype=bool)]] = True
+        return ~self.solution.close(removed)[self.solution.label]
+
+    def shapes(self, keep: Keep) -> dict[str, Shape]:
+        """Return the concrete shape of every tensor after pruning (a constant copied per use: as its first user has it)."""
+        mask = self.mask(keep)
+        shapes = dict(self.trace.shapes)
+        counts: dict[int, int] = {}
+
+        def size(ids: IntArray) -> int:
+            if id(ids) not in counts:
+                counts[id(ids)] = int(np.count_nonzero(mask[ids]))
+            return counts[id(ids)]
+
+        for key, axes in self._axes().items():
+            shapes[key] = tuple(size(ids) for ids in axes)
+        return shapes
+
+    def positions(self, keep: Keep) -> dict[str, list[IntArray]]:
+        """Return the kept positions of every axis of every tensor, parameters and activations."""
+        mask = self.mask(keep)
+        return {key: [np.flatnonzero(mask[ids]) for ids in axes] for key, axes in self._axes().items()}
+
+    def _axes(self) -> dict[str, list[IntArray]]:
+        axes = {use.root: list(use.axes) for use in reversed(self.state.uses.values())}
+        return axes | self.state.axes
+
+    def plan(self, keep: Keep) -> Plan:
+        """Return the choice as data."""
+        mask = self.mask(keep)
+        removed: Positions = {}
+        unshared: dict[str, Positions] = {}
+        for key in self.view.parameters:
+            if key in self.state.axes:
+                _note(removed, key, self.state.axes[key], mask)
+        for root, uses in self.uses.items():
+            if self.is_cut_in_place(root, mask):
+                _note(removed, root, list(uses[0].axes), mask)
                 continue
-            for ids in axes:
-                state.space.pin(ids, reason)
-    for key in ctx.node.outputs:
-        if key and key in state.trace.shapes:
-            for ids in state.axes.get(key, []):
-                state.space.pin(ids, reason)
-            state.axes[key] = state.pinned_axes(state.trace.shapes[key], reason)
+            for use in uses:
+                _note(unshared.setdefault(root, {}), use.name, list(use.axes), mask)
+        groups = [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "size": group.size,
+                "removed": np.flatnonzero(~np.asarray(keep[group.name], dtype=bool)).tolist(),
+            }
+            for group in self.groups
+            if group.name in keep and not np.all(keep[group.name])
+        ]
+        unshared = {root: table for root, table in unshared.items() if table}
+        return Plan(self.model.sha256, removed, unshared, groups)
+
+    @cached_property
+    def uses(self) -> dict[str, list[Use]]:
+        """Private uses of each small constant."""
+        table: dict[str, list[Use]] = {}
+        for use in self.state.uses.values():
+            table.setdefault(use.root, []).append(use)
+        return table
+
+    def is_cut_in_place(self, root: str, mask: BoolArray) -> bool:
+        """Tell whether all users of a small constant lose the same positions, so that no copy is needed."""
+        uses = self.uses[root]
+        if root in self.state.fixed or len(uses) != self.reader_count(root):
+            return False
+        first = [mask[ids] for ids in uses[0].axes]
+        return all(
+            all(np.array_equal(a, mask[ids]) for a, ids in zip(first, use.axes, strict=True)) for use in uses[1:]
+        )
+
+    def reader_count(self, root: str) -> int:
+        """Readers of a constant, through Identity nodes."""
+        total = 0
+        for node, _ in self.view.readers.get(root, []):
+            if node.op_type == "Identity" and not node.domain:
+                total += self.reader_count(node.outputs[0])
+            else:
+                total += 1
+        return total
+
+    def keep(self, plan: Plan) -> Keep:
+        """Return the masks that a plan stands for.
+
+        A channel is removed where the plan removes all of its positions.
+
+        Raises:
+            UsageError: the plan names other tensors or positions than this model has, or no set of channels gives it.
+        """
+        parameters = self.view.parameters
+        masks: dict[tuple[str, str | None, int], BoolArray] = {}
+        for tensor, axes in plan.removed.items():
+            for axis, positions in axes.items():
+                masks[tensor, None, axis] = _position_mask(parameters, tensor, axis, positions)
+        for tensor, uses in plan.unshared.items():
+            for use, axes in uses.items():
+                for axis, positions in axes.items():
+                    masks[tensor, use, axis] = _position_mask(parameters, tensor, axis, positions)
+        keep: Keep = {}
+        for group in self.groups:
+            gone = np.ones(group.size, dtype=bool)
+            for site in group.sites:
+                mask = masks.get((site.tensor, None, site.axis))
+                if mask is None:
+                    mask = masks.get((site.tensor, site.use, site.axis))
+                gone &= mask[site.positions].all(axis=1) if mask is not None else False
+            if gone.any():
+                keep[group.name] = ~gone
+        again = self.plan(keep)
+        if again.removed != plan.removed or again.unshared != plan.unshared:
+            raise UsageError(
+                "the plan does not fit this model: its positions are no set of whole channels. Make it again with --plan."
+            )
+        return keep
 
 
-def _pin_captured(state: State, node: Node, reason: str) -> None:
-    for key in node.captured:
-        pin_key(state, key, reason)
+def _note(table: Positions, key: str, axes: list[IntArray], mask: BoolArray) -> None:
+    for axis, ids in enumerate(axes):
+        gone = np.flatnonzero(~mask[ids])
+        if len(gone):
+            table.setdefault(key, {})[axis] = gone.tolist()
 
 
-def pin_key(state: State, key: str, reason: str) -> None:
-    """Nothing of this tensor may change; a stored one is marked so that no user changes it in place."""
-    root = state.view.root(key)
-    if root in state.view.parameters:
-        state.fixed.add(root)
-    for ids in state.axes.get(root, state.axes.get(key, [])):
-        state.space.pin(ids, reason)
+def _position_mask(parameters: dict[str, object], tensor: str, axis: int, positions: list[int]) -> BoolArray:
+    parameter = parameters.get(tensor)
+    dims: tuple[int, ...] = getattr(parameter, "dims", ())
+    if parameter is None or axis >= len(dims) or any(p < 0 or p >= dims[axis] for p in positions):
+        raise UsageError(f"the plan removes positions of axis {axis} of '{tensor}', which this model does not have.")
+    mask = np.zeros(dims[axis], dtype=bool)
+    mask[positions] = True
+    return mask
 
 
-def _pin_ends(state: State) -> None:
-    for key in state.view.outputs:
-        pin_key(state, key, f"'{key}' is an output of the model")
+def analyse(
+    model: Model,
+    input_shapes: dict[str, Shape] | None = None,
+    heads: bool | None = None,
+    head_dim: bool | None = None,
+) -> Channels:
+    """Find the channel groups of a model.
+
+    Args:
+        model: the model; functions are inlined for the analysis.
+        input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
+        heads: make attention heads prunable (None: where an attention is recognised).
+        head_dim: make positions inside heads prunable (None: where heads are not).
+
+    Raises:
+        ModelError: the graph is not sorted or incomplete.
+        UsageError: an input shape does not fit.
+    """
+    if model.proto.functions:
+        model = Model(onnx.inliner.inline_local_functions(model.proto), model.path, model.pending)
+    state = walk(View(model), input_shapes)
+    solution = solve(state.space)
+    groups, _ = build_groups(state, solution, heads, head_dim)
+    return Channels(model, state, solution, tuple(groups))

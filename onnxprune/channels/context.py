@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class State:
 
     def __post_init__(self) -> None:
         self.unit = self.space.pinned(1, "an axis of a single position")
+
+    @cached_property
+    def parameter_order(self) -> dict[str, int]:
+        """Parameter key -> its place in the file."""
+        return {key: number for number, key in enumerate(self.view.parameters)}
 
     def new_axes(self, shape: Shape) -> Axes:
         """Return fresh ids for a tensor; axes of size 1 share the pinned unit."""

@@ -30,7 +30,7 @@ class EntrySize:
 
 @dataclass(frozen=True, eq=False)
 class Indices:
-    """Input `input` (or attribute `name`) holds positions on the axis `ids`; they are renumbered, removed ones dropped."""
+    """Input `input` (or attribute `name`) holds positions on the axis `ids`; renumbered, removed ones dropped."""
 
     node: Node
     input: int

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.types import BoolArray, IntArray
 
-Role = Literal["writes", "reads", "scales", "divides"]
+Role = Literal["writes", "reads", "scales", "divides", "internal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +31,11 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels with the same sites: any subset may be removed as long as one of each part is kept.
+    """Channels with the same sites: any subset may be removed as long as one is kept.
 
     name: stable, unique, readable: made from the first writer.
     kind: "channel", "head", "head-dim" or "group" (of a grouped convolution).
     classes: (channels,) class of ids of each channel.
-    parts: (channels,) label of the part that a channel belongs to; every part keeps at least one channel.
     exact: removing a channel equals zeroing its parameters (no normalisation over the axis sees the difference).
     active: chosen by default (of two overlapping factors, heads or the finer one is).
     """
@@ -45,7 +44,6 @@ class ChannelGroup:
     kind: str
     classes: IntArray
     sites: tuple[Site, ...]
-    parts: IntArray
     exact: bool
     active: bool
 

@@ -52,9 +52,13 @@ class Plan:
         except ValueError as error:
             raise UsageError(f"the plan is not JSON ({error}); give a file written by --plan.") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise UsageError("the file is not an onnxprune plan (its 'format' is missing); give a file written by --plan.")
+            raise UsageError(
+                "the file is not an onnxprune plan (its 'format' is missing); give a file written by --plan."
+            )
         if document.get("version") != VERSION:
-            raise UsageError(f"the plan has version {document.get('version')}, this release reads {VERSION}; make it again.")
+            raise UsageError(
+                f"the plan has version {document.get('version')}, this release reads {VERSION}; make it again."
+            )
         try:
             return Plan(
                 source_sha256=str(document["source_sha256"]),

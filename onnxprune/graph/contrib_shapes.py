@@ -1,4 +1,4 @@
-"""Output shapes of com.microsoft operators, for which onnx has no schema (source: onnxruntime's ContribOperators.md)."""
+"""Output shapes of com.microsoft operators, which onnx does not know (source: onnxruntime, ContribOperators.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,31 @@ Shape = tuple[int, ...]
 Shapes = list[Shape | None]
 
 LIKE_FIRST = frozenset(
-    ["BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "EmbedLayerNormalization", "GroupNorm", "SkipGroupNorm", "RotaryEmbedding", "BiasAdd", "BiasSplitGelu", "Inverse", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "DequantizeLinear", "QuantizeLinear", "NhwcMaxPool", "LayerNormalization", "SimplifiedLayerNormalization", "DynamicQuantizeLSTM", "BifurcationDetector"]
+    [
+        "BiasGelu",
+        "FastGelu",
+        "Gelu",
+        "QuickGelu",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+        "EmbedLayerNormalization",
+        "GroupNorm",
+        "SkipGroupNorm",
+        "RotaryEmbedding",
+        "BiasAdd",
+        "BiasSplitGelu",
+        "Inverse",
+        "QLinearSigmoid",
+        "QLinearLeakyRelu",
+        "QLinearSoftmax",
+        "DequantizeLinear",
+        "QuantizeLinear",
+        "NhwcMaxPool",
+        "LayerNormalization",
+        "SimplifiedLayerNormalization",
+        "DynamicQuantizeLSTM",
+        "BifurcationDetector",
+    ]
 )
 
 

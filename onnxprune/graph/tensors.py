@@ -172,3 +172,19 @@ def _copy_tensor(source: TensorProto, target: TensorProto, keep_dims: bool) -> N
 
 def _is_large(tensor: TensorProto) -> bool:
     return (tensor_bytes(tensor) or 0) > SMALL_BYTES
+
+
+def set_array(tensor: TensorProto, array: Array) -> None:
+    """Give an embedded tensor other content; its name, doc string and data type stay.
+
+    Args:
+        array: of the numpy type that `to_array` gives for the tensor's data type.
+    """
+    made = onnx.numpy_helper.from_array(np.ascontiguousarray(array)) if tensor.data_type not in _PLAIN else None
+    for field_name in ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"):
+        tensor.ClearField(field_name)
+    del tensor.dims[:]
+    tensor.dims.extend(array.shape)
+    tensor.raw_data = (
+        made.raw_data if made is not None else np.ascontiguousarray(array, _PLAIN[tensor.data_type]).tobytes()
+    )

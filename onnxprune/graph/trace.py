@@ -185,7 +185,9 @@ class _Walker:
         return known if known is not None else 19 + self.run.sizes.get("", 0)
 
     def _infer(self, node: Node) -> dict[str, TypeProto]:
-        types = {n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types}
+        types = {
+            n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types
+        }
         if node.domain:
             shapes = contrib_shapes(node, [self.run.shapes.get(k) for k in node.inputs])
             data_type = types[node.proto.input[0]].tensor_type.elem_type if node.proto.input[0] in types else 0
@@ -206,7 +208,9 @@ class _Walker:
             data |= self._scales(node)
         try:
             return dict(
-                shape_inference.infer_node_outputs(schema, node.proto, types, input_data=data, opset_imports=self.opsets)
+                shape_inference.infer_node_outputs(
+                    schema, node.proto, types, input_data=data, opset_imports=self.opsets
+                )
             )
         except Exception as error:  # the binding raises several unrelated types
             self.run.failures[node.outputs[0]] = f"{node.label}: {str(error).splitlines()[0]}"

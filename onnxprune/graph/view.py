@@ -109,7 +109,7 @@ class View:
     closed: set[str] = field(default_factory=set)
     declared: dict[str, onnx.TypeProto] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
-    _keys: set[str] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         proto = self.model.proto
@@ -142,10 +142,10 @@ class View:
         return key
 
     def _define(self, scope: _Scope, name: str) -> str:
-        key = name if name not in self._keys else f"{scope.prefix}{name}"
-        while key in self._keys:
+        key = name if name not in self.keys else f"{scope.prefix}{name}"
+        while key in self.keys:
             key += "'"
-        self._keys.add(key)
+        self.keys.add(key)
         scope.names[name] = key
         return key
 

@@ -19,6 +19,13 @@ def pin_tail(ctx: Context, index: int, first: int, reason: str) -> None:
         ctx.pin(ids, reason)
 
 
+def kernel(ctx: Context, index: int, first: int = 2) -> None:
+    """Pin the kernel positions of a weight; nobody asks why they stay."""
+    pin_tail(ctx, index, first, "a kernel position")
+    for axis in range(first, len(ctx.axes(index))):
+        ctx.role(index, axis, "internal")
+
+
 def convolve(ctx: Context, x: int = 0, w: int = 1, bias: int = 2) -> IntArray:
     """y[n, m, ..] = sum over c of W[m, c, ..] * x[n, c, ..] + b[m]; with groups m = (g, o) and input channel = (g, c).
 
@@ -28,7 +35,7 @@ def convolve(ctx: Context, x: int = 0, w: int = 1, bias: int = 2) -> IntArray:
     data, weight = ctx.axes(x), ctx.axes(w)
     groups = int(ctx.node.attribute("group", 1))
     pin_tail(ctx, x, 2, "a spatial axis of a convolution")
-    pin_tail(ctx, w, 2, "a kernel position")
+    kernel(ctx, w)
     ctx.role(w, 0, "writes")
     ctx.role(w, 1, "reads")
     if groups == 1:
@@ -72,7 +79,7 @@ def conv_transpose(ctx: Context) -> None:
     data, weight = ctx.axes(0), ctx.axes(1)
     groups = int(ctx.node.attribute("group", 1))
     pin_tail(ctx, 0, 2, "a spatial axis of a convolution")
-    pin_tail(ctx, 1, 2, "a kernel position")
+    kernel(ctx, 1)
     ctx.role(1, 0, "reads")
     ctx.role(1, 1, "writes")
     ctx.tie(data[1], weight[0])

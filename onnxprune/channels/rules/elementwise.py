@@ -8,8 +8,59 @@ from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.registry import MICROSOFT, rule
 from onnxprune.channels.space import Axes
 
-KEEPS_ZERO = ["Abs", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Shrink", "Sign", "Sin", "Sinh", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trunc"]
-LOSES_ZERO = ["Acos", "Acosh", "Binarizer", "Cos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Log", "Not", "Reciprocal", "Sigmoid", "Softplus", "RandomNormalLike", "RandomUniformLike", "Bernoulli"]
+KEEPS_ZERO = [
+    "Abs",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitwiseNot",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Elu",
+    "Erf",
+    "Floor",
+    "Gelu",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Mish",
+    "Neg",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Trunc",
+]
+LOSES_ZERO = [
+    "Acos",
+    "Acosh",
+    "Binarizer",
+    "Cos",
+    "Cosh",
+    "Exp",
+    "HardSigmoid",
+    "IsInf",
+    "IsNaN",
+    "Log",
+    "Not",
+    "Reciprocal",
+    "Sigmoid",
+    "Softplus",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+]
 
 
 def broadcast(ctx: Context, inputs: list[int]) -> Axes:

@@ -50,7 +50,7 @@ def _batch(ctx: Context, a: Axes, b: Axes, zero_a: bool, zero_b: bool) -> tuple[
 def note_attention(ctx: Context, product: Axes, contracted: IntArray) -> None:
     """Remember the head and head-position axes of a product of two activations."""
     if len(product) >= 3 and not ctx.is_parameter(0) and not ctx.is_parameter(1):
-        ctx.state.attentions.append((product[-3], contracted))
+        ctx.state.attentions += [(product[-3], contracted), (product[-3], product[-1])]
 
 
 @rule("MatMul")

@@ -1,0 +1,306 @@
+"""Turn free classes into groups: which axes they occupy, what kind they are, which of overlapping groups are active."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.channels.context import State, Use
+from onnxprune.channels.edits import AttributeSize
+from onnxprune.channels.groups import ChannelGroup, Lock, Role, Site
+from onnxprune.channels.solve import Solution, join
+from onnxprune.types import BoolArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One axis of a parameter (or of a private copy of one), or of an activation (then `tensor` is empty)."""
+
+    ids: IntArray
+    tensor: str = ""
+    axis: int = 0
+    use: Use | None = None
+
+
+def collect_axes(state: State) -> list[Axis]:
+    """List the axes of all parameters, then those of activations, each array of ids once."""
+    found: list[Axis] = []
+    uses: dict[str, list[Use]] = {}
+    for use in state.uses.values():
+        uses.setdefault(use.root, []).append(use)
+    for key in state.view.parameters:
+        for use in uses.get(key, []):
+            found += [Axis(ids, key, axis, use) for axis, ids in enumerate(use.axes) if len(ids) > 1]
+        if key in state.axes:
+            found += [Axis(ids, key, axis) for axis, ids in enumerate(state.axes[key]) if len(ids) > 1]
+    seen = {id(axis.ids) for axis in found}
+    for key, axes in state.axes.items():
+        if key in state.view.parameters:
+            continue
+        for ids in axes:
+            if len(ids) > 1 and id(ids) not in seen and not state.space.is_born_pinned(ids):
+                seen.add(id(ids))
+                found.append(Axis(ids))
+    return found
+
+
+def role_of(state: State, axis: Axis) -> Role | None:
+    """Return what a parameter's axis does, following constant chains; None for an internal axis (kernel, gate)."""
+    if axis.use is not None:
+        direct = state.use_roles.get((id(axis.use.node), axis.use.input, axis.axis))
+        return _known(direct) if direct else _chain_role(state, axis.use.node.outputs, axis.ids, 4) or "scales"
+    direct = state.roles.get((axis.tensor, axis.axis))
+    if direct is not None:
+        return _known(direct)
+    for node, _ in state.view.readers.get(axis.tensor, []):
+        role = _chain_role(state, node.outputs, axis.ids, 4)
+        if role is not None:
+            return role
+    return "scales"
+
+
+def _known(role: Role | str) -> Role | None:
+    return None if role == "internal" else role  # type: ignore[return-value]
+
+
+def _chain_role(state: State, keys: tuple[str, ...], ids: IntArray, depth: int) -> Role | None:
+    """Look for the same ids on tensors computed from the parameter alone."""
+    for key in keys:
+        for number, other in enumerate(state.axes.get(key, [])):
+            if len(other) == len(ids) and np.array_equal(other, ids):
+                role = state.roles.get((state.view.root(key), number))
+                if role is not None:
+                    return _known(role)
+        if depth:
+            for node, _ in state.view.readers.get(key, []):
+                if node.op_type in ("Transpose", "Cast", "Identity", "Reshape", "DequantizeLinear", "Unsqueeze"):
+                    role = _chain_role(state, node.outputs, ids, depth - 1)
+                    if role is not None:
+                        return role
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Incidence:
+    """Rows (free class, axis number, position), sorted."""
+
+    channel: IntArray
+    axis: IntArray
+    position: IntArray
+
+
+def _incidence(axes: list[Axis], solution: Solution) -> _Incidence:
+    ids = np.concatenate([a.ids for a in axes]) if axes else np.zeros(0, dtype=np.int64)
+    sizes = [len(a.ids) for a in axes]
+    axis = np.repeat(np.arange(len(axes)), sizes)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if sizes else np.zeros(0)
+    position = np.arange(len(ids)) - np.repeat(starts, sizes).astype(np.int64)
+    label = solution.label[ids]
+    child, parent = solution.ancestors()
+    is_derived = solution.derived[label]
+    rows, matches = join(label[is_derived], child)
+    channel = np.concatenate([label[~is_derived], parent[matches]])
+    axis = np.concatenate([axis[~is_derived], axis[is_derived][rows]])
+    position = np.concatenate([position[~is_derived], position[is_derived][rows]])
+    free = ~solution.pinned[channel]
+    channel, axis, position = channel[free], axis[free], position[free]
+    order = np.lexsort((position, axis, channel))
+    return _Incidence(channel[order], axis[order], position[order])
+
+
+def _signatures(rows: _Incidence, axes: int) -> tuple[IntArray, IntArray]:
+    """Return the free classes and a hash of the axes (with multiplicity) that each occupies."""
+    start = np.flatnonzero(np.r_[True, (np.diff(rows.channel) != 0) | (np.diff(rows.axis) != 0)])
+    counts = np.diff(np.r_[start, len(rows.channel)])
+    noise = np.random.default_rng(0).integers(1, 1 << 62, size=axes, dtype=np.int64).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = noise[rows.axis[start]] * (2 * counts.astype(np.uint64) + np.uint64(1))
+        mixed ^= mixed >> np.uint64(29)
+        mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    owner = rows.channel[start]
+    first = np.flatnonzero(np.r_[True, np.diff(owner) != 0])
+    with np.errstate(over="ignore"):
+        total = np.add.reduceat(mixed, first)
+    return owner[first], total.view(np.int64)
+
+
+def build_groups(
+    state: State, solution: Solution, heads: bool | None = None, head_dim: bool | None = None
+) -> tuple[list[ChannelGroup], list[Axis]]:
+    """Group the free classes by the axes they occupy.
+
+    Args:
+        state: what the walk collected.
+        solution: its classes.
+        heads: make heads prunable (None: where an attention is recognised).
+        head_dim: make positions inside heads prunable (None: where heads are not).
+
+    Returns:
+        groups in the order of the parameters they write, and the axes that were looked at.
+    """
+    axes = collect_axes(state)
+    rows = _incidence(axes, solution)
+    if not len(rows.channel):
+        return [], axes
+    channels, signature = _signatures(rows, len(axes))
+    _, number = np.unique(signature, return_inverse=True)
+    kinds = _Kinds(state, solution)
+    drafts = []
+    group_of_row = number[np.searchsorted(channels, rows.channel)]
+    order = np.argsort(group_of_row, kind="stable")
+    bounds = np.searchsorted(group_of_row[order], np.arange(number.max() + 2))
+    roles: dict[int, Role | None] = {}
+    for group in range(number.max() + 1):
+        part = order[bounds[group] : bounds[group + 1]]
+        draft = _draft(state, solution, axes, roles, rows.channel[part], rows.axis[part], rows.position[part])
+        if draft is not None:
+            drafts.append((draft[0], kinds.of(draft[0]), draft[1]))
+    drafts.sort(key=lambda d: _rank(state, d[2]))
+    active = _activate(solution, drafts, heads, head_dim)
+    names: dict[str, int] = {}
+    groups = []
+    for (classes, kind, sites), is_active in zip(drafts, active, strict=True):
+        name = _name(sites, kind, names)
+        exact = not solution.inexact[classes].any()
+        groups.append(ChannelGroup(name, kind, classes, sites, exact, is_active))
+    return groups, axes
+
+
+def _draft(
+    state: State,
+    solution: Solution,
+    axes: list[Axis],
+    roles: dict[int, Role | None],
+    channel: IntArray,
+    axis: IntArray,
+    position: IntArray,
+) -> tuple[IntArray, tuple[Site, ...]] | None:
+    """Make the sites of one group; None where it occupies no parameter or is a single channel."""
+    classes = np.unique(channel)
+    if len(classes) < 2:
+        return None
+    order = np.lexsort((position, channel, axis))
+    axis, position = axis[order], position[order]
+    sites = []
+    for number in np.unique(axis):
+        found = axes[number]
+        if not found.tensor:
+            continue
+        if number not in roles:
+            roles[number] = role_of(state, found)
+        table = position[axis == number].reshape(len(classes), -1)
+        use = found.use.name if found.use else None
+        sites.append(Site(found.tensor, found.axis, table, roles[number] or "scales", use))
+    if not sites:
+        return None
+    lead = next((s for s in sites if s.role == "writes"), sites[0])
+    by_position = np.argsort(lead.positions[:, 0], kind="stable")
+    sites = [Site(s.tensor, s.axis, s.positions[by_position], s.role, s.use) for s in sites]
+    return classes[by_position], tuple(sites)
+
+
+def _rank(state: State, sites: tuple[Site, ...]) -> tuple[int, int, int]:
+    order = state.parameter_order
+    lead = next((s for s in sites if s.role == "writes"), sites[0])
+    return order[lead.tensor], lead.axis, int(lead.positions[0, 0])
+
+
+def _name(sites: tuple[Site, ...], kind: str, names: dict[str, int]) -> str:
+    lead = next((s for s in sites if s.role == "writes"), sites[0])
+    base = lead.tensor if kind == "channel" else f"{lead.tensor}/{kind}"
+    names[base] = names.get(base, 0) + 1
+    return base if names[base] == 1 else f"{base}#{names[base]}"
+
+
+class _Kinds:
+    """Names what a class is: a head, a position inside heads, a group of a grouped convolution, or a channel."""
+
+    def __init__(self, state: State, solution: Solution) -> None:
+        child, parent = solution.ancestors()
+        self.factor = np.zeros(len(solution.label), dtype=bool)
+        self.factor[parent] = True
+        self.heads = _spread(solution, [h for h, _ in state.attentions], child, parent)
+        self.dims = _spread(solution, [d for _, d in state.attentions], child, parent) & ~self.heads
+        grouped = [e.ids for e in state.edits if isinstance(e, AttributeSize) and e.name in ("group", "num_groups")]
+        self.groups = _spread(solution, grouped, child, parent)
+
+    def of(self, classes: IntArray) -> str:
+        """Return the kind of a group."""
+        if self.factor[classes].all():
+            if self.heads[classes].all():
+                return "head"
+            if self.dims[classes].all():
+                return "head-dim"
+            if self.groups[classes].all():
+                return "group"
+        return "channel"
+
+
+def _spread(solution: Solution, marked: list[IntArray], child: IntArray, parent: IntArray) -> BoolArray:
+    mask = np.zeros(len(solution.label), dtype=bool)
+    for ids in marked:
+        mask[solution.label[ids]] = True
+    mask[parent[mask[child]]] = True
+    return mask
+
+
+Draft = tuple[IntArray, str, tuple[Site, ...]]
+
+
+def _activate(solution: Solution, drafts: list[Draft], heads: bool | None, head_dim: bool | None) -> list[bool]:
+    """Of groups that share derived channels, prune heads by default, otherwise the finer ones."""
+    conflicts = _conflicts(solution, drafts)
+    both = bool(heads) and bool(head_dim)
+
+    def preference(number: int) -> tuple[int, int, int, int]:
+        classes, kind, sites = drafts[number]
+        unwanted = (kind == "head" and heads is False) or (kind == "head-dim" and head_dim is False)
+        wanted = kind == "head" or (kind == "head-dim" and head_dim is True)
+        return (int(unwanted), -int(wanted), -len(classes), number)
+
+    active = [False] * len(drafts)
+    for number in sorted(range(len(drafts)), key=preference):
+        kind = drafts[number][1]
+        if (kind == "head" and heads is False) or (kind == "head-dim" and head_dim is False):
+            continue
+        rivals = [r for r in conflicts.get(number, ()) if active[r]]
+        if both and kind in ("head", "head-dim"):
+            rivals = [r for r in rivals if drafts[r][1] == kind]
+        active[number] = not rivals
+    return active
+
+
+def _conflicts(solution: Solution, drafts: list[Draft]) -> dict[int, set[int]]:
+    owner = np.full(len(solution.label), -1, dtype=np.int64)
+    for number, (classes, _, _) in enumerate(drafts):
+        owner[classes] = number
+    child, parent = solution.ancestors()
+    pairs = np.unique(np.stack([child, owner[parent]], axis=1), axis=0) if len(child) else np.zeros((0, 2), np.int64)
+    pairs = pairs[pairs[:, 1] >= 0]
+    table: dict[int, set[int]] = {}
+    starts = np.flatnonzero(np.r_[True, np.diff(pairs[:, 0]) != 0]) if len(pairs) else np.zeros(0, np.int64)
+    families = {tuple(part.tolist()) for part in np.split(pairs[:, 1], starts[1:])} if len(pairs) else set()
+    for family in families:
+        for one in family:
+            table.setdefault(one, set()).update(set(family) - {one})
+    return table
+
+
+def build_locks(state: State, solution: Solution, axes: list[Axis]) -> list[Lock]:
+    """Say for every parameter axis how many positions stay for which reason."""
+    child, parent = solution.ancestors()
+    held = np.ones(len(solution.label), dtype=bool)
+    held[child[~solution.pinned[parent]]] = False
+    locks = []
+    for axis in axes:
+        if not axis.tensor or role_of(state, axis) is None:
+            continue
+        label = solution.label[axis.ids]
+        stays = solution.pinned[label] & (held[label] | ~solution.derived[label])
+        if not stays.any():
+            continue
+        numbers, counts = np.unique(solution.reason[label[stays]], return_counts=True)
+        for number, count in zip(numbers, counts, strict=True):
+            locks.append(Lock(axis.tensor, axis.axis, int(count), solution.reasons[number]))
+    return locks

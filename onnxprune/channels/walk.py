@@ -1,0 +1,81 @@
+"""Walk a graph once and let the rule of every operator speak."""
+
+from __future__ import annotations
+
+import onnxprune.channels.rules  # noqa: F401  (fills the registry)
+from onnxprune.channels.context import Context, RuleError, State
+from onnxprune.channels.registry import RULES
+from onnxprune.graph.trace import Shape, trace
+from onnxprune.graph.view import Node, View
+
+
+def walk(view: View, input_shapes: dict[str, Shape] | None = None) -> State:
+    """Trace a view and apply the rule of every node."""
+    state = State(view, trace(view, input_shapes))
+    for key in view.inputs:
+        if key in state.trace.shapes:
+            state.axes[key] = state.pinned_axes(state.trace.shapes[key], f"'{key}' is an input of the model")
+    for node in view.nodes:
+        is_alias = node.op_type == "Identity" and not node.domain and view.root(node.inputs[0]) in view.parameters
+        if not is_alias and not all(key in state.trace.first.values for key in node.outputs if key):
+            visit(state, node)
+    _pin_ends(state)
+    return state
+
+
+def visit(state: State, node: Node) -> None:
+    """Apply one node's rule, or pin what it touches."""
+    ctx = Context(state, node)
+    function = RULES.get((node.domain, node.op_type))
+    reason = f"{node.label}: no rule for this operator"
+    if function is not None:
+        try:
+            function(ctx)
+            _pin_captured(state, node, f"{node.label}: used inside a body")
+            return
+        except RuleError as error:
+            reason = str(error)
+        except Exception as error:  # a defect of a rule must not break a model: pin and report it
+            reason = f"{node.label}: defect in its rule ({type(error).__name__}: {error})"
+            state.defects.append(reason)
+    else:
+        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        state.unknown[name] = state.unknown.get(name, 0) + 1
+    pin_node(state, ctx, reason)
+    _pin_captured(state, node, reason)
+
+
+def pin_node(state: State, ctx: Context, reason: str) -> None:
+    """Nothing that enters or leaves this node may change."""
+    for index, key in enumerate(ctx.node.inputs):
+        if key:
+            try:
+                axes = ctx.axes(index)
+            except RuleError:
+                continue
+            for ids in axes:
+                state.space.pin(ids, reason)
+    for key in ctx.node.outputs:
+        if key and key in state.trace.shapes:
+            for ids in state.axes.get(key, []):
+                state.space.pin(ids, reason)
+            state.axes[key] = state.pinned_axes(state.trace.shapes[key], reason)
+
+
+def _pin_captured(state: State, node: Node, reason: str) -> None:
+    for key in node.captured:
+        pin_key(state, key, reason)
+
+
+def pin_key(state: State, key: str, reason: str) -> None:
+    """Nothing of this tensor may change; a stored one is marked so that no user changes it in place."""
+    root = state.view.root(key)
+    if root in state.view.parameters:
+        state.fixed.add(root)
+    for ids in state.axes.get(root, state.axes.get(key, [])):
+        state.space.pin(ids, reason)
+
+
+def _pin_ends(state: State) -> None:
+    for key in state.view.outputs:
+        pin_key(state, key, f"'{key}' is an output of the model")
