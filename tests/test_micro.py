@@ -1,0 +1,76 @@
+"""Every micro case: what must go goes, and what is left computes what the zeroed original computes."""
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxprune
+from onnxprune.errors import NothingToPruneError
+from tests.micro import CASES, Case
+from tests.oracle import is_dynamic, parity, random_inputs, run, share_left
+
+PRUNABLE = [case for case in CASES.values() if case.prunable]
+EXACT = [case for case in PRUNABLE if case.exact]
+LOCKED = [case for case in CASES.values() if case.reason]
+
+
+def named(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+def prune(proto: onnx.ModelProto, **options):
+    return onnxprune.prune(proto, ratio=0.5, align=1, compensate="none", **options)
+
+
+@named(PRUNABLE)
+def test_prunes_to_its_share_and_keeps_the_output_shapes(case: Case) -> None:
+    original = case.model()
+    before = original.SerializeToString(deterministic=True)
+    result = prune(original)
+    pruned = result.model.proto
+    assert original.SerializeToString(deterministic=True) == before, "the given model was changed"
+    assert result.plan.removed, "nothing was removed"
+    assert share_left(original, pruned) <= case.share
+    if not case.runs:
+        return
+    onnx.checker.check_model(pruned, full_check=True)
+    for batch in (2, 3) if is_dynamic(original) else (1,):
+        feeds = random_inputs(original, np.random.default_rng(batch), batch)
+        shapes = [value.shape for value in run(original, feeds)]
+        assert [value.shape for value in run(pruned, feeds, "all")] == shapes
+
+
+@named(EXACT)
+def test_an_exact_prune_equals_the_original_with_zeroed_slices(case: Case) -> None:
+    original = case.model()
+    result = prune(original, exact_only=True)
+    assert result.plan.removed, "nothing was removed"
+    if case.runs:
+        assert parity(original, result.model.proto, result.plan.removed) < case.tolerance
+
+
+@named([case for case in PRUNABLE if not case.exact])
+def test_what_normalises_over_its_channels_is_not_pruned_as_exact(case: Case) -> None:
+    with pytest.raises(NothingToPruneError):
+        prune(case.model(), exact_only=True)
+
+
+@named([case for case in CASES.values() if not case.prunable])
+def test_what_cannot_be_pruned_says_so(case: Case) -> None:
+    with pytest.raises(NothingToPruneError):
+        prune(case.model())
+
+
+@named(LOCKED)
+def test_a_lock_gives_its_reason(case: Case) -> None:
+    reasons = [lock.reason for lock in onnxprune.analyse(case.model()).locks]
+    assert any(case.reason in reason for reason in reasons), reasons
+
+
+def test_every_pattern_has_several_cases() -> None:
+    counts: dict[str, int] = {}
+    for name in CASES:
+        pattern = name.split("/")[0]
+        counts[pattern] = counts.get(pattern, 0) + 1
+    assert len(counts) == 14
+    assert min(counts.values()) >= 5, counts
