@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxprune.errors import ModelError
+from onnxprune.errors import ModelError, OnnxpruneError
 from onnxprune.graph.external import Region, external_tensors, locate
 from onnxprune.graph.tensors import is_external, tensor_bytes, to_array, walk
 from onnxprune.graph.view import View
@@ -29,9 +29,9 @@ _ALIGN_ABOVE, _ALIGNMENT = 1 << 20, 1 << 16
 _CHUNK = 1 << 24
 
 
-def needs_data_file(proto: onnx.ModelProto) -> bool:
+def needs_data_file(model: Model) -> bool:
     """Tell whether a model has external weights or too many to embed."""
-    return bool(external_tensors(proto)) or _embedded_bytes(proto) > EMBEDDED_LIMIT
+    return bool(model.pending or external_tensors(model.proto)) or _embedded_bytes(model.proto) > EMBEDDED_LIMIT
 
 
 def write_data_file(model: Model, path: Path) -> tuple[onnx.ModelProto, str]:
@@ -42,7 +42,11 @@ def write_data_file(model: Model, path: Path) -> tuple[onnx.ModelProto, str]:
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    keys = {id(p.tensor): key for key, p in View(model).parameters.items()} if model.pending else {}
+    parameters = View(model).parameters if model.pending else {}  # held: ids of tensors last as long as their objects
+    keys = {id(parameter.tensor): key for key, parameter in parameters.items()}
+    unknown = [key for key in model.pending if key not in parameters or not is_external(parameters[key].tensor)]
+    if unknown:
+        raise OnnxpruneError(f"'{unknown[0]}' has new content to write but is no external tensor; please report this.")
     with path.open("xb") as file:
         data = _DataFile(file)
         for old, new in zip(walk(model.proto), walk(proto), strict=True):

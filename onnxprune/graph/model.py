@@ -28,6 +28,8 @@ __all__ = ["Model", "Source", "load", "save"]
 COMMON_IR = 8
 """The IR version that models made in memory get at least: it has functions, and every runtime in use reads it."""
 
+PROTOBUF_LIMIT = 1 << 31
+
 _CHUNK = 1 << 22
 
 
@@ -121,6 +123,10 @@ def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise ModelError(f"'{path}' is a folder; give the .onnx file in it.")
+        if path.exists() and not path.is_file():
+            raise ModelError(f"'{path}' is not a regular file; give an .onnx file.")
+        if path.stat().st_size >= PROTOBUF_LIMIT:
+            raise ModelError(f"'{path}' has more than 2 GiB, which protobuf cannot read; save it with external data.")
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"'{path}' does not exist.") from None

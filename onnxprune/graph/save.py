@@ -57,7 +57,7 @@ def save(
     check_output(target, clobber=clobber, inputs=protected)
     replaced = _own_data(target)
     with _as_output_error(target), _drafts() as drafts:
-        proto = _with_data_file(model, target, drafts) if needs_data_file(model.proto) else model.proto
+        proto = _with_data_file(model, target, drafts) if needs_data_file(model) else model.proto
         _check_result(proto, model if source is None else source)
         finished = _draft(target.parent, drafts)
         _write(finished, proto)
