@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import onnx
+from onnx.inliner import inline_local_functions
 
 from onnxprune.channels.context import State, Use
 from onnxprune.channels.grouping import build_groups, build_locks, collect_axes
@@ -17,7 +18,7 @@ from onnxprune.channels.walk import walk
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import Shape, Trace
-from onnxprune.graph.view import View
+from onnxprune.graph.view import Parameter, View
 from onnxprune.types import BoolArray, IntArray
 
 
@@ -60,7 +61,7 @@ class Channels:
         return ~self.solution.close(removed)[self.solution.label]
 
     def shapes(self, keep: Keep) -> dict[str, Shape]:
-        """Return the concrete shape of every tensor after pruning (a constant copied per use: as its first user has it)."""
+        """Return the concrete shape of every tensor after pruning (of a constant copied per use: the first copy's)."""
         mask = self.mask(keep)
         shapes = dict(self.trace.shapes)
         counts: dict[int, int] = {}
@@ -168,7 +169,7 @@ class Channels:
         again = self.plan(keep)
         if again.removed != plan.removed or again.unshared != plan.unshared:
             raise UsageError(
-                "the plan does not fit this model: its positions are no set of whole channels. Make it again with --plan."
+                "the plan does not fit this model: its positions are no set of whole channels; make it again with --plan."
             )
         return keep
 
@@ -180,9 +181,9 @@ def _note(table: Positions, key: str, axes: list[IntArray], mask: BoolArray) -> 
             table.setdefault(key, {})[axis] = gone.tolist()
 
 
-def _position_mask(parameters: dict[str, object], tensor: str, axis: int, positions: list[int]) -> BoolArray:
+def _position_mask(parameters: Mapping[str, Parameter], tensor: str, axis: int, positions: list[int]) -> BoolArray:
     parameter = parameters.get(tensor)
-    dims: tuple[int, ...] = getattr(parameter, "dims", ())
+    dims = parameter.dims if parameter is not None else ()
     if parameter is None or axis >= len(dims) or any(p < 0 or p >= dims[axis] for p in positions):
         raise UsageError(f"the plan removes positions of axis {axis} of '{tensor}', which this model does not have.")
     mask = np.zeros(dims[axis], dtype=bool)
@@ -209,7 +210,7 @@ def analyse(
         UsageError: an input shape does not fit.
     """
     if model.proto.functions:
-        model = Model(onnx.inliner.inline_local_functions(model.proto), model.path, model.pending)
+        model = Model(inline_local_functions(model.proto), model.path, model.pending)
     state = walk(View(model), input_shapes)
     solution = solve(state.space)
     groups, _ = build_groups(state, solution, heads, head_dim)

@@ -245,6 +245,9 @@ class Context:
         found = tuple(len(a) for a in axes)
         if shape is not None and shape != found:
             raise RuleError(f"{self.node.label}: the rule gives shape {found}, the trace {shape}")
+        for ids in axes:
+            if len(ids) == 1 and ids is not self.state.unit:
+                self.pin(ids, "it becomes an axis of a single position")
         self.state.axes[key] = [self.state.unit if len(a) == 1 else a for a in axes]
         self.state.zero[key] = zero
 

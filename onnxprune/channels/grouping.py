@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.channels.context import State, Use
 from onnxprune.channels.edits import AttributeSize
 from onnxprune.channels.groups import ChannelGroup, Lock, Role, Site
-from onnxprune.channels.solve import Solution, join
+from onnxprune.channels.solve import Solution, join, sorted_unique
 from onnxprune.types import BoolArray, IntArray
 
 
@@ -97,7 +97,7 @@ def _incidence(axes: list[Axis], solution: Solution) -> _Incidence:
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if sizes else np.zeros(0)
     position = np.arange(len(ids)) - np.repeat(starts, sizes).astype(np.int64)
     label = solution.label[ids]
-    child, parent = solution.ancestors()
+    child, parent = solution.ancestors
     is_derived = solution.derived[label]
     rows, matches = join(label[is_derived], child)
     channel = np.concatenate([label[~is_derived], parent[matches]])
@@ -177,13 +177,13 @@ def _draft(
     position: IntArray,
 ) -> tuple[IntArray, tuple[Site, ...]] | None:
     """Make the sites of one group; None where it occupies no parameter or is a single channel."""
-    classes = np.unique(channel)
+    classes = sorted_unique(channel)
     if len(classes) < 2:
         return None
     order = np.lexsort((position, channel, axis))
     axis, position = axis[order], position[order]
     sites = []
-    for number in np.unique(axis):
+    for number in sorted_unique(axis):
         found = axes[number]
         if not found.tensor:
             continue
@@ -217,7 +217,7 @@ class _Kinds:
     """Names what a class is: a head, a position inside heads, a group of a grouped convolution, or a channel."""
 
     def __init__(self, state: State, solution: Solution) -> None:
-        child, parent = solution.ancestors()
+        child, parent = solution.ancestors
         self.factor = np.zeros(len(solution.label), dtype=bool)
         self.factor[parent] = True
         self.heads = _spread(solution, [h for h, _ in state.attentions], child, parent)
@@ -254,7 +254,7 @@ def _activate(solution: Solution, drafts: list[Draft], heads: bool | None, head_
     both = bool(heads) and bool(head_dim)
 
     def preference(number: int) -> tuple[int, int, int, int]:
-        classes, kind, sites = drafts[number]
+        classes, kind, _ = drafts[number]
         unwanted = (kind == "head" and heads is False) or (kind == "head-dim" and head_dim is False)
         wanted = kind == "head" or (kind == "head-dim" and head_dim is True)
         return (int(unwanted), -int(wanted), -len(classes), number)
@@ -275,12 +275,18 @@ def _conflicts(solution: Solution, drafts: list[Draft]) -> dict[int, set[int]]:
     owner = np.full(len(solution.label), -1, dtype=np.int64)
     for number, (classes, _, _) in enumerate(drafts):
         owner[classes] = number
-    child, parent = solution.ancestors()
-    pairs = np.unique(np.stack([child, owner[parent]], axis=1), axis=0) if len(child) else np.zeros((0, 2), np.int64)
-    pairs = pairs[pairs[:, 1] >= 0]
+    child, parent = solution.ancestors
     table: dict[int, set[int]] = {}
-    starts = np.flatnonzero(np.r_[True, np.diff(pairs[:, 0]) != 0]) if len(pairs) else np.zeros(0, np.int64)
-    families = {tuple(part.tolist()) for part in np.split(pairs[:, 1], starts[1:])} if len(pairs) else set()
+    owned = owner[parent] >= 0
+    if not owned.any():
+        return table
+    codes = np.unique(child[owned] * len(drafts) + owner[parent[owned]])
+    child, groups = codes // len(drafts), codes % len(drafts)
+    bits = np.random.default_rng(0).integers(1, 1 << 62, size=len(drafts), dtype=np.int64)
+    starts = np.flatnonzero(np.r_[True, np.diff(child) != 0])
+    _, example = np.unique(np.add.reduceat(bits[groups], starts), return_index=True)
+    ends = np.r_[starts[1:], len(groups)]
+    families = [groups[starts[e] : ends[e]].tolist() for e in example]
     for family in families:
         for one in family:
             table.setdefault(one, set()).update(set(family) - {one})
@@ -289,7 +295,7 @@ def _conflicts(solution: Solution, drafts: list[Draft]) -> dict[int, set[int]]:
 
 def build_locks(state: State, solution: Solution, axes: list[Axis]) -> list[Lock]:
     """Say for every parameter axis how many positions stay for which reason."""
-    child, parent = solution.ancestors()
+    child, parent = solution.ancestors
     held = np.ones(len(solution.label), dtype=bool)
     held[child[~solution.pinned[parent]]] = False
     locks = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
+from itertools import pairwise
 
 import numpy as np
 
@@ -58,6 +59,7 @@ class Solution:
             bool(np.array_equal(removed[p.flat], _outer_or([removed[f] for f in p.factors]))) for p in self.products
         )
 
+    @cached_property
     def ancestors(self) -> tuple[IntArray, IntArray]:
         """Pairs (derived class, free or pinned class that it follows from), sorted by the first."""
         if not self.products:
@@ -65,15 +67,26 @@ class Solution:
             return empty, empty
         child = np.concatenate([p.flat for p in self.products for _ in p.factors])
         parent = np.concatenate([c for p in self.products for c in coordinates(p)])
-        pairs = np.unique(np.stack([child, parent], axis=1), axis=0)
+        child, parent = self._unique_pairs(child, parent)
         for _ in range(len(self.products)):
-            nested = self.derived[pairs[:, 1]]
+            nested = self.derived[parent]
             if not nested.any():
                 break
-            rows, matches = join(pairs[nested, 1], pairs[:, 0])
-            expanded = np.stack([pairs[nested, 0][rows], pairs[matches, 1]], axis=1)
-            pairs = np.unique(np.concatenate([pairs[~nested], expanded]), axis=0)
-        return pairs[:, 0], pairs[:, 1]
+            rows, matches = join(parent[nested], child)
+            child, parent = self._unique_pairs(
+                np.concatenate([child[~nested], child[nested][rows]]),
+                np.concatenate([parent[~nested], parent[matches]]),
+            )
+        return child, parent
+
+    def _unique_pairs(self, child: IntArray, parent: IntArray) -> tuple[IntArray, IntArray]:
+        codes = sorted_unique(np.sort(child * len(self.label) + parent))
+        return codes // len(self.label), codes % len(self.label)
+
+
+def sorted_unique(values: IntArray) -> IntArray:
+    """Drop repeats of a sorted array (np.unique hashes integers, which is slower here)."""
+    return values[np.r_[True, values[1:] != values[:-1]]] if len(values) else values
 
 
 def join(keys: IntArray, sorted_table: IntArray) -> tuple[IntArray, IntArray]:
@@ -181,6 +194,7 @@ def _simplify(
     for product in products:
         loose = [axis for axis, factor in enumerate(product.factors) if not pinned[factor].all()]
         if not loose:
+            pins.append((product.flat, reason.sources[int(reason.number[product.factors[0][0]])]))
             continue
         if len(loose) == 1:
             ties.append((product.flat, coordinates(product)[loose[0]]))
@@ -233,9 +247,9 @@ def _split_factors(product: Product, shape: tuple[int, ...], factors: list[IntAr
 def common_refinement(shapes: list[tuple[int, ...]]) -> tuple[int, ...] | None:
     """Return the coarsest shape of which all shapes are groupings of neighbours, None if there is none."""
     strides = sorted({math.prod(shape[axis:]) for shape in shapes for axis in range(len(shape) + 1)})
-    if any(b % a for a, b in zip(strides, strides[1:], strict=False)):
+    if any(b % a for a, b in pairwise(strides)):
         return None
-    return tuple(b // a for a, b in zip(strides, strides[1:], strict=False))[::-1]
+    return tuple(b // a for a, b in pairwise(strides))[::-1]
 
 
 def _coordinate_ties(
@@ -255,7 +269,7 @@ def _coordinate_ties(
         flat = flat[order]
         first = np.searchsorted(flat, flat, "left")
         repeated = first != np.arange(len(flat))
-        flats[rank] = np.unique(flat)
+        flats[rank] = sorted_unique(flat)
         if not repeated.any():
             continue
         for axis in range(rank):
@@ -295,6 +309,6 @@ def _finish(
     for ids in space.inexact:
         inexact[label[ids]] = True
     solution = Solution(label, pinned, reason.number, [r for _, r in pins], products, derived, inexact)
-    child, parent = solution.ancestors()
+    child, parent = solution.ancestors
     inexact[parent[inexact[child]]] = True
     return solution

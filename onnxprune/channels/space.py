@@ -85,7 +85,7 @@ class Space:
     def pin(self, ids: IntArray, reason: str) -> None:
         """These positions may not be removed."""
         if len(ids) and not self.is_born_pinned(ids):
-            self.pins.append((np.unique(ids), reason))
+            self.pins.append((ids, reason))
 
     def mark_inexact(self, ids: IntArray) -> None:
         """A normalisation over these positions sees which of them are there."""

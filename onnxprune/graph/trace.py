@@ -314,8 +314,8 @@ def evaluate(node: Node, inputs: list[Array | None]) -> list[Array]:
         feeds: dict[str, Array | None] = {}
     else:
         feeds = {n: v for n, v in zip(node.proto.input, inputs, strict=True) if n}
-    evaluator = ReferenceEvaluator(node.proto, opsets={"": node.version})
-    return [np.asarray(r) if np.isscalar(r) else r for r in evaluator.run(None, feeds)]
+    evaluator: Any = ReferenceEvaluator(node.proto, opsets={"": node.version})
+    return [np.asarray(result) for result in evaluator.run(None, feeds)]
 
 
 def _fast_gather(node: Node, inputs: list[Array | None]) -> Array | None:
@@ -356,7 +356,7 @@ _FAST = {
 
 
 def _has_shape(proto: TypeProto) -> bool:
-    return proto.WhichOneof("value") == "tensor_type" and proto.tensor_type.HasField("shape")
+    return bool(proto.WhichOneof("value") == "tensor_type" and proto.tensor_type.HasField("shape"))
 
 
 def _equal(one: Array, two: Array) -> bool:

@@ -10,6 +10,7 @@ from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.registry import rule
 from onnxprune.channels.space import Axes
 from onnxprune.graph.trace import Shape
+from onnxprune.types import IntArray
 
 MAX_FLAT = 1 << 22
 """A merged axis with more positions is pinned instead of followed."""
@@ -203,7 +204,7 @@ def _open_end(end: int, step: int) -> int | None:
     return None if step < 0 and end < -(1 << 30) else end
 
 
-def _bounds(ctx: Context, entry: int, ids: np.ndarray, start: int, end: int, positions: np.ndarray) -> None:  # type: ignore[type-arg]
+def _bounds(ctx: Context, entry: int, ids: IntArray, start: int, end: int, positions: IntArray) -> None:
     """A bound counts the kept positions before it."""
     first, last = int(positions[0]), int(positions[-1]) + 1
     if first > 0:

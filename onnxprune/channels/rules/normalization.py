@@ -17,6 +17,10 @@ def batch_normalization(ctx: Context) -> None:
     channels = data[1] if len(data) > 1 else ctx.state.unit
     for index in range(1, 5):
         ctx.tie(ctx.axes(index)[0], channels)
+    if ctx.node.attribute("training_mode", 0):
+        for axis, ids in enumerate(data):
+            if axis != 1:
+                ctx.normalise(ids)
     ctx.set(data, zero=ctx.is_zero(1) and ctx.is_zero(2))
     for output in range(1, len(ctx.node.outputs)):
         if ctx.node.outputs[output]:
