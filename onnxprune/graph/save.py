@@ -56,14 +56,15 @@ def save(
     protected = [*inputs, *_files(model), *(_files(source) if source is not None else [])]
     check_output(target, clobber=clobber, inputs=protected)
     replaced = _own_data(target)
-    with _as_output_error(target), _drafts() as drafts:
+    with _as_output_error(target), _Drafts(target.parent) as drafts:
         proto = _with_data_file(model, target, drafts) if needs_data_file(model) else model.proto
         _check_result(proto, model if source is None else source)
-        finished = _draft(target.parent, drafts)
-        _write(finished, proto)
+        draft = drafts.new()
+        _write(draft, proto)
+        drafts.finished = draft
         if check is not None:
-            check(finished)
-        finished.replace(target)  # from here on the drafts are the output
+            check(draft)
+        draft.replace(target)
     _remove_unused(replaced, target, protected)
 
 
@@ -99,13 +100,13 @@ def _files(model: Model) -> list[Path]:
     return [model.path, *data_files(model.proto, model.path.parent)]
 
 
-def _with_data_file(model: Model, target: Path, drafts: list[Path]) -> onnx.ModelProto:
+def _with_data_file(model: Model, target: Path, drafts: _Drafts) -> onnx.ModelProto:
     """Write the data file under its final name, which no other model can know, and return the proto that uses it."""
-    draft = _draft(target.parent, drafts)
+    draft = drafts.new()
     proto, digest = write_data_file(model, draft)
     final = target.parent / f"{target.name}.{digest}.data"
     if not final.exists():
-        drafts.append(final)
+        drafts.files.append(final)
     draft.replace(final)
     set_location(proto, final.name)
     return proto
@@ -139,22 +140,28 @@ def _original(source: Model) -> onnx.ModelProto | None:
         return None
 
 
-@contextmanager
-def _drafts() -> Iterator[list[Path]]:
-    """Collect files that are removed again when the output does not get its name, Ctrl-C included."""
-    drafts: list[Path] = []
-    try:
-        yield drafts
-    except BaseException:
-        for draft in drafts:
+class _Drafts:
+    """Files of an output that has not got its name yet; they go when it never gets it, Ctrl-C included."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[Path] = []
+        self.finished: Path | None = None
+
+    def new(self) -> Path:
+        """Return the path of another draft."""
+        self.files.append(self.folder / f".onnxprune-{secrets.token_hex(8)}.tmp")
+        return self.files[-1]
+
+    def __enter__(self) -> _Drafts:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is None or (self.finished is not None and not self.finished.exists()):  # renamed: it is the output
+            return
+        for file in self.files:
             with suppress(OSError):
-                draft.unlink(missing_ok=True)
-        raise
-
-
-def _draft(folder: Path, drafts: list[Path]) -> Path:
-    drafts.append(folder / f".onnxprune-{secrets.token_hex(8)}.tmp")
-    return drafts[-1]
+                file.unlink(missing_ok=True)
 
 
 def _own_data(target: Path) -> set[Path]:

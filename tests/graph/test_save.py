@@ -239,6 +239,21 @@ def test_ctrl_c_at_any_moment_leaves_no_trace(
     assert files(tmp_path) == before
 
 
+def test_ctrl_c_after_the_rename_keeps_the_new_output_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = load(external(tmp_path / "in"))
+    rename = Path.replace
+
+    def late(path: Path, target: Path) -> None:
+        rename(path, target)
+        if target.name == "out.onnx":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", late)
+    with pytest.raises(KeyboardInterrupt):
+        save(source, tmp_path / "out.onnx")
+    np.testing.assert_array_equal(arrays(tmp_path / "out.onnx")["w"], arrays(tmp_path / "in" / "m.onnx")["w"])
+
+
 @contextmanager
 def limited_files(size: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -313,8 +328,7 @@ def test_places_that_cannot_be_written_are_refused_before_any_work(tmp_path: Pat
 def test_an_invalid_result_is_not_written(tmp_path: Path) -> None:
     source = load(small_model())
     broken = small_model()
-    broken.graph.initializer[0].dims[0] = 63
-    broken.graph.initializer[0].raw_data = bytes(63 * 64 * 4)
+    broken.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 63
     with pytest.raises(OnnxpruneError, match="shapes of the result") as caught:
         save(Model(broken), tmp_path / "out.onnx", source=source)
     assert caught.value.exit_code == 1
