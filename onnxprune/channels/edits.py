@@ -56,4 +56,14 @@ class EqualSplit:
     parts: tuple[IntArray, ...]
 
 
-Edit = AttributeSize | EntrySize | Indices | Selection | EqualSplit
+@dataclass(frozen=True, eq=False)
+class AttributeValue:
+    """Attribute `name` gets `value` once `ids` lose positions (a scale that follows from a size by default)."""
+
+    node: Node
+    name: str
+    value: float
+    ids: IntArray
+
+
+Edit = AttributeSize | AttributeValue | EntrySize | Indices | Selection | EqualSplit
