@@ -1,0 +1,33 @@
+"""From counts to the channels that stay: the best by score."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxprune.allocate.counts import Counts
+from onnxprune.channels.groups import ChannelGroup, Keep
+from onnxprune.score.scoring import Scores
+from onnxprune.types import BoolArray, FloatArray
+
+
+def best_channels(groups: tuple[ChannelGroup, ...], scores: Scores, counts: Counts) -> Keep:
+    """Return the masks that keep `counts` channels of every group: the best of each part, then the best of all.
+
+    Of equal scores the channel with the lower number stays. A group that keeps everything is left out.
+    """
+    return {
+        group.name: _mask(group, scores[group.name], counts[group.name])
+        for group in groups
+        if counts.get(group.name, group.size) < group.size
+    }
+
+
+def _mask(group: ChannelGroup, scores: FloatArray, kept: int) -> BoolArray:
+    order = np.argsort(-scores, kind="stable")
+    _, first_of_part = np.unique(group.parts[order], return_index=True)
+    must = order[np.sort(first_of_part)]
+    rest = order[~np.isin(order, must)]
+    mask = np.zeros(group.size, dtype=bool)
+    mask[must] = True
+    mask[rest[: max(0, kept - len(must))]] = True
+    return mask

@@ -1,0 +1,72 @@
+"""Ratios of single groups from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxprune.allocate.patterns import Names, matching_groups
+from onnxprune.channels.groups import ChannelGroup
+from onnxprune.errors import UsageError
+
+
+def read_ratios(path: str | Path) -> dict[str, float]:
+    """Read a table of patterns and ratios: `{"glob over node, tensor or group names": ratio, ..}`, JSON or YAML.
+
+    Raises:
+        UsageError: the file cannot be read, is no such table, or holds a ratio outside [0, 1).
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"ratios file '{path}': cannot be read ({error}).") from error
+    table = _parse(text, Path(path))
+    if not isinstance(table, dict):
+        raise UsageError(f"ratios file '{path}': give a table of patterns and ratios, as in {{\"layer1*\": 0.3}}.")
+    return checked_ratios(table, f"ratios file '{path}'")
+
+
+def checked_ratios(table: Mapping[Any, Any], origin: str) -> dict[str, float]:
+    """Return the table with its values as numbers.
+
+    Raises:
+        UsageError: a ratio is no number in [0, 1).
+    """
+    ratios: dict[str, float] = {}
+    for pattern, ratio in table.items():
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            raise UsageError(f"{origin}: '{pattern}' has ratio {ratio!r}; give the share removed, from 0 up to below 1.")
+        ratios[str(pattern)] = float(ratio)
+    return ratios
+
+
+def ratios_of_groups(names: Names, groups: Iterable[ChannelGroup], table: Mapping[str, float]) -> dict[str, float]:
+    """Return group name -> ratio; the first pattern that means a group, by the tensors that write it, counts.
+
+    Raises:
+        UsageError: a pattern matches nothing in the model.
+    """
+    listed = list(groups)
+    found: dict[str, float] = {}
+    for pattern, ratio in table.items():
+        for name in matching_groups(names, listed, [pattern], "ratio for", roles=("writes",)):
+            found.setdefault(name, ratio)
+    return found
+
+
+def _parse(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if path.suffix == ".json":
+            raise UsageError(f"ratios file '{path}': is not JSON ({error}).") from error
+    try:
+        import yaml  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise UsageError(f"ratios file '{path}': reading YAML needs the package 'pyyaml'; install it or give JSON.") from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"ratios file '{path}': is neither JSON nor YAML ({error}).") from error

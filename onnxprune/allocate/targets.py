@@ -1,0 +1,127 @@
+"""Search for the level of pruning that meets a target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onnxprune.allocate.counts import Counts, counts_at
+from onnxprune.allocate.masks import best_channels
+from onnxprune.allocate.measures import Measure
+from onnxprune.allocate.request import Request
+from onnxprune.channels.groups import ChannelGroup, Keep
+from onnxprune.errors import NothingToPruneError
+
+TOLERANCE = 0.02
+"""Relative distance from the target that still counts as met."""
+CLOSE_ENOUGH = 0.002
+"""Relative distance at which the search ends early."""
+HALVINGS = 20
+STEP_TRIALS = 200
+
+
+@dataclass(eq=False)
+class _Search:
+    """Measures counts, each only once."""
+
+    request: Request
+    measure: Measure
+    goal: float
+    shares: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def share(self, counts: Counts) -> float:
+        """Return what is left, as a share of the original."""
+        key = tuple(counts[group.name] for group in self.request.groups)
+        if key not in self.shares:
+            self.shares[key] = self.measure(best_channels(self.request.groups, self.request.scores, counts))
+        return self.shares[key]
+
+    def distance(self, counts: Counts) -> float:
+        """Return how far counts are from the goal, relative to it."""
+        return abs(self.share(counts) / self.goal - 1.0)
+
+
+def meet(request: Request, measure: Measure, goal: float, name: str) -> Keep:
+    """Return the masks whose share left is nearest to `goal`.
+
+    The level is halved towards the goal; then groups move one by one from the last choice above it to the first one
+    below; then single aligned steps, largest groups first, close what is left.
+
+    Args:
+        request: groups, scores and limits.
+        measure: masks -> share left.
+        goal: share to be left, in (0, 1].
+        name: of the target, for the message.
+
+    Raises:
+        NothingToPruneError: even the strongest pruning that is allowed leaves more than the goal.
+    """
+    search = _Search(request, measure, goal)
+    above, below = counts_at(request, 0.0), counts_at(request, 1.0)
+    least = search.share(below)
+    if least > goal * (1 + TOLERANCE):
+        raise NothingToPruneError(
+            f"--{name} {goal:g} cannot be reached: with everything removed that may be, {least:.3f} is left. "
+            f"Ask for more than that, or allow more (--align 1, --min-channels 1, fewer --skip, not --exact-only)."
+        )
+    above, below = _halve(search, above, below)
+    best = _between(search, above, below)
+    if search.distance(best) > CLOSE_ENOUGH:
+        best = _single_steps(search, best)
+    return best_channels(request.groups, request.scores, best)
+
+
+def _halve(search: _Search, above: Counts, below: Counts) -> tuple[Counts, Counts]:
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        counts = counts_at(search.request, middle)
+        if counts in (above, below):
+            low, high = (middle, high) if counts == above else (low, middle)
+            continue
+        if search.share(counts) > search.goal:
+            low, above = middle, counts
+        else:
+            high, below = middle, counts
+        if search.distance(counts) < CLOSE_ENOUGH:
+            break
+    return above, below
+
+
+def _between(search: _Search, above: Counts, below: Counts) -> Counts:
+    """Move a growing number of groups from one choice to the other and return the nearest mixture."""
+    differing = [g.name for g in search.request.groups if above[g.name] != below[g.name]]
+    low, high = 0, len(differing)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if search.share(_mixture(above, below, differing[:middle])) > search.goal:
+            low = middle
+        else:
+            high = middle
+    ends = (_mixture(above, below, differing[:low]), _mixture(above, below, differing[:high]))
+    return min(ends, key=search.distance)
+
+
+def _mixture(above: Counts, below: Counts, moved: list[str]) -> Counts:
+    return above | {name: below[name] for name in moved}
+
+
+def _single_steps(search: _Search, best: Counts) -> Counts:
+    """Take single steps of single groups as long as one brings the goal nearer."""
+    trials = 0
+    for group in sorted(search.request.groups, key=lambda g: -g.size):
+        if group.name in search.request.ratios:
+            continue
+        changed = _one_step(search, group, best, less=search.share(best) > search.goal)
+        trials += 1
+        if changed is not None and search.distance(changed) < search.distance(best):
+            best = changed
+        if search.distance(best) < CLOSE_ENOUGH or trials >= STEP_TRIALS:
+            break
+    return best
+
+
+def _one_step(search: _Search, group: ChannelGroup, counts: Counts, less: bool) -> Counts | None:
+    step, least = search.request.step(group), search.request.least(group)
+    kept = counts[group.name]
+    changed = (-(-kept // step) - 1) * step if less else min((kept // step + 1) * step, group.size)
+    return counts | {group.name: changed} if least <= changed != kept else None

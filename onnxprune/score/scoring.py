@@ -1,0 +1,63 @@
+"""Scores of all groups by one criterion."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from onnxprune.channels.groups import ChannelGroup
+from onnxprune.graph.view import View
+from onnxprune.score.registry import Criterion, find
+from onnxprune.score.slices import Slices, Weights
+from onnxprune.types import FloatArray
+
+Scores = dict[str, FloatArray]
+"""Group name -> (channels,) scores, higher matters more."""
+
+
+def score_groups(
+    view: View, groups: Iterable[ChannelGroup], name: str = "l2", seed: int = 0
+) -> tuple[Scores, list[str]]:
+    """Score the channels of every group.
+
+    A group is reduced over all its writers as the criterion says, then divided by its mean, so that one threshold
+    compares groups (criteria that are comparable by themselves are not divided). A channel whose score is not a number
+    counts as the most important one.
+
+    Args:
+        view: the model.
+        groups: what to score.
+        name: a criterion of `names()`.
+        seed: of the criteria that draw.
+
+    Returns:
+        The scores, and what a criterion had to do otherwise than asked.
+
+    Raises:
+        UsageError: there is no such criterion.
+    """
+    criterion = find(name)
+    weights = Weights(view)
+    scores: Scores = {}
+    notes: Counter[str] = Counter()
+    for group in groups:
+        generator = np.random.default_rng([seed, zlib.crc32(group.name.encode())])
+        slices = Slices(group, weights, generator)
+        scores[group.name] = _score(criterion, slices)
+        notes.update(slices.notes)
+    return scores, [f"score {name}: {count} of {len(scores)} groups {note}" for note, count in notes.items()]
+
+
+def _score(criterion: Criterion, slices: Slices) -> FloatArray:
+    if not slices.sites:
+        return np.ones(slices.group.size)
+    scores = np.asarray(criterion.function(slices), dtype=np.float64)
+    scores = np.nan_to_num(scores, nan=np.inf, posinf=np.inf)
+    if criterion.comparable:
+        return scores
+    finite = scores[np.isfinite(scores)]
+    mean = float(finite.mean()) if len(finite) else 0.0
+    return scores / mean if mean > 0 else scores

@@ -1,0 +1,134 @@
+"""What a criterion sees of one group: the parameter slices that write its channels, read one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxprune.channels.groups import ChannelGroup, Site
+from onnxprune.graph.view import View
+from onnxprune.score.weights import read_weight
+from onnxprune.types import Array, FloatArray
+
+BLOCK_ELEMENTS = 1 << 22
+"""Weights are cast and reduced in blocks of about this many elements, so that a large tensor needs no second copy."""
+
+Reduction = Callable[[FloatArray, int], FloatArray]
+"""(array, axis) -> (positions,): what is left when every other axis is reduced."""
+
+
+def sum_of_squares(array: FloatArray, axis: int) -> FloatArray:
+    """y[p] = sum over all other axes of x^2."""
+    view = _three_axes(array, axis)
+    squares: FloatArray = np.einsum("apb,apb->p", view, view)
+    return squares
+
+
+def sum_of_absolutes(array: FloatArray, axis: int) -> FloatArray:
+    """y[p] = sum over all other axes of |x|."""
+    total: FloatArray = np.abs(_three_axes(array, axis)).sum(axis=(0, 2))
+    return total
+
+
+def maximum(array: FloatArray, axis: int) -> FloatArray:
+    """y[p] = max over all other axes of |x|."""
+    largest: FloatArray = np.abs(_three_axes(array, axis)).max(axis=(0, 2), initial=0.0)
+    return largest
+
+
+COMBINE: dict[Reduction, np.ufunc] = {sum_of_squares: np.add, sum_of_absolutes: np.add, maximum: np.maximum}
+
+
+@dataclass(eq=False)
+class Weights:
+    """The weights of a model and what was already reduced of them, so that groups on one tensor read it once."""
+
+    view: View
+    _reduced: dict[tuple[str, int, Reduction], FloatArray] = field(default_factory=dict)
+
+    def matrix(self, site: Site) -> FloatArray:
+        """Return the slices of a site: (channels, elements)."""
+        array = as_float(read_weight(self.view, site.tensor))
+        rows = np.moveaxis(array, site.axis, 0).reshape(array.shape[site.axis], -1)
+        channels, per_channel = site.positions.shape
+        return rows[site.positions.reshape(-1)].reshape(channels, per_channel * rows.shape[1])
+
+    def reduced(self, site: Site, reduction: Reduction) -> FloatArray:
+        """Return (channels,): each slice of a site reduced to one number."""
+        key = (site.tensor, site.axis, reduction)
+        if key not in self._reduced:
+            self._reduced[key] = _reduce_in_blocks(read_weight(self.view, site.tensor), site.axis, reduction)
+        per_position = self._reduced[key][site.positions]
+        combined: FloatArray = COMBINE[reduction].reduce(per_position, axis=1)
+        return combined
+
+
+@dataclass(eq=False)
+class Slices:
+    """The evidence for one group.
+
+    sites: those that write the channels; of a group that nothing writes those that read it, or else those that scale it.
+    generator: the group's own source of randomness.
+    notes: what the criterion had to do otherwise than asked, in words.
+    """
+
+    group: ChannelGroup
+    weights: Weights
+    generator: np.random.Generator
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Sites that are looked at."""
+        for roles in (("writes",), ("reads",), ("scales", "divides")):
+            found = tuple(site for site in self.group.sites if site.role in roles)
+            if found:
+                return found
+        return ()
+
+    @property
+    def batchnorm_sites(self) -> tuple[Site, ...]:
+        """Sites that are the scale of a BatchNormalization."""
+        view = self.weights.view
+        return tuple(site for site in self.group.sites if site.role == "scales" and _is_batchnorm_scale(view, site))
+
+    def matrices(self) -> Iterator[FloatArray]:
+        """Yield (channels, elements) per site; only one is in memory at a time."""
+        return (self.weights.matrix(site) for site in self.sites)
+
+    def reduced(self, reduction: Reduction) -> Iterator[FloatArray]:
+        """Yield (channels,) per site: its slices reduced to one number each."""
+        return (self.weights.reduced(site, reduction) for site in self.sites)
+
+
+def as_float(array: Array) -> FloatArray:
+    """Return float64 as it is and any other type as float32."""
+    return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+
+
+def _three_axes(array: FloatArray, axis: int) -> FloatArray:
+    before = int(np.prod(array.shape[:axis], dtype=np.int64))
+    after = int(np.prod(array.shape[axis + 1 :], dtype=np.int64))
+    return array.reshape(before, array.shape[axis], after)
+
+
+def _reduce_in_blocks(array: Array, axis: int, reduction: Reduction) -> FloatArray:
+    if array.size <= BLOCK_ELEMENTS:
+        return reduction(as_float(array), axis)
+    step = max(1, BLOCK_ELEMENTS * len(array) // array.size)
+    parts = [reduction(as_float(array[start : start + step]), axis) for start in range(0, len(array), step)]
+    if axis == 0:
+        return np.concatenate(parts)
+    total: FloatArray = COMBINE[reduction].reduce(parts, axis=0)
+    return total
+
+
+def _is_batchnorm_scale(view: View, site: Site) -> bool:
+    for node in view.nodes:
+        if node.op_type == "BatchNormalization" and view.root(node.inputs[1]) == site.tensor:
+            label = f"{node.name or node.outputs[0]}:1"
+            if site.use is None or site.use == label:
+                return True
+    return False
