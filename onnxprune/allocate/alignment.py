@@ -41,7 +41,7 @@ def step_of(group: ChannelGroup, align: int | None, sizes: AxisSizes) -> int:
 
 
 def to_multiple(wanted: float, step: int, least: int, size: int) -> int:
-    """Return the multiple of `step` nearest to `wanted` within [least, size]; halves go up, all of `size` is allowed."""
+    """Return the multiple of `step` nearest to `wanted` within [least, size]; halves go up."""
     kept = step * int(wanted / step + 0.5)
     if kept < least:
         kept = step * -(-least // step)

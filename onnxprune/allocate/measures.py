@@ -60,13 +60,7 @@ def params_left(channels: Shaped) -> Measure:
 @measures("size")
 def size_left(channels: Shaped) -> Measure:
     """Bytes of the file with its external data; what is no weight stays as it is."""
-    model = channels.view.model
-    parameters = channels.view.parameters
-    weights = count.size_bytes(channels.view, {})
-    embedded = sum(
-        size for key, size in weights.items() if not parameters[key].tensor.external_data
-    )
-    rest = max(0, model.proto.ByteSize() - embedded)
+    rest = max(0, channels.view.model.size_bytes - sum(count.size_bytes(channels.view, {}).values()))
     return _share(lambda keep: rest + sum(count.size_bytes(channels.view, channels.shapes(keep)).values()), "bytes")
 
 

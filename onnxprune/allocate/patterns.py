@@ -67,7 +67,11 @@ class Names:
 
 
 def matching_groups(
-    names: Names, groups: Iterable[ChannelGroup], patterns: Sequence[str], option: str, roles: Iterable[Role] | None = None
+    names: Names,
+    groups: Iterable[ChannelGroup],
+    patterns: Sequence[str],
+    option: str,
+    roles: Iterable[Role] | None = None,
 ) -> set[str]:
     """Return the names of the groups that one of the patterns means.
 

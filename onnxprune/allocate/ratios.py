@@ -37,7 +37,9 @@ def checked_ratios(table: Mapping[Any, Any], origin: str) -> dict[str, float]:
     ratios: dict[str, float] = {}
     for pattern, ratio in table.items():
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
-            raise UsageError(f"{origin}: '{pattern}' has ratio {ratio!r}; give the share removed, from 0 up to below 1.")
+            raise UsageError(
+                f"{origin}: '{pattern}' has ratio {ratio!r}; give the share removed, from 0 up to below 1."
+            )
         ratios[str(pattern)] = float(ratio)
     return ratios
 
@@ -65,7 +67,9 @@ def _parse(text: str, path: Path) -> Any:
     try:
         import yaml  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise UsageError(f"ratios file '{path}': reading YAML needs the package 'pyyaml'; install it or give JSON.") from error
+        raise UsageError(
+            f"ratios file '{path}': reading YAML needs the package 'pyyaml'; install it or give JSON."
+        ) from error
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -15,7 +15,7 @@ def l1(slices: Slices) -> FloatArray:
 
     Source: Li et al. 2017, Pruning Filters for Efficient ConvNets, section 3.1.
     """
-    return np.sum(list(slices.reduced(sum_of_absolutes)), axis=0)
+    return slices.total(sum_of_absolutes)
 
 
 @criterion("l2")
@@ -25,7 +25,7 @@ def l2(slices: Slices) -> FloatArray:
     All writers together are one vector: in a residual group a writer with large weights counts for more, as it does
     in the sum that its readers see. Source: Li et al. 2017; grouped as in Fang et al. 2023, DepGraph, equation 6.
     """
-    return np.sqrt(np.sum(list(slices.reduced(sum_of_squares)), axis=0))
+    return np.asarray(np.sqrt(slices.total(sum_of_squares)))
 
 
 @criterion("linf")
@@ -34,8 +34,7 @@ def linf(slices: Slices) -> FloatArray:
 
     Source: the l-infinity member of the norms in Li et al. 2017, section 3.1.
     """
-    largest: FloatArray = np.max(list(slices.reduced(maximum)), axis=0)
-    return largest
+    return slices.total(maximum)
 
 
 @criterion("lamp", comparable=True)
@@ -45,7 +44,7 @@ def lamp(slices: Slices) -> FloatArray:
     e is the squared l2 norm. The strongest channel of every group scores 1, so one threshold never empties a group.
     Source: Lee et al. 2021, Layer-Adaptive Sparsity for Magnitude-Based Pruning, equation 3, with channels for weights.
     """
-    energy = np.sum(list(slices.reduced(sum_of_squares)), axis=0, dtype=np.float64)
+    energy = slices.total(sum_of_squares).astype(np.float64)
     order = np.argsort(energy, kind="stable")
     stronger = np.cumsum(energy[order][::-1])[::-1]
     shares: FloatArray = np.ones(len(energy))

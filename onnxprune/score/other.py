@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxprune.score.magnitude import l2
 from onnxprune.score.registry import criterion
 from onnxprune.score.slices import Slices, sum_of_absolutes
@@ -20,7 +18,7 @@ def bn_scale(slices: Slices) -> FloatArray:
     if not sites:
         slices.notes.append("has no BatchNorm scale (folded or never there), so l2 is used")
         return l2(slices)
-    return np.sum([slices.weights.reduced(site, sum_of_absolutes) for site in sites], axis=0)
+    return slices.total(sum_of_absolutes, sites)
 
 
 @criterion("random")

@@ -1,4 +1,4 @@
-"""The criteria by name. A module of this room adds one by decorating a function; help texts and docs read this table."""
+"""The criteria by name. A module of this room adds one by decorating a function; help and docs read this table."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Weights:
 class Slices:
     """The evidence for one group.
 
-    sites: those that write the channels; of a group that nothing writes those that read it, or else those that scale it.
+    sites: those that write the channels; if nothing writes them those that read them, or else those that scale them.
     generator: the group's own source of randomness.
     notes: what the criterion had to do otherwise than asked, in words.
     """
@@ -98,9 +98,11 @@ class Slices:
         """Yield (channels, elements) per site; only one is in memory at a time."""
         return (self.weights.matrix(site) for site in self.sites)
 
-    def reduced(self, reduction: Reduction) -> Iterator[FloatArray]:
-        """Yield (channels,) per site: its slices reduced to one number each."""
-        return (self.weights.reduced(site, reduction) for site in self.sites)
+    def total(self, reduction: Reduction, sites: tuple[Site, ...] | None = None) -> FloatArray:
+        """Return (channels,): slices of all sites (or of those given) reduced to one number each."""
+        per_site = [self.weights.reduced(site, reduction) for site in (self.sites if sites is None else sites)]
+        combined: FloatArray = COMBINE[reduction].reduce(per_site, axis=0)
+        return combined
 
 
 def as_float(array: Array) -> FloatArray:

@@ -14,7 +14,7 @@ QUANTIZED_READERS: dict[tuple[str, int], tuple[int | None, int | None, int | Non
     ("ConvInteger", 1): (None, 3, 0),
     ("MatMulInteger", 1): (None, 3, -1),
 }
-"""(operator, input that is the weight) -> inputs that are its scale and zero point, and their axis (None: an attribute)."""
+"""(operator, input of the weight) -> inputs of its scale and zero point, and their axis (None: an attribute)."""
 
 
 def read_weight(view: View, key: str) -> Array:
