@@ -1,1 +1,124 @@
-"""Prune, compress and prove ONNX models after export."""
+"""Prune, compress and prove ONNX models after export.
+
+    import onnxprune
+
+    result = onnxprune.prune("model.onnx", ratio=0.4)
+    onnxprune.save(result.model, "model-pruned.onnx")
+
+Names are imported when they are used, so that `import onnxprune` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.channels.analyse import Channels
+    from onnxprune.channels.groups import ChannelGroup, Lock, Site
+    from onnxprune.channels.plan import Plan
+    from onnxprune.errors import (
+        DataError,
+        GateError,
+        ModelError,
+        NothingToPruneError,
+        OnnxpruneError,
+        OutputError,
+        UsageError,
+    )
+    from onnxprune.graph.model import Model, Source, load, save
+    from onnxprune.methods.apply import apply
+    from onnxprune.methods.options import PruneOptions
+    from onnxprune.methods.prune import PruneResult
+
+_HOMES = {
+    "Channels": "channels.analyse",
+    "ChannelGroup": "channels.groups",
+    "Lock": "channels.groups",
+    "Site": "channels.groups",
+    "Plan": "channels.plan",
+    "DataError": "errors",
+    "GateError": "errors",
+    "ModelError": "errors",
+    "NothingToPruneError": "errors",
+    "OnnxpruneError": "errors",
+    "OutputError": "errors",
+    "UsageError": "errors",
+    "Model": "graph.model",
+    "load": "graph.model",
+    "save": "graph.model",
+    "apply": "methods.apply",
+    "PruneOptions": "methods.options",
+    "PruneResult": "methods.prune",
+}
+
+__all__ = [
+    "ChannelGroup",
+    "Channels",
+    "DataError",
+    "GateError",
+    "Lock",
+    "Model",
+    "ModelError",
+    "NothingToPruneError",
+    "OnnxpruneError",
+    "OutputError",
+    "Plan",
+    "PruneOptions",
+    "PruneResult",
+    "Site",
+    "UsageError",
+    "analyse",
+    "apply",
+    "load",
+    "prune",
+    "save",
+]
+
+
+def prune(model: Source, **options: Any) -> PruneResult:
+    """Return a model without the channels that matter least.
+
+    Args:
+        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`; it is not changed.
+        options: fields of `PruneOptions`, such as `ratio=0.4`, `macs=0.5`, `score="l2"`, `skip=("head*",)`.
+
+    Returns:
+        A `PruneResult`: `model.proto` is the pruned ModelProto, `plan` says what was removed.
+
+    Raises:
+        ModelError: the model cannot be read, or has no weights.
+        NothingToPruneError: nothing can be removed as asked, or a target cannot be reached.
+        UsageError: an option that makes no sense.
+    """
+    from onnxprune.methods.options import PruneOptions
+    from onnxprune.methods.prune import prune as run
+
+    return run(model, PruneOptions.of(**options))
+
+
+def analyse(model: Source, **options: Any) -> Channels:
+    """Return the channel groups of a model and the locks that say why the rest stays.
+
+    Args:
+        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`.
+        options: `input_shapes`, `heads`, `head_dim`.
+
+    Raises:
+        ModelError: the model cannot be read.
+        UsageError: an input shape does not fit.
+    """
+    from onnxprune.channels.analyse import analyse as run
+    from onnxprune.graph.model import load
+
+    return run(load(model), **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

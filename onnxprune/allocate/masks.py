@@ -11,7 +11,7 @@ from onnxprune.types import BoolArray, FloatArray
 
 
 def best_channels(groups: tuple[ChannelGroup, ...], scores: Scores, counts: Counts) -> Keep:
-    """Return the masks that keep `counts` channels of every group: the best of each part, then the best of all.
+    """Return the masks that keep `counts` channels of every group: the best by score.
 
     Of equal scores the channel with the lower number stays. A group that keeps everything is left out.
     """
@@ -24,10 +24,6 @@ def best_channels(groups: tuple[ChannelGroup, ...], scores: Scores, counts: Coun
 
 def _mask(group: ChannelGroup, scores: FloatArray, kept: int) -> BoolArray:
     order = np.argsort(-scores, kind="stable")
-    _, first_of_part = np.unique(group.parts[order], return_index=True)
-    must = order[np.sort(first_of_part)]
-    rest = order[~np.isin(order, must)]
     mask = np.zeros(group.size, dtype=bool)
-    mask[must] = True
-    mask[rest[: max(0, kept - len(must))]] = True
+    mask[order[:kept]] = True
     return mask

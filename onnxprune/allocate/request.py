@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 
 from onnxprune.allocate.alignment import AxisSizes, step_of
 from onnxprune.channels.groups import ChannelGroup
@@ -40,5 +41,4 @@ class Request:
     def least(self, group: ChannelGroup) -> int:
         """Return how many channels the group keeps at least."""
         share = LEAST_LEFT_GLOBAL if self.scope == "global" and group.name not in self.ratios else 0.0
-        parts = len(set(group.parts.tolist()))
-        return min(group.size, max(parts, self.min_channels, int(share * group.size + 0.999)))
+        return min(group.size, max(1, self.min_channels, ceil(share * group.size)))

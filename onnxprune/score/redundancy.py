@@ -26,7 +26,7 @@ def fpgm(slices: Slices) -> FloatArray:
 def cosine(slices: Slices) -> FloatArray:
     """Distance to the nearest twin: s[c] = 1 - max over d != c of |cos(w[c], w[d])|.
 
-    Of two twins the weaker goes first. The sign is ignored, because a reader can absorb it. A channel of zeros scores 0.
+    Of two twins the weaker goes first. The sign is ignored: a reader can absorb it. A channel of zeros scores 0.
     Source: the redundancy view of Ayinde and Zurada 2018, Building Efficient ConvNets using Redundant Feature Pruning.
     """
     gram = _gram(slices)

@@ -28,7 +28,7 @@ def site(tensor: str, axis: int, size: int, role: str = "writes", positions: np.
 
 def group(*sites: Site, name: str = "g") -> ChannelGroup:
     size = len(sites[0].positions)
-    return ChannelGroup(name, "channel", np.arange(size), sites, np.zeros(size, dtype=np.int64), True, True)
+    return ChannelGroup(name, "channel", np.arange(size), sites, True, True)
 
 
 def scores(view: View, of: ChannelGroup, name: str) -> np.ndarray:

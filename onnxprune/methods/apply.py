@@ -1,0 +1,45 @@
+"""Carry out a saved plan on the model that it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnxprune.channels.analyse import analyse
+from onnxprune.channels.plan import Plan
+from onnxprune.channels.rewrite import rewrite
+from onnxprune.errors import UsageError
+from onnxprune.graph.model import Source, load
+from onnxprune.methods.prune import PruneResult
+
+
+def apply(
+    source: Source,
+    plan: Plan,
+    *,
+    force: bool = False,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    heads: bool | None = None,
+    head_dim: bool | None = None,
+) -> PruneResult:
+    """Remove what a plan says.
+
+    Args:
+        source: the model that the plan was made for; it is not changed.
+        plan: see `Plan.from_json`.
+        force: apply it to another model as well, as long as its tensors fit.
+        input_shapes: graph input -> full shape, as it was when the plan was made.
+        heads, head_dim: as they were when the plan was made.
+
+    Raises:
+        ModelError: the model cannot be read.
+        UsageError: the plan was made for another model, or does not fit.
+    """
+    model = load(source)
+    if model.sha256 != plan.source_sha256 and not force:
+        raise UsageError(
+            f"the plan was made for another file (sha256 {plan.source_sha256[:12]}.., this one has "
+            f"{model.sha256[:12]}..); make a plan for this one, or force it where the tensors are the same."
+        )
+    channels = analyse(model, dict(input_shapes or {}), heads, head_dim)
+    keep = channels.keep(plan)
+    return PruneResult(rewrite(channels, keep), plan, channels, keep)

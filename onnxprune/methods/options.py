@@ -1,0 +1,118 @@
+"""What is asked of a prune, checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from onnxprune import score
+from onnxprune.allocate import MEASURES, SCOPES
+from onnxprune.allocate.ratios import checked_ratios
+from onnxprune.errors import UsageError
+
+DEFAULT_RATIO = 0.4
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """Options of `prune`. At most one target; without one and without `ratios` it is `ratio=0.4`.
+
+    ratio: share of the channels removed, [0, 1): of every group, or with scope "global" of all together.
+    macs, params, size: share left of the multiply-accumulates, the parameters or the bytes of the file, (0, 1].
+    scope: "uniform" (every group loses the same share) or "global" (one threshold on the scores of all groups).
+    score: how much a channel matters, a name out of `onnxprune.score.names()`.
+    align: lengths of axes that are left are multiples of it; None: 8 from 32 positions, 16 from 128; 1: off.
+    min_channels: every group keeps at least so many.
+    ratios: globs over node, tensor or group names -> ratio of the groups that are written there.
+    skip: globs; what they name keeps all its weights. only: globs; only groups that are written there are pruned.
+    exact_only: prune only groups whose removal equals zeroing.
+    heads, head_dim: make attention heads, or positions inside of them, prunable (None: heads where recognised).
+    input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
+    seed: of the scores that draw.
+    """
+
+    ratio: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    size: float | None = None
+    scope: str = "uniform"
+    score: str = "l2"
+    align: int | None = None
+    min_channels: int = 1
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    exact_only: bool = False
+    heads: bool | None = None
+    head_dim: bool | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("skip", "only"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
+        object.__setattr__(self, "ratios", checked_ratios(self.ratios or {}, "ratios"))
+        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        self._check_target()
+        _choose("scope", self.scope, SCOPES)
+        score.find(self.score)
+        for name in ("align", "min_channels"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} {value!r}: give a whole number from 1.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise UsageError(f"seed {self.seed!r}: give a whole number from 0.")
+
+    @staticmethod
+    def of(**values: Any) -> PruneOptions:
+        """Return options by name.
+
+        Raises:
+            UsageError: an unknown name, or a value that makes no sense.
+        """
+        known = [option.name for option in fields(PruneOptions)]
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
+                raise UsageError(f"prune has no option '{name}'; {hint}")
+        return PruneOptions(**values)
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """Name and share of what is to be left; None where a ratio is asked for."""
+        return next(((name, getattr(self, name)) for name in MEASURES if getattr(self, name, None) is not None), None)
+
+    @property
+    def level(self) -> float:
+        """The ratio of groups that have none of their own."""
+        return self.ratio if self.ratio is not None else 0.0 if self.ratios else DEFAULT_RATIO
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data."""
+        default = asdict(PruneOptions())
+        values = {name: value for name, value in asdict(self).items() if value != default[name]}
+        if self.target is None and not self.ratios:
+            values["ratio"] = self.level
+        return values
+
+    def _check_target(self) -> None:
+        given = [name for name in ("ratio", *MEASURES) if getattr(self, name, None) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given; a prune has one target, leave the others out.")
+        for name in given:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UsageError(f"{name} {value!r} is no number.")
+            if name == "ratio" and not 0 <= value < 1:
+                raise UsageError(f"ratio {value:g} is outside [0, 1); it is the share of the channels removed.")
+            if name != "ratio" and not 0 < value <= 1:
+                raise UsageError(f"{name} {value:g} is outside (0, 1]; it is the share of the original that is left.")
+
+
+def _choose(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{option} '{value}': choose one of {', '.join(allowed)}.")

@@ -1,0 +1,178 @@
+"""Remove channels: analyse, score, allocate, rewrite.
+
+Exact for groups marked exact: the pruned network computes what the original computes with the parameters of the removed
+channels set to zero. Where an operator normalises over the pruned axis the mean and the norm are taken over what stays.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxprune.allocate import MEASURES, Names, Request, matching_groups, meet
+from onnxprune.allocate.counts import counts_at
+from onnxprune.allocate.masks import best_channels
+from onnxprune.allocate.ratios import ratios_of_groups
+from onnxprune.channels.analyse import Channels, analyse
+from onnxprune.channels.groups import ChannelGroup, Keep
+from onnxprune.channels.plan import Plan
+from onnxprune.channels.rewrite import rewrite
+from onnxprune.errors import ModelError, NothingToPruneError
+from onnxprune.graph.count import WEIGHT_BITS
+from onnxprune.graph.model import Model, Source, load
+from onnxprune.methods.options import PruneOptions
+from onnxprune.score import score_groups
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """A pruned model and how it came about.
+
+    model: the pruned model; the source itself where nothing was removed.
+    plan: what was removed.
+    channels: the analysis of the source.
+    keep: the mask of every group that lost channels.
+    reasons: group name -> why it was left alone.
+    warnings: what was done otherwise than asked.
+    seconds: stage -> time that it took.
+    """
+
+    model: Model
+    plan: Plan
+    channels: Channels
+    keep: Keep
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def prune(source: Source, options: PruneOptions | None = None) -> PruneResult:
+    """Remove the channels that matter least.
+
+    Args:
+        source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
+        options: how much, where, by which score; 40 % of every group by l2 if None.
+
+    Raises:
+        ModelError: the model cannot be read, or has no weights.
+        NothingToPruneError: nothing can be removed as asked, or a target cannot be reached.
+        UsageError: an option does not fit the model.
+    """
+    options = options or PruneOptions()
+    clock = _Clock()
+    with clock.stage("load"):
+        model = load(source)
+    with clock.stage("analyse"):
+        channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
+        _require_weights(channels)
+    keep, reasons, warnings = choose(channels, options, clock)
+    with clock.stage("rewrite"):
+        plan = channels.plan(keep)
+        result = rewrite(channels, keep)
+    return PruneResult(result, plan, channels, keep, reasons, tuple(warnings), clock.seconds)
+
+
+@dataclass
+class _Clock:
+    """Times of stages."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure one stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def choose(
+    channels: Channels, options: PruneOptions, clock: _Clock | None = None
+) -> tuple[Keep, dict[str, str], list[str]]:
+    """Choose the channels that stay.
+
+    Returns:
+        masks of the groups that lose channels, the reasons of groups left alone, and warnings.
+
+    Raises:
+        NothingToPruneError: nothing can be removed as asked, or the target cannot be reached.
+        UsageError: a pattern matches nothing.
+    """
+    clock = clock or _Clock()
+    names = Names(channels.view, channels.groups)
+    reasons = _left_alone(channels, names, options)
+    groups = tuple(group for group in channels.groups if group.name not in reasons)
+    ratios = ratios_of_groups(names, groups, options.ratios)
+    asked = options.target is not None or options.level > 0 or any(options.ratios.values())
+    if not asked:
+        return {}, reasons, []
+    if not groups:
+        raise NothingToPruneError(_why_nothing(channels, reasons))
+    with clock.stage("score"):
+        scores, warnings = score_groups(channels.view, groups, options.score, options.seed)
+    request = Request(
+        groups, scores, options.scope, options.align, options.min_channels, ratios, _axis_sizes(channels, groups)
+    )
+    with clock.stage("allocate"):
+        keep = _allocate(channels, request, options)
+    if not keep and options.target is None:
+        raise NothingToPruneError(
+            f"ratio {options.level:g} rounds to no channel in any of {len(groups)} groups; ask for more, or give "
+            "--align 1."
+        )
+    return keep, reasons, warnings
+
+
+def _allocate(channels: Channels, request: Request, options: PruneOptions) -> Keep:
+    if options.target is None:
+        return best_channels(request.groups, request.scores, counts_at(request, options.level))
+    name, goal = options.target
+    return meet(request, MEASURES[name](channels), goal, name)
+
+
+def _left_alone(channels: Channels, names: Names, options: PruneOptions) -> dict[str, str]:
+    """Say of every group that may not be pruned why."""
+    reasons: dict[str, str] = {}
+    skipped = matching_groups(names, channels.groups, options.skip, "skip")
+    chosen = matching_groups(names, channels.groups, options.only, "only", roles=("writes",))
+    for group in channels.groups:
+        if not group.active:
+            reasons[group.name] = "overlaps with another group, which is pruned instead (see heads and head_dim)"
+        elif group.name in skipped:
+            reasons[group.name] = "named by skip"
+        elif options.only and group.name not in chosen:
+            reasons[group.name] = "not named by only"
+        elif options.exact_only and not group.exact:
+            reasons[group.name] = "not exact: an operator normalises over its channels"
+    return reasons
+
+
+def _axis_sizes(channels: Channels, groups: tuple[ChannelGroup, ...]) -> dict[tuple[str, int], int]:
+    parameters = channels.view.parameters
+    return {(s.tensor, s.axis): parameters[s.tensor].dims[s.axis] for group in groups for s in group.sites}
+
+
+def _require_weights(channels: Channels) -> None:
+    parameters = channels.view.parameters.values()
+    if not any(parameter.data_type in WEIGHT_BITS and len(parameter.dims) for parameter in parameters):
+        raise ModelError("the model has no weights, so there is nothing to prune; give a model with its parameters.")
+
+
+def _why_nothing(channels: Channels, reasons: dict[str, str]) -> str:
+    """The most frequent reasons, by positions held."""
+    held: Counter[str] = Counter(reasons.values())
+    if not held:
+        for lock in channels.locks:
+            held[lock.reason] += lock.size
+    shown = "; ".join(reason for reason, _ in held.most_common(3)) or "no weight has an axis that could be cut"
+    return f"nothing can be pruned: {shown}. 'onnxprune inspect' lists every reason."
+
+
+def kept_channels(group: ChannelGroup, keep: Keep) -> int:
+    """Return how many channels of a group stay."""
+    return int(np.count_nonzero(keep[group.name])) if group.name in keep else group.size
