@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.channels.edits import AttributeSize, Edit, EntrySize, EqualSplit, Indices, Selection
+from onnxprune.channels.edits import AttributeSize, AttributeValue, Edit, EntrySize, EqualSplit, Indices, Selection
 from onnxprune.channels.groups import Role
 from onnxprune.channels.space import Axes, Space
 from onnxprune.graph.trace import Shape, Trace
@@ -49,6 +49,7 @@ class State:
     use_roles: dict[tuple[int, int, int], Role] = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
     contractions: list[tuple[Node, IntArray]] = field(default_factory=list)
+    zero_points: dict[str, tuple[Node, int]] = field(default_factory=dict)
     normalised: list[Node] = field(default_factory=list)
     attentions: list[tuple[IntArray, IntArray]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -301,6 +302,11 @@ class Context:
         else:
             self.state.roles[(self.state.view.root(self.node.inputs[index]), axis)] = role
 
+    def zero_point(self, index: int, table: int) -> None:
+        """A stored integer input stands for the real value 0 where it equals the input `table`."""
+        if self.has(table) and self.is_parameter(index):
+            self.state.zero_points[self.state.view.root(self.node.inputs[index])] = (self.node, table)
+
     def contract(self, ids: IntArray, *inputs: int) -> None:
         """Positions of `ids` are summed; exact as long as one of the inputs is zero where channels are removed."""
         if not any(self.is_zero(i) for i in inputs):
@@ -319,6 +325,11 @@ class Context:
         """The attribute equals the number of positions of `ids`."""
         if self.node.attribute(name) is not None and not self.space.is_born_pinned(ids):
             self.state.edits.append(AttributeSize(self.node, name, ids, index))
+
+    def attribute_value(self, name: str, value: float, ids: IntArray) -> None:
+        """The operator computes this attribute from the number of positions of `ids`; the old value must stay."""
+        if not self.space.is_born_pinned(ids):
+            self.state.edits.append(AttributeValue(self.node, name, value, ids))
 
     def entry_size(self, index: int, entry: int, ids: IntArray) -> None:
         """Entry `entry` of the integer input equals the number of positions of `ids`."""
