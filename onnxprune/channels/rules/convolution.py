@@ -26,15 +26,18 @@ def kernel(ctx: Context, index: int, first: int = 2) -> None:
         ctx.role(index, axis, "internal")
 
 
-def convolve(ctx: Context, x: int = 0, w: int = 1, bias: int = 2) -> IntArray:
+def convolve(ctx: Context, x: int = 0, w: int = 1, bias: int = 2, channels_last: bool = False) -> IntArray:
     """y[n, m, ..] = sum over c of W[m, c, ..] * x[n, c, ..] + b[m]; with groups m = (g, o) and input channel = (g, c).
 
     Returns:
         (output channels,) ids of the output channels.
     """
     data, weight = ctx.axes(x), ctx.axes(w)
+    data = [data[0], data[-1], *data[1:-1]] if channels_last else data
     groups = int(ctx.node.attribute("group", 1))
-    pin_tail(ctx, x, 2, "a spatial axis of a convolution")
+    for ids in data[2:]:
+        ctx.pin(ids, "a spatial axis of a convolution")
+    ctx.contract(data[1], x, w)
     kernel(ctx, w)
     ctx.role(w, 0, "writes")
     ctx.role(w, 1, "reads")

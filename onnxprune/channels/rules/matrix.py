@@ -57,11 +57,17 @@ def note_attention(ctx: Context, product: Axes, contracted: IntArray) -> None:
 def matmul(ctx: Context) -> None:
     """y[.., i, j] = sum over k of a[.., i, k] * b[.., k, j]"""
     a, b = ctx.axes(0), ctx.axes(1)
-    _roles(ctx, 0, contracted=len(a) - 1, written=len(a) - 2)
-    _roles(ctx, 1, contracted=max(len(b) - 2, 0), written=len(b) - 1 if len(b) > 1 else -1)
+    operand_roles(ctx, 0, 1)
     product, zero = multiply(ctx, a, b)
     note_attention(ctx, product, a[-1])
     ctx.set(product, zero=zero)
+
+
+def operand_roles(ctx: Context, left: int, right: int) -> None:
+    """Roles of the operands of a plain product."""
+    a, b = ctx.axes(left), ctx.axes(right)
+    _roles(ctx, left, contracted=len(a) - 1, written=len(a) - 2)
+    _roles(ctx, right, contracted=max(len(b) - 2, 0), written=len(b) - 1 if len(b) > 1 else -1)
 
 
 def _roles(ctx: Context, index: int, contracted: int, written: int) -> None:
