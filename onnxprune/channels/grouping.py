@@ -222,7 +222,8 @@ class _Kinds:
         self.factor[parent] = True
         self.heads = _spread(solution, [h for h, _ in state.attentions], child, parent)
         self.dims = _spread(solution, [d for _, d in state.attentions], child, parent) & ~self.heads
-        grouped = [e.ids for e in state.edits if isinstance(e, AttributeSize) and e.name in ("group", "num_groups")]
+        counted = ("group", "groups", "num_groups")
+        grouped = [e.ids for e in state.edits if isinstance(e, AttributeSize) and e.name in counted]
         self.groups = _spread(solution, grouped, child, parent)
 
     def of(self, classes: IntArray) -> str:

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, TypeProto, defs, numpy_helper, shape_inference
 
 from onnxprune.errors import UsageError
-from onnxprune.graph.contrib_shapes import contrib_shapes
+from onnxprune.graph.contrib_shapes import contrib_shapes, contrib_type
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array, BoolArray
 
@@ -188,17 +188,9 @@ class _Walker:
         types = {
             n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types
         }
-        if node.domain:
-            shapes = contrib_shapes(node, [self.run.shapes.get(k) for k in node.inputs])
-            data_type = types[node.proto.input[0]].tensor_type.elem_type if node.proto.input[0] in types else 0
-            found: dict[str, TypeProto] = {}
-            for output, shape in zip(node.proto.output, shapes, strict=False):
-                if shape is not None:
-                    found[output] = onnx.helper.make_tensor_type_proto(data_type, shape)
-            return found
-        schema = self._schema(node)
+        schema = None if node.domain else self._schema(node)
         if schema is None:
-            return {}
+            return self._infer_contrib(node)
         data = {
             n: numpy_helper.from_array(self.run.values[k])
             for n, k in zip(node.proto.input, node.inputs, strict=True)
@@ -215,6 +207,16 @@ class _Walker:
         except Exception as error:  # the binding raises several unrelated types
             self.run.failures[node.outputs[0]] = f"{node.label}: {str(error).splitlines()[0]}"
             return {}
+
+    def _infer_contrib(self, node: Node) -> dict[str, TypeProto]:
+        types = [self.run.types[k].tensor_type.elem_type if k in self.run.types else 0 for k in node.inputs]
+        shapes = contrib_shapes(node, [self.run.shapes.get(k) for k in node.inputs])
+        data_type = contrib_type(node, types)
+        return {
+            output: onnx.helper.make_tensor_type_proto(data_type, shape)
+            for output, shape in zip(node.proto.output, shapes, strict=False)
+            if output and shape is not None
+        }
 
     def _scales(self, node: Node) -> dict[str, TensorProto]:
         """Stored scales are floats, which are not folded elsewhere, but decide the size here."""

@@ -89,6 +89,7 @@ def layer_normalization(ctx: Context) -> None:
     normalise_tail(ctx, axis, [1, 2], [1, 2])
 
 
+@rule("SimplifiedLayerNormalization")
 @rule("SimplifiedLayerNormalization", domain=MICROSOFT)
 def simplified_layer_normalization(ctx: Context) -> None:
     """y[.., c] = x[.., c] / root mean square over c * scale[c]"""

@@ -1,0 +1,92 @@
+"""Operators whose positions mean something: what they touch stays, and the reason says why."""
+
+from __future__ import annotations
+
+from onnxprune.channels.context import Context, RuleError
+from onnxprune.channels.registry import rule
+
+REASONS = {
+    "NonZero": "it gives the positions of its elements",
+    "NonMaxSuppression": "it gives the positions of boxes",
+    "Unique": "it compares its elements",
+    "Multinomial": "its positions are drawn",
+    "Det": "its matrices are taken as a whole",
+    "MaxUnpool": "its elements are addressed by data",
+    "AffineGrid": "a sampling grid",
+    "DFT": "a transform runs along it",
+    "STFT": "a transform runs along it",
+    "HannWindow": "its size is data",
+    "HammingWindow": "its size is data",
+    "BlackmanWindow": "its size is data",
+    "MelWeightMatrix": "its size is data",
+    "RandomNormal": "random numbers of a fixed shape",
+    "RandomUniform": "random numbers of a fixed shape",
+    "Range": "it counts up to a size",
+    "Shape": "its size is data",
+    "Size": "its size is data",
+    "NegativeLogLikelihoodLoss": "its positions are classes",
+    "SoftmaxCrossEntropyLoss": "its positions are classes",
+    "ImageDecoder": "an image is decoded",
+    "TfIdfVectorizer": "its positions are words",
+}
+"""Operator -> why nothing of it may change."""
+
+SEQUENCES = (
+    *("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength"),
+    *("SequenceMap", "SplitToSequence", "ConcatFromSequence"),
+    *("Optional", "OptionalGetElement", "OptionalHasElement"),
+)
+
+
+@rule(*REASONS)
+def stays(ctx: Context) -> None:
+    """y depends on where every position stands"""
+    raise RuleError(f"{ctx.node.label}: {REASONS[ctx.node.op_type]}")
+
+
+@rule(*SEQUENCES)
+def sequences(ctx: Context) -> None:
+    """tensors in a list are not followed"""
+    raise RuleError(f"{ctx.node.label}: tensors in a sequence are not followed")
+
+
+@rule("Loop", "Scan")
+def loop(ctx: Context) -> None:
+    """y = the state after some turns of a body"""
+    raise RuleError(f"{ctx.node.label}: bodies of loops are left untouched")
+
+
+@rule("Compress")
+def compress(ctx: Context) -> None:
+    """y[.., i, ..] = the i-th x[.., j, ..] of those with condition[j]; the other axes pass"""
+    axis = ctx.node.attribute("axis")
+    ctx.pin_input(1, "a condition")
+    if axis is None:
+        raise RuleError(f"{ctx.node.label}: its elements are chosen by data")
+    data = list(ctx.axes(0))
+    axis = int(axis) % len(data)
+    ctx.pin(data[axis], "its positions are chosen by data")
+    data[axis] = ctx.pinned(ctx.output_shape()[axis], "chosen positions")
+    ctx.set(data, zero=ctx.is_zero(0))
+
+
+@rule("CenterCropPad")
+def center_crop_pad(ctx: Context) -> None:
+    """y[.., i, ..] = x[.., i + offset, ..]; axes whose size stays pass"""
+    data, shape = list(ctx.axes(0)), ctx.output_shape()
+    axes = ctx.node.attribute("axes") or range(len(data))
+    for number in axes:
+        axis = int(number) % len(data)
+        ctx.pin(data[axis], "it is cropped or padded")
+        data[axis] = ctx.pinned(shape[axis], "it is cropped or padded")
+    ctx.set(data, zero=ctx.is_zero(0))
+
+
+@rule("Col2Im")
+def column_to_image(ctx: Context) -> None:
+    """y[n, c, ..] = sum of the x[n, (c, kernel position), l] that fall there"""
+    data, shape = ctx.axes(0), ctx.output_shape()
+    channels = ctx.fresh(shape[1])
+    ctx.product(data[1], [channels, ctx.pinned(len(data[1]) // len(channels), "a kernel position")])
+    ctx.pin(data[2], "the blocks of an image")
+    ctx.set([data[0], channels, *[ctx.pinned(s, "a spatial axis") for s in shape[2:]]], zero=ctx.is_zero(0))
