@@ -106,7 +106,7 @@ class Context:
             return list(state.uses[slot].axes)
         if slot in state.folded:
             return state.folded[slot][1]
-        if key in state.trace.first.values and key not in state.view.parameters:
+        if key in state.trace.first.values and key not in state.view.parameters and key not in state.axes:
             return self._folded_axes(key, slot)
         root = state.view.root(key)
         parameter = state.view.parameters.get(root)

@@ -17,10 +17,18 @@ def walk(view: View, input_shapes: dict[str, Shape] | None = None) -> State:
             state.axes[key] = state.pinned_axes(state.trace.shapes[key], f"'{key}' is an input of the model")
     for node in view.nodes:
         is_alias = node.op_type == "Identity" and not node.domain and view.root(node.inputs[0]) in view.parameters
-        if not is_alias and not all(key in state.trace.first.values for key in node.outputs if key):
+        if not is_alias and not all(_is_folded(state, key) for key in node.outputs if key):
             visit(state, node)
     _pin_ends(state)
     return state
+
+
+def _is_folded(state: State, key: str) -> bool:
+    """Tell whether a tensor is shape arithmetic; numbers of a dynamic shape (zeros, masks) are followed by rules."""
+    value = state.trace.first.values.get(key)
+    if value is None or key in state.trace.values:
+        return value is not None
+    return value.size <= 1 or value.dtype.kind != "f"
 
 
 def visit(state: State, node: Node) -> None:

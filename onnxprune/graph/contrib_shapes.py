@@ -26,9 +26,14 @@ TYPE_SOURCES = {
 }
 """Operator -> the input whose type its output has; the first one for all others."""
 
+COMPARISONS = ("GreaterOrEqual", "LessOrEqual")
+"""Functions of opset 12, for which onnx infers nothing."""
+
 
 def contrib_type(node: Node, inputs: list[int]) -> int:
     """Return the `onnx.TensorProto` data type of the first output, 0 where it is unknown."""
+    if node.op_type in COMPARISONS:
+        return int(TensorProto.BOOL)
     source = TYPE_SOURCES.get(node.op_type, 0)
     if source < len(inputs) and inputs[source]:
         return inputs[source]
@@ -196,6 +201,10 @@ def _global_pool(node: Node, inputs: Known) -> Shapes:
 # --- others -----------------------------------------------------------------------------------------------------
 
 
+def _binary(node: Node, inputs: Known) -> Shapes:
+    return [_broadcast(inputs[0], inputs[1])]
+
+
 def _quantized_binary(node: Node, inputs: Known) -> Shapes:
     return [_broadcast(inputs[0], inputs[3])]
 
@@ -231,6 +240,8 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("FusedConv", "NhwcFusedConv", "QLinearConv"), _conv),
     **dict.fromkeys(("QLinearAveragePool", "NhwcMaxPool"), _pool),
     **dict.fromkeys(("QLinearAdd", "QLinearMul"), _quantized_binary),
+    **dict.fromkeys(("GroupNormalization", "MeanVarianceNormalization"), _like_first),
+    **dict.fromkeys(COMPARISONS, _binary),
     "SkipGroupNorm": _twice,
     "EmbedLayerNormalization": _embedded,
     "BiasSplitGelu": _halved,

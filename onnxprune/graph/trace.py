@@ -189,7 +189,7 @@ class _Walker:
             n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types
         }
         schema = None if node.domain else self._schema(node)
-        if schema is None:
+        if schema is None or not schema.has_type_and_shape_inference_function:
             return self._infer_contrib(node)
         data = {
             n: numpy_helper.from_array(self.run.values[k])

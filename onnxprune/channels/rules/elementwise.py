@@ -14,7 +14,7 @@ KEEPS_ZERO = [
     "Asinh",
     "Atan",
     "Atanh",
-    "BitwiseNot",
+    "BitCast",
     "Cast",
     "Ceil",
     "Celu",
@@ -60,6 +60,7 @@ LOSES_ZERO = [
     "RandomNormalLike",
     "RandomUniformLike",
     "Bernoulli",
+    "BitwiseNot",
 ]
 
 
@@ -143,6 +144,12 @@ def multiplicative(ctx: Context) -> None:
     """y[i] = a[i] * b[i]"""
     result = broadcast(ctx, [0, 1])
     ctx.set(result, zero=any(is_zero_everywhere(ctx, i, result) for i in (0, 1)))
+
+
+@rule("SwiGLU")
+def gated(ctx: Context) -> None:
+    """y[i] = a[i] * sigmoid(alpha * a[i]) * b[i]"""
+    multiplicative(ctx)
 
 
 @rule("Div", "Mod")
