@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import prod
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from onnxprune.report import Report, Side
 from onnxprune.validate.gates import Gates, evaluate
 
 if TYPE_CHECKING:
+    from onnxprune.channels.analyse import Channels
+    from onnxprune.channels.groups import Keep
     from onnxprune.graph.model import Model
     from onnxprune.graph.trace import Trace
     from onnxprune.graph.view import View
@@ -64,11 +67,29 @@ def describe_view(view: View, traced: Trace) -> Side:
     )
 
 
+def describe_pruned(channels: Channels, keep: Keep) -> tuple[Side, Side]:
+    """Return the size of a model before and, as far as it is known without the file, after pruning."""
+    from onnxprune.graph.count import macs, params
+
+    before = describe_view(channels.view, channels.trace)
+    shapes = channels.shapes(keep)
+    amount = sum(macs(channels.view, shapes).values()) / batch_of(channels.view, channels.trace)
+    return before, Side(path=None, params=sum(params(channels.view, shapes).values()), macs=round(amount))
+
+
+def note_limits(report: Report, channels: Channels) -> None:
+    """Warn of operators that the analysis has no rule for, and of rules that failed."""
+    for operator, number in sorted(channels.state.unknown.items()):
+        report.warn(f"no rule for the operator {operator} ({number} nodes): what it touches stays as it is")
+    for defect in channels.state.defects:
+        report.warn(f"{defect}; what it touches stays as it is. Please report it")
+
+
 def batch_of(view: View, traced: Trace) -> int:
     """Return the batch size that a trace was made with: 1 where it is fixed."""
     for key in view.inputs:
         shape = traced.shapes.get(key)
-        if shape and prod(shape) and traced.dynamic(key)[0]:
+        if shape and traced.dynamic(key)[0]:
             return shape[0] if shape[0] <= 8 else 1
     return 1
 
@@ -97,6 +118,11 @@ def note_noise(report: Report, noise: Meters) -> None:
     report.details["self_noise"] = {
         name: figures.to_json() if figures else None for name, figures in noise.results().items()
     }
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the values with None for what is not finite, as JSON needs it."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def measure_drop(report: Report, limits: Limits, original: Path, compressed: Path) -> float | None:

@@ -94,3 +94,17 @@ def write_text(path: Path, text: str) -> None:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return the text of a small file.
+
+    Raises:
+        UsageError: it cannot be read or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"the {what} '{path}' does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the {what} '{path}' cannot be read ({error}).") from error

@@ -65,11 +65,11 @@ class Limits:
 class Outputs:
     """What is written where."""
 
-    output: Path | None
-    no_clobber: bool
-    report: Path | None
-    plan: Path | None
-    no_provenance: bool
+    output: Path | None = None
+    no_clobber: bool = False
+    report: Path | None = None
+    plan: Path | None = None
+    no_provenance: bool = False
 
 
 def _bundle(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
@@ -143,14 +143,39 @@ gates = _bundle(
     ),
 )
 
-outputs = _bundle(
-    "outputs",
-    Outputs,
-    click.option(
-        "-o", "--output", type=PATH, metavar="FILE", help="Where the result goes [default: beside the input]."
+_OUTPUT_OPTIONS = {
+    "output": click.option(
+        "-o", "--output", type=PATH, metavar="FILE", help="Where the result goes [default: MODEL-pruned.onnx]."
     ),
-    click.option("--no-clobber", is_flag=True, help="Refuse to replace existing files."),
-    click.option("--report", type=PATH, metavar="FILE", help="Write the report to a .json or .html file."),
-    click.option("--plan", type=PATH, metavar="FILE", help="Write the plan (what is removed) to a .json file."),
-    click.option("--no-provenance", is_flag=True, help="Leave the onnxprune.* keys out of the metadata."),
+    "no_clobber": click.option("--no-clobber", is_flag=True, help="Refuse to replace existing files."),
+    "report": click.option("--report", type=PATH, metavar="FILE", help="Write the report to a .json or .html file."),
+    "plan": click.option("--plan", type=PATH, metavar="FILE", help="Write the plan, what is removed, to a .json file."),
+    "no_provenance": click.option(
+        "--no-provenance", is_flag=True, help="Leave the onnxprune.* keys out of the metadata."
+    ),
+}
+
+
+def outputs(*names: str) -> Callable[[Function], Function]:
+    """Add the named options of what is written where, or all of them."""
+    return _bundle("outputs", Outputs, *(_OUTPUT_OPTIONS[name] for name in names or _OUTPUT_OPTIONS))
+
+
+verify = click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Compare with the original whose removed channels are zeroed [default: for models that run in 2 s]; "
+    "--no-verify runs nothing.",
 )
+
+
+def attention(function: Function) -> Function:
+    """Add the options that choose between attention heads and the positions inside them."""
+    heads = click.option(
+        "--heads/--no-heads", default=None, help="Whole attention heads [default: where attention is recognised]."
+    )
+    head_dim = click.option(
+        "--head-dim/--no-head-dim", default=None, help="Positions inside heads [default: where heads are not]."
+    )
+    decorated: Function = heads(head_dim(function))
+    return decorated

@@ -127,7 +127,9 @@ def _masked(
 def _ran(reference: Reference) -> str:
     if reference.stress is None:
         return "It runs in onnxruntime."
-    sizes = [next((list(array.shape) for array in feeds.values()), []) for feeds in (reference.samples[0], reference.stress)]
+    sizes = [
+        next((list(array.shape) for array in feeds.values()), []) for feeds in (reference.samples[0], reference.stress)
+    ]
     return f"It runs in onnxruntime, at {sizes[0]} and {sizes[1]}."
 
 
@@ -143,4 +145,3 @@ def _unsure(masked: MaskedParity) -> tuple[str, ...]:
         return ()
     names = ", ".join(f"'{name}'" for name in masked.unsure)
     return (f"masked parity cannot judge {names}: behind a sort or a rounding small differences become large ones",)
-

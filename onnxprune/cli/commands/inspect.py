@@ -1,0 +1,46 @@
+"""onnxprune inspect: what can be pruned, and why the rest is locked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxprune.cli import options
+from onnxprune.cli.options import Runs
+from onnxprune.cli.screen import Screen
+
+
+@click.command()
+@options.model
+@options.attention
+@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.runs("input_shape")
+@options.screen
+def command(
+    model: Path, heads: bool | None, head_dim: bool | None, report: Path | None, runs: Runs, screen: Screen
+) -> None:
+    """Show the groups of channels, and why the rest is locked.
+
+    The MACs of a group are those of the nodes that it runs through. A group that is not active overlaps with one that
+    is (heads with the positions inside them); --heads and --head-dim choose.
+    """
+    from onnxprune.channels.analyse import analyse
+    from onnxprune.cli import evidence
+    from onnxprune.cli.files import check_report_name, check_writable, write_report
+    from onnxprune.cli.groups import inspected
+    from onnxprune.graph.model import load
+    from onnxprune.report import Report
+
+    check_report_name(report)
+    check_writable(report, inputs=(model,))
+    record = Report("inspect")
+    with screen.stage(record, "load", "reading the model"):
+        loaded = load(model)
+    with screen.stage(record, "analyse", "finding the channels"):
+        channels = analyse(loaded, runs.input_shapes, heads, head_dim)
+        record.groups = inspected(channels)
+        record.input = evidence.describe_view(channels.view, channels.trace)
+    evidence.note_limits(record, channels)
+    write_report(report, record)
+    screen.show(record)
