@@ -22,20 +22,25 @@ if TYPE_CHECKING:
     from onnxprune.validate.parity import Meters
 
 
+DATA_SAMPLES = 128
+"""Samples of the user's data that are read when --samples is not given."""
+
+
 def reference(model: Model, runs: Runs) -> Reference:
     """Return the original, ready to be compared with, on the data of the user or on random inputs."""
-    from onnxprune.validate.compare import DATA_SAMPLES, open_reference
+    from onnxprune.validate.compare import open_reference
 
-    data = None
+    data, name = None, ""
     if runs.data is not None:
         from onnxprune.statistics.data import read
         from onnxprune.statistics.feeds import input_specs
 
         data = read(runs.data, input_specs(model.proto), samples=runs.samples or DATA_SAMPLES)
+        name = f"{data.samples} samples of {runs.data}"
     return open_reference(
         model,
         data=data,
-        data_name=runs.data or "",
+        data_name=name,
         samples=runs.samples,
         seed=runs.seed,
         input_shapes=runs.input_shapes,

@@ -94,6 +94,19 @@ def _note_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bo
     return value
 
 
+class ScoreOption(click.Option):
+    """Lists the criteria of the registry when help is asked for, and not before: that imports numpy."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        from onnxprune.score import names
+
+        self.help = f"{self.help} One of {', '.join(names())}."
+        return super().get_help_record(ctx)
+
+
+score = click.option(
+    "--score", cls=ScoreOption, default="l2", metavar="NAME", help="How much a channel matters [default: l2]."
+)
 model = click.argument("model", type=PATH)
 
 screen = _bundle(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 RANDOM_SAMPLES = 4
 """Random samples that are drawn when no number is given: they show a defect, they do not measure accuracy."""
-
-DATA_SAMPLES = 64
-"""Samples of the user's data that are read when no number is given."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def open_reference(
     model: Model,
     *,
     data: Iterable[Feeds] | None = None,
-    data_name: str = "the given data",
+    data_name: str = "the given inputs",
     samples: int | None = None,
     seed: int = 0,
     input_shapes: Mapping[str, Shape] | None = None,
@@ -68,6 +64,11 @@ def open_reference(
     provider: str | None = None,
 ) -> Reference:
     """Return the original with samples that it has been seen to run.
+
+    Args:
+        data: feeds of the user, all of which are used; None draws random ones.
+        data_name: how reports name them.
+        samples: how many random feeds are drawn.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -80,10 +81,10 @@ def open_reference(
     feeds: tuple[Feeds, ...] = drawn
     inputs = f"{len(drawn)} random inputs (seed {seed})"
     if data is not None:
-        feeds = tuple(session.fit(sample) for sample in islice(data, samples or DATA_SAMPLES))
-        inputs = f"{len(feeds)} samples of {data_name}"
+        feeds = tuple(session.fit(sample) for sample in data)
+        inputs = data_name
         if not feeds:
-            raise DataError(f"{data_name}: there are no samples in it.")
+            raise DataError("the data have no samples.")
     first = session.run(feeds[0])
     start = time.perf_counter()
     second = session.run(feeds[0])

@@ -1,0 +1,56 @@
+"""onnxprune prune: remove channels everywhere it can, write a smaller model, and show that nothing else changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxprune.cli import options
+from onnxprune.cli.options import Limits, Outputs, Runs
+from onnxprune.cli.screen import Screen
+
+LEFT = click.FloatRange(0, 1, min_open=True)
+
+
+@click.command()
+@options.model
+@click.option("--ratio", type=float, metavar="R", help="Share of the channels removed in every group [default: 0.4].")
+@click.option("--macs", type=LEFT, metavar="R", help="Share of the multiply-adds that is left.")
+@click.option("--params", type=LEFT, metavar="R", help="Share of the parameters that is left.")
+@click.option("--size", type=LEFT, metavar="R", help="Share of the bytes of the file that is left.")
+@options.score
+@click.option(
+    "--scope", type=click.Choice(["uniform", "global"]), default="uniform", help="All groups lose the same share, "
+    "or one threshold decides for all [default: uniform]."
+)
+@click.option(
+    "--align", type=click.IntRange(min=1), metavar="N",
+    help="Keep multiples of N channels [default: 8 in groups of 32 or more, 16 from 128]; 1 turns it off.",
+)
+@click.option("--min-channels", type=click.IntRange(min=1), default=1, metavar="N", help="Least that a group keeps.")
+@click.option("--group-ratios", type=options.PATH, metavar="FILE", help="JSON table of name patterns and ratios.")
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave nodes, tensors or groups alone (repeatable).")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Prune nothing but these (repeatable).")
+@click.option("--exact-only", is_flag=True, help="Prune only where removing equals zeroing (no LayerNorm over it).")
+@options.attention
+@click.option("--compensate", type=click.Choice(["none"]), default="none", help="Change of the weights that stay.")
+@options.verify
+@options.outputs()
+@options.runs()
+@options.gates
+@options.screen
+def command(
+    model: Path,
+    verify: bool | None,
+    outputs: Outputs,
+    runs: Runs,
+    limits: Limits,
+    screen: Screen,
+    **choices: Any,
+) -> None:
+    """Remove channels.
+
+    Give at most one target out of --ratio, --macs, --params and --size.
+    """

@@ -1,0 +1,85 @@
+"""onnxprune validate and bench, from options to exit code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import networks
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return networks.store(networks.convnet(seed=1), tmp_path / "other.onnx")
+
+
+def test_validate_prints_figures_and_says_that_inputs_were_random(run: Run, model: Path) -> None:
+    result = run("validate", model, model, "--threads", 1)
+    assert result.exit_code == 0
+    assert "4 random inputs (seed 0)" in result.stdout and "identical" in result.stdout
+    assert "\x1b" not in result.output
+
+
+def test_json_alone_is_on_standard_output(run: Run, model: Path, other: Path) -> None:
+    result = run("validate", model, other, "--json", "--threads", 1)
+    document = json.loads(result.stdout)
+    assert document["command"] == "validate" and document["seed"] == 0
+    assert document["input"]["path"] == str(model) and document["output"]["path"] == str(other)
+    assert document["input"]["params"] == 3 * 32 * 9 + 32 + 32 * 32 * 9 + 32 + 330
+    assert document["input"]["macs"] == 144 * (3 * 32 * 9 + 32 * 32 * 9) + 320
+    assert -1 <= document["parity"]["logits"]["cosine"] < 0.99
+    assert "logits" in result.stderr
+
+
+def test_quiet_prints_the_json_only(run: Run, model: Path) -> None:
+    result = run("validate", model, model, "--json", "-q", "--threads", 1)
+    assert json.loads(result.stdout) and not result.stderr
+
+
+def test_a_gate_that_fails_ends_with_code_3_and_names_the_figure(run: Run, model: Path, other: Path) -> None:
+    assert run("validate", model, model, "--min-cosine", 1, "--threads", 1).exit_code == 0
+    result = run("validate", model, other, "--min-sqnr", 40, "--threads", 1)
+    assert result.exit_code == 3
+    assert "SQNR" in result.stderr and "--min-sqnr 40" in result.stderr
+
+
+def test_data_of_the_user_are_used_and_counted(run: Run, model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).standard_normal((6, 3, 12, 12)).astype(np.float32))
+    document = json.loads(run("validate", model, model, "--data", tmp_path / "data.npz", "--json").stdout)
+    assert "data.npz" in document["inputs"] and "6 samples" in document["inputs"]
+
+
+def test_data_that_do_not_fit_end_with_code_2(run: Run, model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.zeros((6, 3, 5, 5), np.float32))
+    result = run("validate", model, model, "--data", tmp_path / "data.npy")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+
+
+def test_a_drop_is_measured_by_the_function_of_the_user(run: Run, model: Path, other: Path, tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text("def value(path):\n    return 0.5 if 'other' in path else 0.9\n")
+    judge = f"{tmp_path / 'judge.py'}:value"
+    assert run("validate", model, other, "--eval", judge, "--max-drop", 0.5).exit_code == 0
+    result = run("validate", model, other, "--eval", judge, "--max-drop", 0.3)
+    assert result.exit_code == 3 and "0.4" in result.stderr
+    assert run("validate", model, other, "--eval", f"{tmp_path / 'judge.py'}:none").exit_code == 2
+
+
+def test_an_operator_that_onnxruntime_does_not_have_is_named(run: Run, tmp_path: Path) -> None:
+    path = networks.store(networks.custom(), tmp_path / "custom.onnx")
+    result = run("bench", path)
+    assert result.exit_code == 2 and "Mystery" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_bench_reports_every_model_with_its_spread(run: Run, model: Path, other: Path) -> None:
+    document = json.loads(run("bench", model, other, "--runs", 3, "--warmup", 1, "--threads", 1, "--json").stdout)
+    assert list(document["latency"]) == [str(model), str(other)]
+    for timing in document["latency"].values():
+        assert timing["p10_ms"] <= timing["median_ms"] <= timing["p90_ms"] and timing["runs"] == 3
+
+
+def test_a_page_is_written_for_html(run: Run, model: Path, tmp_path: Path) -> None:
+    assert run("validate", model, model, "--report", tmp_path / "r.html").exit_code == 0
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert not list(tmp_path.glob(".*"))
