@@ -22,6 +22,9 @@ from onnxprune.errors import OnnxpruneError
 DEFAULT = "prune"
 LEADING_FLAGS = frozenset({"-q", "--quiet", "-v", "--verbose", "--json"})
 DEFECT, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+CLOSE = 0.75
+"""Likeness from which a word before another one is a misspelt command, not a model."""
+
 VERBOSE = "onnxprune.verbose"
 """Key of the context's `meta` under which -v is noted."""
 
@@ -51,14 +54,18 @@ class Commands(click.Group):
         rest = args[flags:]
         if rest and rest[0] in names:
             return [rest[0], *args[:flags], *rest[1:]]
-        if (
-            len(rest) > 1
-            and not rest[1].startswith("-")
-            and difflib.get_close_matches(rest[0], names, n=1, cutoff=0.75)
-        ):
-            close = difflib.get_close_matches(rest[0], names, n=1)[0]
-            raise click.UsageError(f"no such command '{rest[0]}'; did you mean '{close}'?", ctx)
+        if len(rest) > 1 and not rest[1].startswith("-") and difflib.get_close_matches(rest[0], names, cutoff=CLOSE):
+            return rest
         return [DEFAULT, *args]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args[0] not in names:
+            close = difflib.get_close_matches(args[0], names, n=1, cutoff=CLOSE)
+            raise click.UsageError(f"no such command '{args[0]}'; did you mean '{close[0]}'?", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

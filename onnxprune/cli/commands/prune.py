@@ -22,11 +22,15 @@ LEFT = click.FloatRange(0, 1, min_open=True)
 @click.option("--size", type=LEFT, metavar="R", help="Share of the bytes of the file that is left.")
 @options.score
 @click.option(
-    "--scope", type=click.Choice(["uniform", "global"]), default="uniform", help="All groups lose the same share, "
-    "or one threshold decides for all [default: uniform]."
+    "--scope",
+    type=click.Choice(["uniform", "global"]),
+    default="uniform",
+    help="All groups lose the same share, or one threshold decides for all [default: uniform].",
 )
 @click.option(
-    "--align", type=click.IntRange(min=1), metavar="N",
+    "--align",
+    type=click.IntRange(min=1),
+    metavar="N",
     help="Keep multiples of N channels [default: 8 in groups of 32 or more, 16 from 128]; 1 turns it off.",
 )
 @click.option("--min-channels", type=click.IntRange(min=1), default=1, metavar="N", help="Least that a group keeps.")
