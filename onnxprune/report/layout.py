@@ -65,13 +65,15 @@ def _groups(report: Report) -> Iterator[Section]:
     if not groups:
         return
     chosen = [group for group in groups if group.kept is not None]
+    open_ones = [group for group in chosen if group.details.get("active", True) or group.kept != group.size]
     if not chosen:
         yield Section(f"What can be pruned: {_many(len(groups), 'group')}", table=_inspect_table(groups))
         return
     touched = [group for group in chosen if group.kept is not None and group.kept < group.size]
     removed = sum(group.size - (group.kept or 0) for group in touched)
-    total = sum(group.size for group in chosen)
-    yield Section("", (f"Removed {removed} of {total} channels in {len(touched)} of {_many(len(chosen), 'group')}.",))
+    total = sum(group.size for group in open_ones)
+    line = f"Removed {removed} of {total} channels, in {len(touched)} of {_many(len(open_ones), 'group')}."
+    yield Section("", (line,))
     rows = tuple((g.name, g.kind, str(g.size), str(g.kept), g.reason or "") for g in chosen)
     yield Section("Groups", table=Table(("group", "kind", "size", "kept", "note"), rows, numbers=2), detail=True)
 
@@ -98,7 +100,7 @@ def _parity(report: Report) -> Iterator[Section]:
         keep = len(headers) if noise else -1
         table = Table(headers[:keep], tuple(row[:keep] for row in rows))
         yield Section(f"Outputs against the original, on {report.details.get('inputs', 'inputs')}", table=table)
-    yield Section("", tuple(report.details.get("verdicts", ())))
+    yield Section("Checks", tuple(report.details.get("verdicts", ())))
 
 
 def _percent(value: float | None) -> str:
@@ -130,6 +132,7 @@ def _locks(report: Report) -> Iterator[Section]:
             table=Table(("axis", "size", "reason"), rows, 9),
         )
         return
+    locks = [lock for lock in locks if lock.size > 1]
     reasons = Counter(lock.reason or "unknown" for lock in locks)
     lines = []
     for reason, times in reasons.most_common(TOP_REASONS):
@@ -139,7 +142,7 @@ def _locks(report: Report) -> Iterator[Section]:
     rest = len(reasons) - TOP_REASONS
     if rest > 0:
         lines.append(f"{_many(rest, 'more reason')}: see onnxprune inspect")
-    yield Section("Left alone", tuple(lines))
+    yield Section("Left alone (tensor:axis)", tuple(lines))
 
 
 def _stages(report: Report) -> Iterator[Section]:

@@ -51,7 +51,7 @@ def test_text_answers_what_it_cost_and_why_layers_stayed() -> None:
     shown = text(example())
     assert re.search(r"parameters +250 k +125 k +50\.0 %", shown)
     assert re.search(r"MACs +4\.09 G +1\.00 G", shown)
-    assert "Removed 24 of 64 channels in 1 of 1 group" in shown
+    assert "Removed 24 of 64 channels, in 1 of 1 group" in shown
     assert "w9:0: 'logits' is an output of the model" in shown
     assert "4 random inputs" in shown
 
