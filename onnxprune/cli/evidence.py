@@ -85,7 +85,8 @@ def describe_pruned(channels: Channels, keep: Keep) -> tuple[Side, Side]:
 def note_limits(report: Report, channels: Channels) -> None:
     """Warn of operators that the analysis has no rule for, and of rules that failed."""
     for operator, number in sorted(channels.state.unknown.items()):
-        report.warn(f"no rule for the operator {operator} ({number} nodes): what it touches stays as it is")
+        nodes = f"{number} node{'s' * (number > 1)}"
+        report.warn(f"no rule for the operator {operator} ({nodes}): what it touches stays as it is")
     for defect in channels.state.defects:
         report.warn(f"{defect}; what it touches stays as it is. Please report it")
 

@@ -27,7 +27,7 @@ def inspected(channels: Channels) -> list[GroupLine]:
     batch = batch_of(channels.view, channels.trace)
     counted = macs(channels.view, channels.trace.shapes)
     lines = []
-    for group in channels.groups:
+    for group in in_graph_order(channels):
         sites = [{"tensor": site.tensor, "axis": site.axis, "role": site.role} for site in group.sites]
         details = {
             "exact": group.exact,
@@ -46,12 +46,22 @@ def pruned(channels: Channels, keep: Keep, reasons: Mapping[str, str] | None = N
         reasons: why a group was left alone, where it was.
     """
     lines = []
-    for group in channels.groups:
+    for group in in_graph_order(channels):
         kept = int(np.count_nonzero(keep[group.name])) if group.name in keep else group.size
         reason = (reasons or {}).get(group.name)
         details = {"exact": group.exact, "active": group.active}
         lines.append(GroupLine(group.name, group.kind, group.size, kept, reason=reason, details=details))
     return [*lines, *locked(channels.locks)]
+
+
+def in_graph_order(channels: Channels) -> list[ChannelGroup]:
+    """Return the groups in the order in which a run meets their first weights."""
+    places: dict[str, int] = {}
+    for number, node in enumerate(channels.view.nodes):
+        for key in node.inputs:
+            places.setdefault(key, number)
+    last = len(channels.view.nodes)
+    return sorted(channels.groups, key=lambda group: min(places.get(site.tensor, last) for site in group.sites))
 
 
 def locked(locks: Iterable[Lock]) -> list[GroupLine]:

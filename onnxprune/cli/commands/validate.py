@@ -45,8 +45,10 @@ def command(original: Path, compressed: Path, report: Path | None, runs: Runs, l
         noise = self_noise(source, before, threads=runs.threads, provider=runs.provider)
     evidence.note_comparison(record, comparison)
     evidence.note_noise(record, noise)
-    with screen.stage(record, "evaluate", "evaluating both models"):
-        drop = evidence.measure_drop(record, limits, original, compressed)
+    drop = None
+    if limits.eval is not None:
+        with screen.stage(record, "evaluate", "evaluating both models"):
+            drop = evidence.measure_drop(record, limits, original, compressed)
     write_report(report, record)
     screen.show(record)
     evidence.check_gates(gates, comparison, drop, "The models are as they were.")
