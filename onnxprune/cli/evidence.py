@@ -39,6 +39,7 @@ def reference(model: Model, runs: Runs) -> Reference:
         name = f"{data.samples} samples of {runs.data}"
     return open_reference(
         model,
+        file=model.path,
         data=data,
         data_name=name,
         samples=runs.samples,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli import evidence
@@ -90,6 +90,7 @@ def finish(
         save(result, ending.target, clobber=clobber, inputs=ending.also, check=check, source=source)
     report.seconds["save"] -= report.seconds.get("validate", 0.0)
     _describe_output(ending, report, result)
+    report.details["next"] = _next_steps(ending, report)
     if ending.outputs.plan is not None and plan is not None:
         write_text(ending.outputs.plan, plan.to_json())
     write_report(ending.outputs.report, report)
@@ -149,8 +150,9 @@ def _describe_output(ending: Ending, report: Report, result: Model) -> None:
     )
 
 
-def canonical(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as JSON data: without what was not given, tuples as lists."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    data: dict[str, Any] = json.loads(json.dumps(given, default=str))
-    return data
+def _next_steps(ending: Ending, report: Report) -> list[str]:
+    """Return what to do about the questions that this run cannot answer."""
+    steps = [f"Faster? onnxprune bench {quote(str(ending.source))} {quote(str(ending.target))}"]
+    if report.parity and ending.runs.data is None:
+        steps.append("Random inputs show defects, not accuracy: --data runs inputs of yours, --eval measures.")
+    return steps

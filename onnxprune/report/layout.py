@@ -34,7 +34,7 @@ class Section:
 
 def sections(report: Report) -> list[Section]:
     """Return the sections that have something to say, in reading order."""
-    parts = [*_cost(report), *_groups(report), *_parity(report), *_latency(report), *_locks(report), *_stages(report)]
+    parts = [*_cost(report), *_groups(report), *_parity(report), *_latency(report), *_locks(report), *_ending(report)]
     return [part for part in parts if part.lines or part.table]
 
 
@@ -145,7 +145,8 @@ def _locks(report: Report) -> Iterator[Section]:
     yield Section("Left alone (tensor:axis)", tuple(lines))
 
 
-def _stages(report: Report) -> Iterator[Section]:
+def _ending(report: Report) -> Iterator[Section]:
+    yield Section("Next", tuple(report.details.get("next", ())))
     lines = [f"{stage} {seconds:.2f} s" for stage, seconds in report.seconds.items()]
     yield Section("Time", (", ".join(lines),) if lines else (), detail=True)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.validate.latency import Timing, interleaved
-from onnxprune.validate.session import Feeds, Session, open_session
+from onnxprune.validate.session import Feeds, Session, file_of, open_session
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model, Source
@@ -52,8 +51,7 @@ def bench(
         names: list[str] = []
         for number, source in enumerate(models, 1):
             model = load(source)
-            opened: Path | Model = model.path if model.path is not None and not model.pending else model
-            session = stack.enter_context(open_session(opened, threads=threads, provider=provider))
+            session = stack.enter_context(open_session(file_of(source) or model, threads=threads, provider=provider))
             own = session.fit(feeds) if feeds is not None else _feeds(model, session, input_shapes, seed, batch)
             calls.append(partial(session.run, own))
             names.append(_name(str(model.path or f"model {number}"), names))

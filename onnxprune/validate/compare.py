@@ -45,6 +45,7 @@ class Reference:
     """
 
     session: Session
+    source: Path | Model
     samples: tuple[Feeds, ...]
     inputs: str
     stress: Feeds | None
@@ -55,6 +56,7 @@ class Reference:
 def open_reference(
     model: Model,
     *,
+    file: Path | None = None,
     data: Iterable[Feeds] | None = None,
     data_name: str = "the given inputs",
     samples: int | None = None,
@@ -66,6 +68,7 @@ def open_reference(
     """Return the original with samples that it has been seen to run.
 
     Args:
+        file: where the model stands unchanged, if it does: onnxruntime then reads it by itself.
         data: feeds of the user, all of which are used; None draws random ones.
         data_name: how reports name them.
         samples: how many random feeds are drawn.
@@ -74,7 +77,8 @@ def open_reference(
         ModelError: onnxruntime refuses the model.
         DataError: the data do not fit, or no random inputs were found that run.
     """
-    session = open_session(_source(model), threads=threads, provider=provider)
+    opened = file or model
+    session = open_session(opened, threads=threads, provider=provider)
     drawn, stress = _random_samples(
         model, session, samples or RANDOM_SAMPLES, seed, dict(input_shapes or {}), data is None
     )
@@ -89,7 +93,7 @@ def open_reference(
     start = time.perf_counter()
     second = session.run(feeds[0])
     seconds = time.perf_counter() - start
-    return Reference(session, feeds, inputs, stress, seconds, _equal(first, second))
+    return Reference(session, opened, feeds, inputs, stress, seconds, _equal(first, second))
 
 
 def compare(reference: Reference, compressed: Session) -> Comparison:
@@ -113,17 +117,12 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
     return Comparison(meters.results(), len(reference.samples), reference.inputs, tuple(warnings))
 
 
-def self_noise(reference: Reference, model: Model, *, threads: int = 0, provider: str | None = None) -> Meters:
+def self_noise(reference: Reference, *, threads: int = 0, provider: str | None = None) -> Meters:
     """Compare the original with itself run without graph optimisation, on the first sample."""
     meters = Meters()
-    with open_session(_source(model), threads=threads, provider=provider, level="none") as literal:
+    with open_session(reference.source, threads=threads, provider=provider, level="none") as literal:
         meters.add(reference.session.run(reference.samples[0]), literal.run(reference.samples[0]))
     return meters
-
-
-def _source(model: Model) -> Path | Model:
-    """Prefer the file: a model that was loaded from one is what stands there."""
-    return model.path if model.path is not None and not model.pending else model
 
 
 def _random_samples(

@@ -83,7 +83,7 @@ def examine(
         lines = [_ran(reference)]
         if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
             return Evidence(comparison, lines=tuple(lines))
-        noise = self_noise(reference, source, threads=threads, provider=provider)
+        noise = self_noise(reference, threads=threads, provider=provider)
         masked = _masked(reference, session, source, make_masked(), noise, threads, provider)
     return Evidence(comparison, noise, masked, (*lines, _verdict(masked)), _unsure(masked))
 

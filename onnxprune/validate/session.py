@@ -135,6 +135,11 @@ def open_session(
     return Session(native, label, stack)
 
 
+def file_of(source: object) -> Path | None:
+    """Return the file that a source is, so that onnxruntime can read it by itself; None for models in memory."""
+    return Path(source) if isinstance(source, str | Path) else None
+
+
 def reason(error: Exception) -> str:
     """Return onnxruntime's message as one line without its codes and source positions."""
     text = _PREFIX.sub("", " ".join(str(error).split()))

@@ -26,7 +26,7 @@ def files(folder: Path) -> set[str]:
 
 
 def channels(path: Path) -> list[int]:
-    return [list(tensor.dims)[0] for tensor in onnx.load(path).graph.initializer if tensor.name in ("w1", "w2")]
+    return [tensor.dims[0] for tensor in onnx.load(path).graph.initializer if tensor.name in ("w1", "w2")]
 
 
 def test_the_default_command_writes_beside_the_input_a_model_that_runs(run: Run, model: Path) -> None:
@@ -79,7 +79,7 @@ def test_quiet_prints_nothing(run: Run, model: Path) -> None:
         (["--ratio", "1.2"], "1.2"),
         (["--ratio", "-0.1"], "-0.1"),
         (["--ratio", "much"], "--ratio"),
-        (["--ratio", "0.5", "--macs", "0.5"], "--macs"),
+        (["--ratio", "0.5", "--macs", "0.5"], "ratio and macs"),
         (["--macs", "0"], "--macs"),
         (["--score", "l3"], "l3"),
         (["--skip", "nothing*"], "nothing*"),
@@ -146,15 +146,17 @@ def test_a_drop_above_the_limit_writes_nothing(run: Run, model: Path, tmp_path: 
 def test_nothing_to_prune_ends_with_code_4(run: Run, tmp_path: Path) -> None:
     path = networks.store(
         networks.model(
-            [helper.make_node("Relu", ["x"], ["y"])],
+            [helper.make_node("Gemm", ["x", "w"], ["y"], "only")],
             [helper.make_tensor_value_info("x", networks.FLOAT, ["batch", 4])],
-            [helper.make_tensor_value_info("y", networks.FLOAT, ["batch", 4])],
+            [helper.make_tensor_value_info("y", networks.FLOAT, ["batch", 5])],
+            networks.weights(w=(4, 5)),
         ),
-        tmp_path / "relu.onnx",
+        tmp_path / "gemm.onnx",
     )
     result = run(path)
     assert result.exit_code == 4 and len(result.stderr.splitlines()) == 1
-    assert files(tmp_path) == {"relu.onnx"}
+    assert "'y' is an output of the model" in result.stderr
+    assert files(tmp_path) == {"gemm.onnx"}
 
 
 def test_a_target_out_of_reach_ends_with_code_4(run: Run, model: Path) -> None:
@@ -227,7 +229,8 @@ def test_a_stop_in_the_middle_leaves_nothing(model: Path, number: signal.Signals
     """The function of --eval is called while the result stands in its temporary file."""
     folder = model.parent
     (folder / "judge.py").write_text(
-        "import pathlib, time\ndef value(path):\n    pathlib.Path(__file__).with_name('now').touch()\n    time.sleep(60)\n"
+        "import pathlib, time\n"
+        "def value(path):\n    pathlib.Path(__file__).with_name('now').touch()\n    time.sleep(60)\n"
     )
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [*PYTHON, str(model), "--eval", f"{folder / 'judge.py'}:value", "--no-verify"]

@@ -48,7 +48,7 @@ def test_a_scaled_head_keeps_the_cosine_and_loses_the_sqnr() -> None:
 
 def test_the_noise_of_a_float32_model_is_that_of_rounding() -> None:
     model = load(networks.convnet())
-    noise = self_noise(open_reference(model, threads=1), model, threads=1)
+    noise = self_noise(open_reference(model, threads=1), threads=1)
     assert 0 <= noise.relative_errors()["logits"] < 1e-5
 
 
@@ -56,7 +56,7 @@ def test_the_noise_of_a_float32_model_is_that_of_rounding() -> None:
 def test_masked_parity_tells_a_wrong_model_from_a_right_one(factor: float, fails: bool) -> None:
     model = load(networks.convnet())
     reference = open_reference(model, threads=1)
-    noise = self_noise(reference, model, threads=1)
+    noise = self_noise(reference, threads=1)
     with (
         open_session(model, threads=1) as masked,
         open_session(load(changed(model.proto, "w2", factor)), threads=1) as pruned,
@@ -73,7 +73,7 @@ def test_an_output_behind_a_sort_is_not_judged() -> None:
     model, other = load(proto), load(changed(changed(proto, "w3", -1), "b3", -1))
     reference = open_reference(model, threads=1)
     with open_session(model, threads=1) as masked, open_session(other, threads=1) as pruned:
-        outcome = masked_parity(reference, masked, pruned, self_noise(reference, model), View(model))
+        outcome = masked_parity(reference, masked, pruned, self_noise(reference), View(model))
     assert outcome.failed == ("logits",) and outcome.unsure == ("label",)
 
 

@@ -39,7 +39,9 @@ LEFT = click.FloatRange(0, 1, min_open=True)
 @click.option("--only", multiple=True, metavar="PATTERN", help="Prune nothing but these (repeatable).")
 @click.option("--exact-only", is_flag=True, help="Prune only where removing equals zeroing (no LayerNorm over it).")
 @options.attention
-@click.option("--compensate", type=click.Choice(["none"]), default="none", help="Change of the weights that stay.")
+@click.option(
+    "--compensate", type=click.Choice(["none"]), default="none", expose_value=False, help="Change of what stays: none."
+)
 @options.verify
 @options.outputs()
 @options.runs()
@@ -47,6 +49,7 @@ LEFT = click.FloatRange(0, 1, min_open=True)
 @options.screen
 def command(
     model: Path,
+    group_ratios: Path | None,
     verify: bool | None,
     outputs: Outputs,
     runs: Runs,
@@ -54,7 +57,33 @@ def command(
     screen: Screen,
     **choices: Any,
 ) -> None:
-    """Remove channels.
+    """Remove channels, everywhere it can, and show that nothing else changed.
 
     Give at most one target out of --ratio, --macs, --params and --size.
     """
+    from onnxprune.allocate import read_ratios
+    from onnxprune.cli import evidence
+    from onnxprune.cli.finish import Ending, finish
+    from onnxprune.cli.groups import pruned
+    from onnxprune.graph.model import load
+    from onnxprune.methods.options import PruneOptions
+    from onnxprune.methods.prune import prune
+    from onnxprune.report import Report
+
+    ratios = read_ratios(group_ratios) if group_ratios else {}
+    wanted = PruneOptions(**choices, ratios=ratios, input_shapes=runs.input_shapes, seed=runs.seed)
+    settings = {"command": "prune", **wanted.to_dict()}
+    ending = Ending(model, "pruned", outputs, runs, limits, verify, settings, screen)
+    ending.check()
+    record = Report("prune", details={"seed": runs.seed, "options": settings})
+    with screen.stage(record, "load", "reading the model"):
+        source = load(model)
+    with screen.stage(record, "prune", "choosing and removing channels"):
+        result = prune(source, wanted)
+    channels, keep = result.channels, result.keep
+    record.groups = pruned(channels, keep, result.reasons)
+    record.input, record.output = evidence.describe_pruned(channels, keep)
+    for warning in result.warnings:
+        record.warn(warning)
+    evidence.note_limits(record, channels)
+    finish(ending, record, source, result.model, result.plan, None)

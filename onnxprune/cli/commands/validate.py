@@ -42,7 +42,7 @@ def command(original: Path, compressed: Path, report: Path | None, runs: Runs, l
         source = evidence.reference(before, runs)
         with open_session(compressed, threads=runs.threads, provider=runs.provider) as session:
             comparison = compare(source, session)
-        noise = self_noise(source, before, threads=runs.threads, provider=runs.provider)
+        noise = self_noise(source, threads=runs.threads, provider=runs.provider)
     evidence.note_comparison(record, comparison)
     evidence.note_noise(record, noise)
     drop = None
