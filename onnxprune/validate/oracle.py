@@ -1,0 +1,165 @@
+"""The masked original: the same graph with the removed slices set to zero.
+
+For groups that are exact this alone must equal the pruned model. Where an operator normalises over a pruned axis, it is
+given the kept positions only, and its result is spread out again with zeros, so that the comparison holds there too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.analyse import Channels
+from onnxprune.channels.constants import kept_positions
+from onnxprune.channels.edits import AttributeSize, AttributeValue
+from onnxprune.channels.groups import Keep
+from onnxprune.channels.plan import Positions
+from onnxprune.graph.editor import Editor
+from onnxprune.graph.model import Model
+from onnxprune.graph.tensors import is_external, set_array
+from onnxprune.graph.view import Node
+from onnxprune.types import Array, BoolArray, IntArray
+
+
+def masked_model(channels: Channels, keep: Keep) -> Model:
+    """Return the original with every slice zeroed that `keep` removes (1 where a constant divides).
+
+    The weights of the result are embedded: it is for models that fit into memory.
+
+    Raises:
+        UsageError: a mask names no group.
+    """
+    mask = channels.mask(keep)
+    editor = Editor(channels.view)
+    plan = channels.plan(keep)
+    _embed(channels, editor)
+    _zero(channels, editor, plan.removed)
+    for node in channels.state.normalised:
+        _compress(channels, editor, node, mask)
+    return Model(editor.proto, channels.model.path)
+
+
+def _embed(channels: Channels, editor: Editor) -> None:
+    for key, parameter in editor.view.parameters.items():
+        if is_external(parameter.tensor):
+            content = np.array(channels.model.array(channels.view.parameters[key].tensor))
+            parameter.tensor.ClearField("external_data")
+            parameter.tensor.ClearField("data_location")
+            set_array(parameter.tensor, content)
+
+
+def _zero(channels: Channels, editor: Editor, removed: Positions) -> None:
+    divisors = _divisors(channels)
+    for key, axes in removed.items():
+        parameter = editor.view.parameters[key]
+        array = np.array(channels.model.array(channels.view.parameters[key].tensor))
+        for axis, positions in axes.items():
+            index: list[slice | list[int]] = [slice(None)] * array.ndim
+            index[axis] = positions
+            array[tuple(index)] = _neutral(channels, key, array, axis, positions, (key, axis) in divisors)
+        set_array(parameter.tensor, array)
+
+
+def _divisors(channels: Channels) -> set[tuple[str, int]]:
+    """Parameter axes that divide: zero there would make the masked original infinite."""
+    found = {slot for slot, role in channels.state.roles.items() if role == "divides"}
+    for (node, index, axis), role in channels.state.use_roles.items():
+        if role == "divides":
+            found.add((channels.state.uses[node, index].root, axis))
+    return found
+
+
+def _neutral(channels: Channels, key: str, array: Array, axis: int, positions: list[int], divides: bool) -> Array:
+    """What stands for nothing: 1 for a divisor, the zero point for a quantized weight, otherwise 0."""
+    if divides:
+        return np.ones((), dtype=array.dtype)
+    for node, index in channels.view.readers.get(key, []):
+        if node.op_type == "DequantizeLinear" and index == 0 and node.has_input(2):
+            zero_point = channels.view.parameters.get(channels.view.root(node.inputs[2]))
+            if zero_point is not None:
+                return _spread(channels.model.array(zero_point.tensor), array, node, axis, positions)
+    return np.zeros((), dtype=array.dtype)
+
+
+def _spread(zero_point: Array, array: Array, node: Node, axis: int, positions: list[int]) -> Array:
+    """Shape a zero point (per tensor or per axis) so that it fills the positions of an axis."""
+    if zero_point.size == 1:
+        return zero_point.reshape(()).astype(array.dtype)
+    own = int(node.attribute("axis", 1)) % array.ndim
+    shape = [1] * array.ndim
+    shape[own] = zero_point.size
+    full = np.broadcast_to(zero_point.reshape(shape), array.shape) if zero_point.ndim <= 1 else None
+    if full is None:
+        return np.zeros((), dtype=array.dtype)
+    return np.take(full, positions, axis=axis)
+
+
+def _compress(channels: Channels, editor: Editor, node: Node, mask: BoolArray) -> None:
+    """Let one node see only the kept positions of its inputs, and spread its outputs out again."""
+    for index, key in enumerate(node.inputs):
+        axes = _input_axes(channels, node, index) if key else None
+        for axis, positions in enumerate(kept_positions(axes, mask) if axes is not None else []):
+            if positions is not None:
+                _gather_input(editor, node, index, axis, positions)
+    for edit in channels.state.edits:
+        if edit.node is node and isinstance(edit, AttributeSize) and edit.index is None:
+            for attribute in editor.node_proto(node).attribute:
+                if attribute.name == edit.name:
+                    attribute.i = int(np.count_nonzero(mask[edit.ids]))
+        elif edit.node is node and isinstance(edit, AttributeValue):
+            editor.node_proto(node).attribute.append(onnx.helper.make_attribute(edit.name, edit.value))
+    for number, key in enumerate(node.outputs):
+        axes = channels.state.axes.get(key) if key else None
+        kept = kept_positions(axes, mask) if axes is not None else []
+        if axes is not None and any(k is not None for k in kept):
+            _spread_output(editor, node, number, [len(ids) for ids in axes], kept)
+
+
+def _input_axes(channels: Channels, node: Node, index: int) -> list[IntArray] | None:
+    slot = (id(node), index)
+    state = channels.state
+    if slot in state.uses:
+        return list(state.uses[slot].axes)
+    if slot in state.folded:
+        return state.folded[slot][1]
+    key = node.inputs[index]
+    return state.axes.get(channels.view.root(key), state.axes.get(key))
+
+
+def _gather_input(editor: Editor, node: Node, index: int, axis: int, positions: IntArray) -> None:
+    proto = editor.node_proto(node)
+    indices = editor.add_initializer(f"{proto.input[index]}_kept", positions.astype(np.int64))
+    taken = editor.new_name(f"{indices}_taken")
+    made = onnx.helper.make_node("Gather", [proto.input[index], indices], [taken], name=taken, axis=axis)
+    editor.put_before(node, [made])
+    editor.node_proto(node).input[index] = taken
+
+
+def _spread_output(editor: Editor, node: Node, number: int, sizes: list[int], kept: list[IntArray | None]) -> None:
+    """Append a zero position to each cut axis and pick it wherever a position was removed."""
+    proto = editor.node_proto(node)
+    final = proto.output[number]
+    current = editor.new_name(f"{final}_compressed")
+    proto.output[number] = current
+    cut = [(axis, positions) for axis, positions in enumerate(kept) if positions is not None]
+    made: list[onnx.NodeProto] = []
+    for step, (axis, positions) in enumerate(cut):
+        padded = editor.new_name(f"{final}_padded{axis}")
+        target = final if step == len(cut) - 1 else editor.new_name(f"{final}_spread{axis}")
+        pads = [0] * (2 * len(sizes))
+        pads[len(sizes) + axis] = 1
+        made.append(_pad(editor, node, current, padded, pads))
+        table = np.full(sizes[axis], len(positions), dtype=np.int64)
+        table[positions] = np.arange(len(positions))
+        indices = editor.add_initializer(f"{final}_places{axis}", table)
+        made.append(onnx.helper.make_node("Gather", [padded, indices], [target], name=target, axis=axis))
+        current = target
+    editor.put_after(node, made)
+
+
+def _pad(editor: Editor, node: Node, source: str, target: str, pads: list[int]) -> onnx.NodeProto:
+    opset = editor.view.opsets.get("", node.version)
+    if opset < 11:
+        return onnx.helper.make_node("Pad", [source], [target], name=target, pads=pads)
+    amounts = editor.add_initializer(f"{target}_pads", np.array(pads, dtype=np.int64))
+    return onnx.helper.make_node("Pad", [source, amounts], [target], name=target)
