@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 from math import prod
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+import onnxprune
+from models import zoo
 from onnxprune.graph import count
 from onnxprune.graph.model import Model
+from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
 
 
@@ -72,3 +76,23 @@ def test_weights_are_floats_and_quantised_integers_but_no_shapes():
     assert count.params(view, {"w": (4, 3)})["w"] == 12
     assert count.size_bytes(view, {"w": (4, 3)}) == {"w": 48, "q": 10, "c": 14}
     assert all(prod(view.parameters[k].dims) == n for k, n in count.params(view, {}).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("resnet18", 1.814e9), ("resnet50", 4.09e9), ("mobilenet_v2", 0.30e9), ("vit_b_16", 17.6e9)],
+)
+def test_known_networks_have_their_published_macs(name, published):
+    view = View(Model(ModelProto.FromString(gzip.decompress(zoo.path(name).read_bytes()))))
+    shapes = trace(view, {key: (1, 3, 224, 224) for key in view.inputs}).shapes
+    assert sum(count.macs(view, shapes).values()) == pytest.approx(published, rel=5e-3)  # they are rounded
+
+
+def test_a_pruned_network_is_counted_before_it_is_built():
+    result = onnxprune.prune(zoo.trained()[0], ratio=0.4)
+    built = View(result.model)
+    expected = result.channels.shapes(result.keep)
+    assert sum(count.params(built, {}).values()) == sum(count.params(result.channels.view, expected).values())
+    sizes = {key: result.channels.trace.shapes[key] for key in built.inputs}
+    found = trace(built, sizes).shapes
+    assert sum(count.macs(built, found).values()) == sum(count.macs(result.channels.view, expected).values())
