@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def chain(**options):
     def measure(keep):
         widths = [3, *(int(keep[g.name].sum()) if g.name in keep else g.size for g in groups), 10]
         full = [3, *SIZES, 10]
-        cost, whole = (sum(a * b for a, b in zip(w, w[1:], strict=False)) for w in (widths, full))
+        cost, whole = (sum(a * b for a, b in itertools.pairwise(w)) for w in (widths, full))
         return cost / whole
 
     return request(*groups, **options), measure

@@ -23,7 +23,9 @@ def one_node(op_type: str, shapes: list[tuple[int, ...] | None], domain: str = "
     names = [f"x{i}" if shape is not None else "" for i, shape in enumerate(shapes)]
     node = helper.make_node(op_type, names, ["y"], name="node", domain=domain, **attributes)
     inputs = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(names, shapes, strict=True) if s is not None
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in zip(names, shapes, strict=True)
+        if s is not None
     ]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
@@ -84,7 +86,7 @@ def test_weights_are_floats_and_quantised_integers_but_no_shapes():
 )
 def test_known_networks_have_their_published_macs(name, published):
     view = View(Model(ModelProto.FromString(gzip.decompress(zoo.path(name).read_bytes()))))
-    shapes = trace(view, {key: (1, 3, 224, 224) for key in view.inputs}).shapes
+    shapes = trace(view, dict.fromkeys(view.inputs, (1, 3, 224, 224))).shapes
     assert sum(count.macs(view, shapes).values()) == pytest.approx(published, rel=5e-3)  # they are rounded
 
 

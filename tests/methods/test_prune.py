@@ -148,7 +148,7 @@ def test_a_model_without_anything_to_prune_says_why():
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4, 4]) for n in "xy"]
     weight = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weight])
-    with pytest.raises(NothingToPruneError, match="is an (input|output) of the model"):
+    with pytest.raises(NothingToPruneError, match=r"is an (input|output) of the model"):
         onnxprune.prune(helper.make_model(graph, ir_version=8), ratio=0.5)
 
 
