@@ -193,17 +193,24 @@ def _simplify(
     seen: set[tuple[bytes, ...]] = set()
     for product in products:
         loose = [axis for axis, factor in enumerate(product.factors) if not pinned[factor].all()]
-        if not loose:
-            pins.append((product.flat, reason.sources[int(reason.number[product.factors[0][0]])]))
-            continue
-        if len(loose) == 1:
-            ties.append((product.flat, coordinates(product)[loose[0]]))
+        if len(loose) <= 1:
+            for ids in (product.flat, *product.factors):
+                _hold(ids, pinned, pins, reason)
+            if loose:
+                ties.append((product.flat, coordinates(product)[loose[0]]))
             continue
         key = (product.flat.tobytes(), *(f.tobytes() for f in product.factors))
         if key not in seen:
             seen.add(key)
             kept.append(product)
     return kept, ties
+
+
+def _hold(ids: IntArray, pinned: BoolArray, pins: list[tuple[IntArray, str]], reason: _Reasons) -> None:
+    """Keep the pins that a product brought, for it is dropped."""
+    held = ids[pinned[ids]]
+    for number in np.unique(reason.number[held]):
+        pins.append((held[reason.number[held] == number], reason.sources[int(number)]))
 
 
 def _refine(products: list[Product], count: int) -> tuple[list[Product] | None, int]:

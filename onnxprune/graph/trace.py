@@ -23,6 +23,9 @@ from onnxprune.types import Array, BoolArray
 MAX_FOLDED = 1 << 16
 """Tensors with more elements are not evaluated."""
 
+LIKE_FIRST_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+"""Functions whose shape onnx infers only where their body is expanded."""
+
 Shape = tuple[int, ...]
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 NEVER_FOLDED = frozenset(

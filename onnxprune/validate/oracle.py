@@ -51,6 +51,8 @@ def _embed(channels: Channels, editor: Editor) -> None:
 def _zero(channels: Channels, editor: Editor, removed: Positions) -> None:
     divisors = _divisors(channels)
     for key, axes in removed.items():
+        if _divides_itself(channels, key):
+            continue
         parameter = editor.view.parameters[key]
         array = np.array(channels.model.array(channels.view.parameters[key].tensor))
         for axis, positions in axes.items():
@@ -67,6 +69,20 @@ def _divisors(channels: Channels) -> set[tuple[str, int]]:
         if role == "divides":
             found.add((channels.state.uses[node, index].root, axis))
     return found
+
+
+def _divides_itself(channels: Channels, key: str) -> bool:
+    """Tell whether a weight is divided by something computed from it alone (weight norm): 0 / 0 shows nothing."""
+    view = channels.view
+    alone = {key}
+    for node in view.nodes:
+        inputs = [k for k in node.inputs if k and k not in view.parameters and k not in channels.trace.values]
+        if not any(k in alone for k in node.inputs) or any(k not in alone for k in inputs):
+            continue
+        if node.op_type == "Div" and node.inputs[1] in alone:
+            return True
+        alone.update(node.outputs)
+    return False
 
 
 def _neutral(channels: Channels, key: str, array: Array, axis: int, positions: list[int], divides: bool) -> Array:
