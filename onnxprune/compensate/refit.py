@@ -1,0 +1,161 @@
+"""Compensation of a pruned network: every reader is refitted in topological order, at a cost linear in layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import onnx
+
+from onnxprune.compensate.lstsq import Fit, LstsqOptions, Problem, fit
+from onnxprune.compensate.readers import HIDDEN, Reader, Sink, find_readers
+from onnxprune.compensate.stages import Stages, static_names, tensor_levels
+from onnxprune.compensate.weights import Weights
+from onnxprune.graph.model import Model
+from onnxprune.statistics.feeds import Feed
+from onnxprune.statistics.session import Session
+from onnxprune.types import Array, FloatArray, IntArray
+
+Positions = Mapping[str, Sequence[IntArray | None]]
+"""Tensor -> kept positions of every axis, None where nothing is removed; a tensor that is missing keeps everything."""
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """Mean squared error of one reader's output on held-out samples, relative to the variance of the output."""
+
+    name: str
+    op_type: str
+    before: float
+    after: float
+    used: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RefitOptions:
+    """What is refitted and how."""
+
+    lstsq: LstsqOptions = field(default_factory=LstsqOptions)
+    absorb: bool = True
+    threads: int | None = None
+
+
+def refit(
+    original: Model, pruned: Model, positions: Positions, feeds: Iterable[Feed], options: RefitOptions
+) -> tuple[Model, list[LayerError]]:
+    """Return the pruned model with refitted readers, and the error of each before and after."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(pruned.proto)
+    weights = Weights(Model(proto, pruned.path, dict(pruned.pending)))
+    return _Sequence(original, weights, positions, list(feeds), options).run()
+
+
+class _Sequence:
+    def __init__(
+        self, original: Model, weights: Weights, positions: Positions, feeds: list[Feed], options: RefitOptions
+    ) -> None:
+        self._weights, self._positions, self._options = weights, positions, options
+        graph = weights.model.proto.graph
+        static = static_names(graph)
+        dynamic = {n: 0 for node in graph.node for n in node.output if n not in static}
+        dynamic.update((value.name, 0) for value in graph.input if value.name not in static)
+        made = {n for node in original.proto.graph.node for n in node.output}
+        self.readers = [r for r in find_readers(weights, dynamic) if r.y in made]
+        if not options.absorb:
+            from dataclasses import replace
+
+            self.readers = [replace(r, other="", total="", clamp=None if r.other else r.clamp) for r in self.readers]
+        waits = {reader.node.output[0]: reader.waits for reader in self.readers}
+        old, new = tensor_levels(original.proto.graph, waits), tensor_levels(graph, waits)
+        self._level = {reader.y: new[reader.y] for reader in self.readers}
+        until_new: dict[str, int] = {}
+        until_old: dict[str, int] = {}
+        for reader in self.readers:
+            level = self._level[reader.y]
+            for name in reader.waits:
+                until_new[name] = max(until_new.get(name, 0), level)
+            for name in (reader.y, reader.total, reader.x):
+                if name:
+                    until_old[name] = max(until_old.get(name, 0), level)
+        opener = partial(Session, threads=options.threads)
+        self._old = Stages(original, original.proto, old, until_old, feeds, opener)
+        self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener)
+
+    def run(self) -> tuple[Model, list[LayerError]]:
+        errors = []
+        for level in range(max(self._level.values(), default=0) + 1):
+            self._old.advance(level)
+            for reader in self.readers:
+                if self._level[reader.y] == level:
+                    errors.append(self._refit(reader))
+            self._new.advance(level)
+            self._old.release(level)
+            self._new.release(level)
+        return self._weights.model, errors
+
+    def _refit(self, reader: Reader) -> LayerError:
+        if self._is_same(reader):
+            return LayerError(reader.name, reader.node.op_type, 0.0, 0.0, False, "nothing changed before it")
+        matrix = reader.layout.matrix(reader.weight)
+        column = (*matrix.shape[:2], 1)
+        bias = reader.sink.value if reader.sink else np.zeros(column)
+        start = np.concatenate([matrix * reader.scale.reshape(column), bias.reshape(column)], axis=2)
+        absorbs = bool(reader.other) and self._fits(reader)
+        problem = Problem(
+            reader.layout,
+            lambda: self._new.values(reader.x),
+            lambda: self._targets(reader, absorbs),
+            start,
+            reader.clamp if absorbs or not reader.other else None,
+            reader.sink is not None,
+            (lambda: self._new.values(reader.other)) if absorbs else None,
+        )
+        result = fit(problem, self._options.lstsq)
+        if result.used:
+            self._store(reader, result)
+        level = max(result.level, 1e-30)
+        return LayerError(reader.name, reader.node.op_type, result.before / level, result.after / level, result.used)
+
+    def _is_same(self, reader: Reader) -> bool:
+        pairs = zip(self._old.values(reader.x), self._new.values(reader.x), strict=True)
+        return all(a.shape == b.shape and np.array_equal(a, b) for a, b in pairs)
+
+    def _fits(self, reader: Reader) -> bool:
+        total = next(self._old.values(reader.total))
+        other = next(self._new.values(reader.other))
+        y = next(self._old.values(reader.y))
+        return self._keep(reader.total, total).shape == other.shape and total.shape == y.shape
+
+    def _targets(self, reader: Reader, absorbs: bool) -> Iterator[Array]:
+        if not absorbs:
+            for y in self._old.values(reader.y):
+                yield self._keep(reader.y, y)
+            return
+        for total, other in zip(self._old.values(reader.total), self._new.values(reader.other), strict=True):
+            yield self._keep(reader.total, total) - other
+
+    def _keep(self, name: str, array: Array) -> Array:
+        for axis, kept in enumerate(self._positions.get(name, ())):
+            if kept is not None and len(kept) != array.shape[axis]:
+                array = np.take(array, kept, axis=axis)
+        return array
+
+    def _store(self, reader: Reader, result: Fit) -> None:
+        old, scale = reader.layout.matrix(reader.weight), reader.scale.reshape(*result.weights.shape[:2], 1)
+        visible = np.abs(scale) > HIDDEN * np.abs(scale).max()
+        matrix = np.where(visible, result.weights[:, :, :-1] / np.where(visible, scale, 1.0), old)
+        self._weights.change(reader.node, reader.weight_index, reader.layout.weight(matrix, reader.weight.shape))
+        if reader.sink is not None:
+            self._store_bias(reader, reader.sink, result.weights[:, :, -1].reshape(-1))
+
+    def _store_bias(self, reader: Reader, sink: Sink, bias: FloatArray) -> None:
+        content = sink.content(bias)
+        if sink.index is not None:
+            self._weights.change(sink.node, sink.index, content)
+            return
+        name = self._weights.add(f"{reader.name}.bias", content.astype(reader.weight.dtype))
+        sink.node.input.extend([""] * (3 - len(sink.node.input)))
+        sink.node.input[2] = name

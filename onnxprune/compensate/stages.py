@@ -1,0 +1,160 @@
+"""Run a network level by level over all batches, so that layers can change between levels at a cost linear in layers.
+
+The level of a tensor is the number of readers (refitted layers) on the longest way to it. All nodes of a level run as
+one small model; what later levels need stays in memory, everything else is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import onnx
+
+from onnxprune.graph.model import Model
+from onnxprune.statistics.feeds import Feed
+from onnxprune.statistics.session import Session
+from onnxprune.types import Array
+
+Opener = Callable[[onnx.ModelProto], Session]
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Return the tensors that a node reads, those captured by its subgraphs included."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names.extend(_captured(graph))
+    return names
+
+
+def _captured(graph: onnx.GraphProto) -> Iterator[str]:
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        yield from (name for name in reads(node) if name not in own)
+        own.update(node.output)
+    yield from (value.name for value in graph.output if value.name not in own)
+
+
+def static_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that do not depend on any input."""
+    static = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    for node in graph.node:
+        if not node.op_type.startswith("Random") and all(name in static for name in reads(node)):
+            static.update(name for name in node.output if name)
+    return static
+
+
+def tensor_levels(graph: onnx.GraphProto, waits: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """Return the level of every tensor that depends on an input.
+
+    Args:
+        waits: output of a reader -> tensors that must be known before it is refitted; it stands one level above them.
+    """
+    static = static_names(graph)
+    levels = {value.name: 0 for value in graph.input if value.name not in static}
+    for node in graph.node:
+        if all(name in static for name in node.output if name):
+            continue
+        level = max((levels.get(name, 0) for name in reads(node)), default=0)
+        for output in node.output:
+            if output in waits:
+                level = 1 + max(level, *(levels.get(name, 0) for name in waits[output]))
+        levels.update((output, level) for output in node.output if output)
+    return levels
+
+
+class Stages:
+    """One network on its way through the levels.
+
+    Args:
+        model: where weights are read from.
+        proto: the graph that runs; it may be edited at levels that have not run yet.
+        levels: of `tensor_levels`.
+        until: tensor -> the last level at which somebody outside reads it.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        proto: onnx.ModelProto,
+        levels: Mapping[str, int],
+        until: Mapping[str, int],
+        feeds: Iterable[Feed],
+        opener: Opener,
+    ) -> None:
+        self._model, self._levels, self._open = model, levels, opener
+        self._header = onnx.ModelProto(ir_version=proto.ir_version)
+        self._header.opset_import.extend(proto.opset_import)
+        self._header.functions.extend(proto.functions)
+        self._graph = proto.graph
+        self._static = [n for n in proto.graph.node if not any(name in levels for name in n.output)]
+        self._until = dict(until)
+        self._nodes = self._select()
+        self.batches: list[Feed] = [{n: array for n, array in feed.items() if n in self._until} for feed in feeds]
+
+    def values(self, name: str) -> Iterator[Array]:
+        """Yield a kept tensor, batch by batch."""
+        return (batch[name] for batch in self.batches)
+
+    def advance(self, level: int) -> None:
+        """Run all needed nodes of a level."""
+        nodes = self._nodes.get(level, [])
+        made = {name for node in nodes for name in node.output if name}
+        outputs = sorted(name for name in made if name in self._until)
+        inputs = sorted({name for node in nodes for name in reads(node) if name in self._levels and name not in made})
+        session = None
+        for batch in self.batches if outputs else ():
+            session = session or self._open(self._submodel(nodes, inputs, outputs, batch))
+            values = session.run(outputs, {name: batch[name] for name in inputs})
+            batch.update(zip(outputs, values, strict=True))
+
+    def release(self, level: int) -> None:
+        """Forget the tensors that nobody reads above a level."""
+        for batch in self.batches:
+            for name in [name for name in batch if self._until[name] <= level]:
+                del batch[name]
+
+    def _select(self) -> dict[int, list[onnx.NodeProto]]:
+        """Return the nodes to run at each level, and note until which level each tensor is needed."""
+        needed, nodes = set(self._until), dict[int, list[onnx.NodeProto]]()
+        inputs = {value.name for value in self._graph.input}
+        for node in reversed(self._graph.node):
+            level = max((self._levels.get(name, -1) for name in node.output if name), default=-1)
+            if level < 0 or not any(name in needed for name in node.output):
+                continue
+            nodes.setdefault(level, []).insert(0, node)
+            for name in reads(node):
+                needed.add(name)
+                if self._levels.get(name, level) < level or name in inputs:
+                    self._until[name] = max(self._until.get(name, -1), level)
+        return nodes
+
+    def _submodel(
+        self, nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Sequence[str], sample: Feed
+    ) -> onnx.ModelProto:
+        graph, wanted = onnx.GraphProto(name="stage"), {name for node in nodes for name in reads(node)}
+        static = []
+        for node in reversed(self._static):
+            if any(name in wanted for name in node.output):
+                static.append(node)
+                wanted.update(reads(node))
+        graph.node.extend([*reversed(static), *nodes])
+        graph.initializer.extend(embedded(self._model, t) for t in self._graph.initializer if t.name in wanted)
+        graph.sparse_initializer.extend(s for s in self._graph.sparse_initializer if s.values.name in wanted)
+        for name in inputs:
+            element = onnx.helper.np_dtype_to_tensor_dtype(sample[name].dtype)
+            graph.input.append(onnx.helper.make_tensor_value_info(name, element, None))
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        model = onnx.ModelProto()
+        model.CopyFrom(self._header)
+        model.graph.CopyFrom(graph)
+        return model
+
+
+def embedded(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Return the tensor with its content inside, whether it is stored outside or still to be made."""
+    if tensor.name in model.pending:
+        return onnx.numpy_helper.from_array(model.pending[tensor.name](), tensor.name)
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return onnx.numpy_helper.from_array(model.array(tensor), tensor.name)
+    return tensor

@@ -1,0 +1,135 @@
+"""Stored weights of the model that is refitted: where a node's constant comes from, its values, and new ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.compensate.stages import reads
+from onnxprune.graph.model import Model
+from onnxprune.graph.tensors import is_external
+from onnxprune.types import Array
+
+FLOATS = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
+)
+COPIED_BYTES = 1 << 14
+"""A shared constant up to this size is copied when one of its users gets other values (biases); larger ones stay."""
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A stored tensor and what stands between it and the reader: axes of transposes, names used on the way."""
+
+    tensor: onnx.TensorProto
+    perms: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+
+
+class Weights:
+    """The constants of one graph, read through Identity and Transpose, and replaced in place.
+
+    The model's proto is edited: give a copy.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._pending = dict(model.pending)
+        self.model = Model(model.proto, model.path, self._pending)
+        graph = model.proto.graph
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._uses = Counter(name for node in graph.node for name in reads(node))
+        self._uses.update(value.name for value in graph.output)
+        self._inputs = {value.name for value in graph.input}
+
+    def value(self, name: str) -> Array | None:
+        """Return the values of a floating-point constant, or None if the tensor is none."""
+        origin = self._origin(name)
+        if origin is None:
+            return None
+        array = self._content(origin.tensor)
+        for perm in origin.perms:
+            array = array.transpose(perm)
+        return array
+
+    def is_own(self, name: str) -> bool:
+        """Tell whether only one node reads the constant, so that it can be changed where it stands."""
+        origin = self._origin(name)
+        return (
+            origin is not None
+            and all(self._uses[n] == 1 for n in origin.names)
+            and not self._inputs & set(origin.names)
+        )
+
+    def can_change(self, name: str) -> bool:
+        """Tell whether one user of the constant can get other values."""
+        value = self.value(name)
+        return value is not None and (self.is_own(name) or value.nbytes <= COPIED_BYTES)
+
+    def change(self, node: onnx.NodeProto, index: int, array: Array) -> None:
+        """Give input `index` of a node new values, in the stored type and shape; a shared constant is copied."""
+        name = node.input[index]
+        origin = self._origin(name)
+        old = self.value(name)
+        if origin is None or old is None:
+            raise ValueError(f"{name} is no constant")
+        array = np.asarray(array, old.dtype).reshape(old.shape)
+        if not self.is_own(name):
+            node.input[index] = self.add(f"{name}.{node.name or node.output[0]}", array)
+            return
+        for perm in reversed(origin.perms):
+            array = array.transpose(np.argsort(perm))
+        self._store(origin.tensor, array)
+
+    def add(self, name: str, array: Array) -> str:
+        """Add a new initializer and return its name."""
+        while name in self._stored or name in self._makers:
+            name += "_"
+        tensor = self.model.proto.graph.initializer.add()
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._stored[name] = tensor
+        self._uses[name] = 1
+        return name
+
+    def _store(self, tensor: onnx.TensorProto, array: Array) -> None:
+        array = np.ascontiguousarray(array, dtype=self._content(tensor).dtype)
+        if is_external(tensor):
+            self._pending[tensor.name] = lambda: array
+        else:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+    def _content(self, tensor: onnx.TensorProto) -> Array:
+        make = self.model.pending.get(tensor.name)
+        return make() if make is not None else self.model.array(tensor)
+
+    def _origin(self, name: str) -> _Origin | None:
+        perms: list[tuple[int, ...]] = []
+        names = [name]
+        while name not in self._stored:
+            node = self._makers.get(name)
+            if node is None or node.domain not in ("", "ai.onnx"):
+                return None
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                return (
+                    _Origin(node.attribute[0].t, tuple(reversed(perms)), tuple(names))
+                    if _is_float(node.attribute[0].t)
+                    else None
+                )
+            if node.op_type == "Transpose":
+                perm = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), ())
+                if not perm:
+                    return None
+                perms.append(perm)
+            elif node.op_type != "Identity":
+                return None
+            name = node.input[0]
+            names.append(name)
+        tensor = self._stored[name]
+        return _Origin(tensor, tuple(reversed(perms)), tuple(names)) if _is_float(tensor) else None
+
+
+def _is_float(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type in FLOATS

@@ -1,0 +1,52 @@
+"""The one room of this layer that knows onnxruntime: sessions from bytes or files, run on dicts of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.statistics.feeds import Feed
+from onnxprune.types import Array
+
+
+class Session:
+    """A model that can be run."""
+
+    def __init__(
+        self, model: onnx.ModelProto | Path, *, threads: int | None = None, provider: str | None = None
+    ) -> None:
+        """Open a model in memory, or by path when its weights lie beside it or exceed 2 GB.
+
+        Raises:
+            ModelError: onnxruntime cannot run it.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0
+        providers = [provider or "CPUExecutionProvider"]
+        source: Any = str(model) if isinstance(model, Path) else model.SerializeToString()
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=providers)
+        except Exception as error:
+            raise ModelError(f"onnxruntime cannot run the model: {_first_line(error)}") from error
+
+    def run(self, outputs: Sequence[str], feed: Feed) -> list[Array]:
+        """Return the named outputs.
+
+        Raises:
+            ModelError: the run fails.
+        """
+        try:
+            return list(self._session.run(list(outputs), feed))
+        except Exception as error:
+            raise ModelError(f"onnxruntime failed while the model ran on the data: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
