@@ -127,7 +127,10 @@ def zeroed(proto: onnx.ModelProto, removed: Removed) -> onnx.ModelProto:
         if any(index in DIVISORS.get(node.op_type, ()) for node, index in uses.get(name, ())):
             neutral = np.ones((), array.dtype)
         filled = np.broadcast_to(neutral, array.shape)
+        normed = _norm_axes(name, uses)
         for axis, positions in axes.items():
+            if normed and axis not in normed:  # a zeroed row over its own norm is 0 / 0; zeroing its gain is enough
+                continue
             at = (slice(None),) * axis + (list(positions),)
             array[at] = filled[at]
         tensors[name].CopyFrom(numpy_helper.from_array(array, tensors[name].name))
@@ -155,6 +158,14 @@ def _uses(proto: onnx.ModelProto) -> dict[str, list[tuple[NodeProto, int]]]:
             if node.op_type in ALIASES and index == 0:
                 readers.extend(uses.get(node.output[0], ()))
     return uses
+
+
+def _norm_axes(name: str, uses: Mapping[str, list[tuple[NodeProto, int]]]) -> set[int]:
+    """Return the axes over which a parameter is divided by its own norm (weight_norm left in the graph)."""
+    readers = [node for node, _ in uses.get(name, ())]
+    divisors = {node.input[1] for node in readers if node.op_type == "Div"}
+    norms = [node for node in readers if node.op_type.startswith("ReduceL") and node.output[0] in divisors]
+    return {axis for node in norms for a in node.attribute if a.name == "axes" for axis in a.ints}
 
 
 def _along(node: NodeProto, point: np.ndarray, dims: list[int]) -> np.ndarray:

@@ -19,7 +19,7 @@ def named(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 def prune(proto: onnx.ModelProto, **options):
-    return onnxprune.prune(proto, ratio=0.5, align=1, compensate="none", **options)
+    return onnxprune.prune(proto, ratio=0.5, align=1, **options)
 
 
 @named(PRUNABLE)

@@ -207,11 +207,6 @@ def every_tensor_is_an_output(net):
     net.output(y, z)
 
 
-@case(prunable=False)
-def no_weights(net):
-    net.output(net.Relu(net.Add(net.input("batch", 8), net.number(1.0))))
-
-
 @case(share=0.6)
 def residual_from_the_input(net):
     """The input's channels stay and so does what is added to them."""

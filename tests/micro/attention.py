@@ -283,9 +283,9 @@ def einsum_attention(net):
     net.output(net.linear(y, WIDTH, 5))
 
 
-@case(share=0.75, exact=False)
+@case(share=0.75)
 def channel_attention_xcit(net):
-    """XCiT: attention between the channels of a head, q and k normalised over the tokens."""
+    """XCiT: attention between the channels of a head, q and k normalised over the tokens: heads go exactly."""
     q, k, v = (net.transpose(heads_of(net, net.linear(x, WIDTH, WIDTH)), 0, 1, 3, 2) for x in [body(net)] * 3)
     q, k = (net.Div(t, net.Add(net.ReduceL2(t, axes=[-1], keepdims=1), net.number(1e-6))) for t in (q, k))
     y = net.MatMul(net.Softmax(net.MatMul(q, net.transpose(k, 0, 1, 3, 2)), axis=-1), v)

@@ -32,7 +32,7 @@ class Net:
         self.rng = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
-        self.outputs: list[str] = []
+        self.outputs: dict[str, Sequence[Any] | None] = {}
         self.initializers: list[onnx.TensorProto] = []
         self.functions: list[onnx.FunctionProto] = []
         self.domains: dict[str, int] = {"": opset}
@@ -49,9 +49,9 @@ class Net:
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def output(self, *names: str) -> None:
-        """Declare graph outputs; their shapes are measured in `model`."""
-        self.outputs.extend(names)
+    def output(self, *names: str, shape: Sequence[Any] | None = None) -> None:
+        """Declare graph outputs; their shapes are measured in `model` where onnxruntime runs it."""
+        self.outputs.update(dict.fromkeys(names, shape))
 
     def constant(self, values: Any, name: str | None = None, node: bool | None = None) -> str:
         """Add a constant tensor as an initializer or as a Constant node."""
@@ -209,7 +209,7 @@ class Net:
     def graph(self, types: Sequence[tuple[int, Sequence[Any] | None]] = ()) -> onnx.GraphProto:
         """Return the drawn graph; `types` are (element type, shape) of the outputs."""
         default = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
-        known = list(types) + [(default, None)] * (len(self.outputs) - len(types))
+        known = list(types) + [(default, shape) for shape in list(self.outputs.values())[len(types) :]]
         outputs = [helper.make_tensor_value_info(name, *kind) for name, kind in zip(self.outputs, known, strict=True)]
         return helper.make_graph(self.nodes, self.fresh("graph"), self.inputs, outputs, self.initializers)
 

@@ -104,7 +104,7 @@ def conv1d_flatten(net):
     net.output(net.gemm(net.Flatten(y), 48, 5))
 
 
-@case(share=0.45)
+@case(share=0.5)
 def conv3d_flatten(net):
     y = net.Relu(net.Conv(net.input("batch", 2, 4, 4, 4), net.weight(8, 2, 3, 3, 3), net.weight(8)))
     y = net.Relu(net.Conv(y, net.weight(8, 8, 1, 1, 1), net.weight(8)))

@@ -46,7 +46,7 @@ def resnet_block_live_batch_norm(net):
     net.output(net.gemm(net.Flatten(net.GlobalAveragePool(net.Relu(net.Add(short, z)))), 24, 10))
 
 
-@case(share=0.45)
+@case(share=0.55)
 def batch_norm_on_the_input(net):
     """The first BatchNorm scales the input, which stays."""
     y = net.conv(net.norm(net.input("batch", 3, 8, 8), 3), 3, 16)
@@ -60,7 +60,7 @@ def batch_norm_shared_by_two_readers(net):
     net.output(net.conv(net.Sub(a, b), 8, 4))
 
 
-@case(share=0.45)
+@case(share=0.55)
 def batch_norm_1d_over_concat(net):
     x = net.input("batch", 12)
     y = net.norm(net.Concat(net.gemm(x, 12, 16), net.gemm(x, 12, 8), axis=1), 24)
