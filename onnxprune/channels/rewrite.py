@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from onnx import TensorShapeProto
 
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.constants import Constants, kept_positions, take
@@ -87,14 +89,21 @@ class _Rewrite:
                     self.constants.replace(use.node, use.input, take(array, kept))
 
     def _declared_shapes(self) -> None:
-        """Shapes that value_info spells out."""
+        """Shapes that value_info spells out, of activations and (the newer exporter's) of parameters."""
         for key, proto in self.editor.view.declared.items():
             axes = self.channels.state.axes.get(key)
-            if axes is None or proto.WhichOneof("value") != "tensor_type":
+            if proto.WhichOneof("value") != "tensor_type":
                 continue
             dims = proto.tensor_type.shape.dim
-            if len(dims) != len(axes):
-                continue
-            for dim, ids, kept in zip(dims, axes, kept_positions(axes, self.mask), strict=True):
-                if kept is not None and dim.HasField("dim_value") and len(ids):
-                    dim.dim_value = len(kept)
+            parameter = self.editor.view.parameters.get(key)
+            if parameter is not None and len(dims) == len(parameter.dims):
+                for dim, size in zip(dims, parameter.dims, strict=True):
+                    if dim.HasField("dim_value"):
+                        dim.dim_value = size
+            elif axes is not None and len(dims) == len(axes):
+                self._declare(dims, axes)
+
+    def _declare(self, dims: Iterable[TensorShapeProto.Dimension], axes: list[IntArray]) -> None:
+        for dim, ids, kept in zip(dims, axes, kept_positions(axes, self.mask), strict=True):
+            if kept is not None and dim.HasField("dim_value") and len(ids):
+                dim.dim_value = len(kept)

@@ -204,3 +204,20 @@ def test_the_public_names_are_all_there():
         assert getattr(onnxprune, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'prun'"):
         _ = onnxprune.prun
+
+
+@pytest.mark.parametrize("path", zoo.trained(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_pruned_model_passes_strict_shape_inference_when_it_is_saved(path, tmp_path):
+    result = onnxprune.prune(path, ratio=0.4)
+    onnxprune.save(result.model, tmp_path / "out.onnx", source=result.channels.model)
+    assert (tmp_path / "out.onnx").stat().st_size < path.stat().st_size
+
+
+def test_declared_shapes_of_parameters_are_mended_with_them():
+    proto = convnet(width=64)
+    for name, dims in (("w1", [64, 3, 3, 3]), ("b1", [64]), ("w2", [64, 64, 3, 3])):
+        proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
+    result = onnxprune.prune(proto, ratio=0.5)
+    onnx.shape_inference.infer_shapes(result.model.proto, check_type=True, strict_mode=True)
+    declared = {v.name: v.type.tensor_type.shape.dim[0].dim_value for v in result.model.proto.graph.value_info}
+    assert declared == {"w1": 32, "b1": 32, "w2": 32}
