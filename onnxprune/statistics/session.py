@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -17,9 +16,14 @@ class Session:
     """A model that can be run."""
 
     def __init__(
-        self, model: onnx.ModelProto | Path, *, threads: int | None = None, provider: str | None = None
+        self,
+        model: onnx.ModelProto,
+        *,
+        threads: int | None = None,
+        provider: str | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """Open a model in memory, or by path when its weights lie beside it or exceed 2 GB.
+        """Open a model in memory; external weights are read from `folder`.
 
         Raises:
             ModelError: onnxruntime cannot run it.
@@ -30,9 +34,13 @@ class Session:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
         providers = [provider or "CPUExecutionProvider"]
-        source: Any = str(model) if isinstance(model, Path) else model.SerializeToString()
+        if folder is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(folder.resolve())
+            )
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=providers)
+            content = model.SerializeToString()
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:
             raise ModelError(f"onnxruntime cannot run the model: {_first_line(error)}") from error
 

@@ -1,0 +1,157 @@
+"""One pass over the data: the model runs with the tensors of interest as extra outputs, batch by batch.
+
+Activations of a batch are dropped as soon as they are added up, so memory does not grow with the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import DataError
+from onnxprune.graph.external import data_files
+from onnxprune.graph.model import Model
+from onnxprune.statistics import cache
+from onnxprune.statistics.data import Data
+from onnxprune.statistics.feeds import Feed
+from onnxprune.statistics.moments import Accumulator, ChannelStatistics
+from onnxprune.statistics.session import Session
+from onnxprune.types import Array
+
+BATCH = 8
+"""Samples a run, so that all observed tensors of a large network fit into memory at once."""
+
+GRAM_BYTES = 2 << 30
+"""Gram matrices of all tensors together may take this much by default."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A tensor to observe along one axis, with or without its Gram matrix."""
+
+    tensor: str
+    axis: int
+    gram: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What one pass over the data found, by tensor.
+
+    notes: what was left out, one line each.
+    """
+
+    samples: int
+    tensors: dict[str, ChannelStatistics]
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, tensor: str) -> ChannelStatistics:
+        return self.tensors[tensor]
+
+    def __contains__(self, tensor: object) -> bool:
+        return tensor in self.tensors
+
+
+def observed(model: Model, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of the model that also gives the named tensors of the main graph as outputs."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    outputs = {value.name for value in proto.graph.output}
+    known = {name for node in proto.graph.node for name in node.output if name} | {v.name for v in proto.graph.input}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise DataError(f"tensor '{missing[0]}' is not in the main graph of the model; it cannot be observed.")
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in outputs)
+    return proto
+
+
+def collect(
+    model: Model,
+    data: Data,
+    wanted: Sequence[Wanted],
+    *,
+    threads: int | None = None,
+    provider: str | None = None,
+    memory_bytes: int = GRAM_BYTES,
+) -> Statistics:
+    """Return statistics of tensors over the data; a second call with the same model and data reads the cache.
+
+    Gram matrices that would not fit into `memory_bytes` are left out, the largest first, and a note says so.
+
+    Raises:
+        DataError: a tensor is not in the main graph.
+        ModelError: onnxruntime cannot run the model on the data.
+    """
+    asked = sorted((w.tensor, w.axis, w.gram) for w in wanted)
+    key = cache.key("channels", model.sha256, _beside(model), data.sha256, asked, memory_bytes)
+    stored = cache.load(key)
+    if stored is not None:
+        return _unpack(stored, data.samples)
+    accumulators, notes = _run(model, data, wanted, threads, provider, memory_bytes)
+    statistics = Statistics(data.samples, {name: a.result() for name, a in accumulators.items()}, tuple(notes))
+    cache.store(key, _pack(statistics))
+    return statistics
+
+
+def _beside(model: Model) -> list[tuple[str, int, int]]:
+    """Return what tells external data apart: their hash is not part of the model's."""
+    files = sorted(data_files(model.proto, model.folder)) if model.folder is not None else []
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _run(
+    model: Model, data: Data, wanted: Sequence[Wanted], threads: int | None, provider: str | None, memory_bytes: int
+) -> tuple[dict[str, Accumulator], list[str]]:
+    inputs = {spec.name for spec in data.inputs}
+    names = [w.tensor for w in wanted if w.tensor not in inputs]
+    session = Session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
+    accumulators: dict[str, Accumulator] = {}
+    notes: list[str] = []
+    for feed in data.batches(BATCH):
+        values: Feed = dict(zip(names, session.run(names, feed), strict=True)) | feed
+        if not accumulators:
+            accumulators, notes = _accumulators(wanted, values, memory_bytes)
+        for item in wanted:
+            accumulators[item.tensor].add(values[item.tensor])
+    return accumulators, notes
+
+
+def _accumulators(
+    wanted: Sequence[Wanted], values: Feed, memory_bytes: int
+) -> tuple[dict[str, Accumulator], list[str]]:
+    """Grant Gram matrices from the smallest up while they fit."""
+    table: dict[str, Accumulator] = {}
+    notes: list[str] = []
+    left = memory_bytes
+    for item in sorted(wanted, key=lambda w: values[w.tensor].shape[w.axis]):
+        size = 8 * values[item.tensor].shape[item.axis] ** 2
+        fits = item.gram and size <= left
+        left -= size if fits else 0
+        if item.gram and not fits:
+            notes.append(f"no Gram matrix of '{item.tensor}': it needs {size >> 20} MB more; raise --memory.")
+        table[item.tensor] = Accumulator(item.axis, gram=fits)
+    return table, notes
+
+
+def _pack(statistics: Statistics) -> dict[str, Array]:
+    arrays: dict[str, Array] = {"notes": np.array(statistics.notes, dtype=str)}
+    for number, (name, s) in enumerate(statistics.tensors.items()):
+        arrays[f"{number}.name"] = np.array([name, str(s.axis), str(s.count)])
+        arrays[f"{number}.rows"] = np.stack([s.mean, s.abs_mean, s.variance, s.zero_share])
+        if s.gram is not None:
+            arrays[f"{number}.gram"] = s.gram
+    return arrays
+
+
+def _unpack(arrays: dict[str, Array], samples: int) -> Statistics:
+    tensors: dict[str, ChannelStatistics] = {}
+    for key in [name for name in arrays if name.endswith(".name")]:
+        name, axis, count = (str(text) for text in arrays[key])
+        stem = key.removesuffix(".name")
+        mean, abs_mean, variance, zeros = arrays[f"{stem}.rows"]
+        gram = arrays.get(f"{stem}.gram")
+        tensors[name] = ChannelStatistics(int(axis), int(count), mean, abs_mean, variance, zeros, gram)
+    return Statistics(samples, tensors, tuple(str(note) for note in arrays["notes"]))

@@ -1,0 +1,85 @@
+"""Sums over the positions of a tensor that tell how its channels behave: mean, size, variance, zeros, Gram matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.types import Array, FloatArray
+
+BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStatistics:
+    """What a tensor looks like along one axis, over samples and all other axes.
+
+    count: number of positions (rows).
+    mean, abs_mean, variance, zero_share: (channels,).
+    gram: (channels, channels) second moment X X^T / count; None if it was not asked for.
+    """
+
+    axis: int
+    count: int
+    mean: FloatArray
+    abs_mean: FloatArray
+    variance: FloatArray
+    zero_share: FloatArray
+    gram: FloatArray | None = None
+
+    @property
+    def covariance(self) -> FloatArray:
+        """(channels, channels) second moment of the centred channels.
+
+        Raises:
+            ValueError: no Gram matrix was collected.
+        """
+        if self.gram is None:
+            raise ValueError("no Gram matrix was collected")
+        return np.asarray(self.gram - np.outer(self.mean, self.mean))
+
+
+class Accumulator:
+    """Adds up batches; products of a block in float32, sums in float64."""
+
+    def __init__(self, axis: int, *, gram: bool) -> None:
+        self._axis, self._wants_gram = axis, gram
+        self._count = 0
+        self._sums: FloatArray | None = None
+        self._gram: FloatArray | None = None
+
+    def add(self, array: Array) -> None:
+        """Add one batch; channels stand on the axis."""
+        self.add_rows(np.moveaxis(array, self._axis, -1).reshape(-1, array.shape[self._axis]))
+
+    def add_rows(self, rows: Array) -> None:
+        """Add rows of shape (positions, channels)."""
+        channels = rows.shape[1]
+        if self._sums is None:
+            self._sums = np.zeros((4, channels))
+            self._gram = np.zeros((channels, channels)) if self._wants_gram else None
+        self._count += len(rows)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS].astype(np.float32, copy=False)
+            size = np.abs(block)
+            self._sums[0] += block.sum(0, dtype=np.float64)
+            self._sums[1] += size.sum(0, dtype=np.float64)
+            self._sums[2] += np.einsum("rc,rc->c", block, block, dtype=np.float64)
+            self._sums[3] += (size == 0).sum(0)
+            if self._gram is not None:
+                self._gram += block.T @ block
+
+    def result(self) -> ChannelStatistics:
+        """Return the statistics of what was added.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self._sums is None or not self._count:
+            raise ValueError("no rows were added")
+        mean, abs_mean, square, zeros = self._sums / self._count
+        gram = self._gram / self._count if self._gram is not None else None
+        return ChannelStatistics(
+            self._axis, self._count, mean, abs_mean, np.maximum(square - mean**2, 0.0), zeros, gram
+        )
