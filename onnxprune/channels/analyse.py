@@ -169,7 +169,7 @@ class Channels:
         again = self.plan(keep)
         if again.removed != plan.removed or again.unshared != plan.unshared:
             raise UsageError(
-                "the plan does not fit this model: its positions are no set of whole channels; make it again with --plan."
+                "the plan does not fit this model: its positions are no set of whole channels; use --plan again."
             )
         return keep
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.channels.analyse import Channels
-from onnxprune.graph.trace import Run, Shape, evaluate, shape_value
+from onnxprune.graph.fold import evaluate, shape_value
+from onnxprune.graph.trace import Run, Shape
 from onnxprune.graph.view import Node
 from onnxprune.types import Array, BoolArray, IntArray
 

@@ -6,7 +6,6 @@ inputs, and small integer nodes are evaluated on the way. A second assignment of
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +14,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, TypeProto, defs, numpy_helper, shape_inference
 
-from onnxprune.errors import UsageError
 from onnxprune.graph.contrib_shapes import contrib_shapes, contrib_type
+from onnxprune.graph.fold import evaluate, shape_value
+from onnxprune.graph.sizes import (
+    FLOAT_TYPES,
+    assignments,
+    axis_symbols,
+    check_input_shapes,
+    expression_value,
+    size_of,
+)
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array, BoolArray
 
@@ -27,7 +34,6 @@ LIKE_FIRST_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"}
 """Functions whose shape onnx infers only where their body is expanded."""
 
 Shape = tuple[int, ...]
-FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 NEVER_FOLDED = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
     | {"If", "Loop", "Scan", "Constant", "QuantizeLinear", "DequantizeLinear"}
@@ -89,12 +95,12 @@ def trace(view: View, input_shapes: dict[str, Shape] | None = None) -> Trace:
     Raises:
         UsageError: an input shape names no input or does not fit its rank or fixed sizes.
     """
-    fixed = _check_input_shapes(view, input_shapes or {})
-    candidates = _assignments(view)
+    fixed = check_input_shapes(view, input_shapes or {})
+    candidates = assignments(view)
     best: Trace | None = None
     for one, two in candidates:
-        first = run(view, one | fixed, fixed)
-        second = first if _same_sizes(view, one | fixed, two | fixed) else run(view, two | fixed, fixed)
+        first = run(view, one | fixed)
+        second = first if _same_sizes(view, one | fixed, two | fixed) else run(view, two | fixed, first)
         found = Trace(first, second)
         if not first.failures and not second.failures:
             return found
@@ -109,23 +115,30 @@ def _badness(found: Trace) -> int:
 
 
 def _same_sizes(view: View, one: dict[str, int], two: dict[str, int]) -> bool:
-    used = {symbol for key in view.inputs for symbol in _symbols(view, key) if isinstance(symbol, str)}
-    return all(_size(symbol, one) == _size(symbol, two) for symbol in used)
+    used = {symbol for key in view.inputs for symbol in axis_symbols(view, key) if isinstance(symbol, str)}
+    return all(size_of(symbol, one) == size_of(symbol, two) for symbol in used)
 
 
-def run(view: View, sizes: dict[str, int], fixed: dict[str, int] | None = None) -> Run:
-    """Infer every tensor of a view for one assignment of symbol sizes."""
+def run(view: View, sizes: dict[str, int], base: Run | None = None) -> Run:
+    """Infer every tensor of a view for one assignment of symbol sizes.
+
+    Args:
+        base: another run, from which everything is taken that does not depend on the sizes.
+    """
     result = Run(dict(sizes), {}, {}, {}, {})
-    walker = _Walker(view, result)
+    walker = _Walker(view, result, base)
     for key, parameter in view.parameters.items():
+        if base is not None:
+            walker.copy_from(base, key)
+            continue
         walker.set_type(key, parameter.data_type, parameter.dims)
         if _is_foldable_constant(parameter.data_type, parameter.elements):
             result.values[key] = view.model.array(parameter.tensor)
     for key, value in view.inputs.items():
         if value.type.WhichOneof("value") == "tensor_type":
-            symbols = _symbols(view, key)
+            symbols = axis_symbols(view, key)
             if value.type.tensor_type.HasField("shape"):
-                shape = tuple(_size(s, sizes) if isinstance(s, str) else s for s in symbols)
+                shape = tuple(size_of(s, sizes) if isinstance(s, str) else s for s in symbols)
                 walker.set_type(key, value.type.tensor_type.elem_type, shape)
     for node in view.nodes:
         walker.visit(node)
@@ -141,10 +154,11 @@ def _is_foldable_constant(data_type: int, elements: int) -> bool:
 class _Walker:
     """Visits nodes in order and fills a Run."""
 
-    def __init__(self, view: View, result: Run) -> None:
+    def __init__(self, view: View, result: Run, base: Run | None) -> None:
         self.view = view
         self.run = result
-        self.unknown = 0
+        self.base = base
+        self.settled: set[str] = set()
         self.opsets = list(view.model.proto.opset_import)
         self.schemas: dict[tuple[str, str, int], Any] = {}
 
@@ -157,7 +171,39 @@ class _Walker:
         self.run.types[key] = proto
         self.run.shapes[key] = tuple(shape)
 
+    def copy_from(self, base: Run, key: str) -> None:
+        """Take what another run found about a tensor."""
+        for own, other in (
+            (self.run.types, base.types),
+            (self.run.shapes, base.shapes),
+            (self.run.values, base.values),
+            (self.run.failures, base.failures),
+        ):
+            if key in other:
+                own[key] = other[key]  # type: ignore[assignment]
+
+    def _is_settled(self, node: Node) -> bool:
+        """Tell whether the other run saw the same inputs, so that its outputs hold here too."""
+        if self.base is None or node.branches or node.captured or not node.inputs:
+            return False
+        base, own = self.base, self.run
+        return all(
+            key in own.shapes
+            and own.shapes[key] == base.shapes.get(key)
+            and own.values.get(key) is base.values.get(key)
+            and (key in own.values or key in self.view.parameters or key in self.settled)
+            for key in node.inputs
+            if key
+        )
+
     def visit(self, node: Node) -> None:
+        if self._is_settled(node):
+            assert self.base is not None
+            for key in node.outputs:
+                if key:
+                    self.copy_from(self.base, key)
+                    self.settled.add(key)
+            return
         if self._fold(node):
             return
         if node.op_type == "If" and not node.domain:
@@ -184,7 +230,7 @@ class _Walker:
         """A size that inference leaves open is dynamic: it differs between runs."""
         if dim.HasField("dim_value") and dim.dim_value >= 0:
             return int(dim.dim_value)
-        known = _evaluate(dim.dim_param, self.run.sizes) if dim.dim_param else None
+        known = expression_value(dim.dim_param, self.run.sizes) if dim.dim_param else None
         return known if known is not None else 19 + self.run.sizes.get("", 0)
 
     def _infer(self, node: Node) -> dict[str, TypeProto]:
@@ -280,6 +326,10 @@ class _Walker:
         return True
 
     def _set_value(self, key: str, value: Array) -> None:
+        if self.base is not None and key in self.base.values and _equal(self.base.values[key], value):
+            self.copy_from(self.base, key)
+            self.settled.add(key)
+            return
         self.run.values[key] = value
         self.set_type(key, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
@@ -291,196 +341,9 @@ class _Walker:
         return True
 
 
-def shape_value(node: Node, shape: Shape) -> Array:
-    """Return what a Shape or Size node gives for an input of this shape."""
-    if node.op_type == "Size":
-        return np.array(int(np.prod(shape)), dtype=np.int64)
-    start, end = node.attribute("start", 0), node.attribute("end", len(shape))
-    return np.array(shape[slice(start, end)], dtype=np.int64)
-
-
-_EVALUATORS: dict[tuple[int, int], Any] = {}
-
-
-def evaluate(node: Node, inputs: list[Array | None]) -> list[Array]:
-    """Compute a node on numpy arrays with the ONNX reference implementation.
-
-    Raises:
-        Exception: whatever the reference implementation raises for inputs that do not fit.
-    """
-    fast = _FAST.get(node.op_type)
-    if fast is not None:
-        result = fast(node, inputs)
-        if result is not None:
-            return [np.asarray(result)]
-    from onnx.reference import ReferenceEvaluator
-
-    if node.op_type == "Constant":
-        feeds: dict[str, Array | None] = {}
-    else:
-        feeds = {n: v for n, v in zip(node.proto.input, inputs, strict=True) if n}
-    evaluator: Any = ReferenceEvaluator(node.proto, opsets={"": node.version})
-    return [np.asarray(result) for result in evaluator.run(None, feeds)]
-
-
-def _fast_gather(node: Node, inputs: list[Array | None]) -> Array | None:
-    data, indices = inputs
-    assert data is not None and indices is not None
-    return np.take(data, indices, axis=node.attribute("axis", 0))
-
-
-def _fast_concat(node: Node, inputs: list[Array | None]) -> Array | None:
-    return np.concatenate([a for a in inputs if a is not None], axis=node.attribute("axis", 0))
-
-
-def _fast_unsqueeze(node: Node, inputs: list[Array | None]) -> Array | None:
-    axes = node.attribute("axes") if len(inputs) < 2 or inputs[1] is None else inputs[1].tolist()
-    return np.expand_dims(inputs[0], tuple(axes)) if axes is not None and inputs[0] is not None else None
-
-
-def _fast_multiply(node: Node, inputs: list[Array | None]) -> Array | None:
-    a, b = inputs
-    assert a is not None and b is not None
-    return np.asarray(a * b, dtype=a.dtype)
-
-
-def _fast_add(node: Node, inputs: list[Array | None]) -> Array | None:
-    a, b = inputs
-    assert a is not None and b is not None
-    return np.asarray(a + b, dtype=a.dtype)
-
-
-_FAST = {
-    "Gather": _fast_gather,
-    "Concat": _fast_concat,
-    "Unsqueeze": _fast_unsqueeze,
-    "Mul": _fast_multiply,
-    "Add": _fast_add,
-    "Identity": lambda node, inputs: inputs[0],
-}
-
-
 def _has_shape(proto: TypeProto) -> bool:
     return bool(proto.WhichOneof("value") == "tensor_type" and proto.tensor_type.HasField("shape"))
 
 
 def _equal(one: Array, two: Array) -> bool:
     return one.shape == two.shape and one.dtype == two.dtype and bool(np.array_equal(one, two))
-
-
-# --- sizes of symbolic dimensions -------------------------------------------------------------------------------
-
-
-def _symbols(view: View, key: str) -> list[str | int]:
-    """Per axis of a graph input: its fixed size, or the symbol that stands for it."""
-    symbols: list[str | int] = []
-    for axis, dim in enumerate(view.inputs[key].type.tensor_type.shape.dim):
-        if dim.HasField("dim_value") and dim.dim_value > 0:
-            symbols.append(int(dim.dim_value))
-        elif re.fullmatch(r"[\w\s.+*/()-]+", dim.dim_param or "") and not dim.dim_param.lstrip("-").isdigit():
-            symbols.append(dim.dim_param)
-        else:
-            symbols.append(f"?{axis}/{len(view.inputs[key].type.tensor_type.shape.dim)}")
-    return symbols
-
-
-def _kinds(view: View) -> dict[str, str]:
-    """Symbol -> "batch", "image", "signal" or "sequence", guessed from where it stands first."""
-    kinds: dict[str, str] = {}
-    for key, value in view.inputs.items():
-        symbols = _symbols(view, key)
-        is_float = value.type.tensor_type.elem_type in FLOAT_TYPES
-        rank = len(symbols)
-        channels_last = rank == 4 and isinstance(symbols[3], int) and not isinstance(symbols[1], int)
-        for axis, symbol in enumerate(symbols):
-            if isinstance(symbol, int) or symbol in kinds:
-                continue
-            lowered = symbol.lower()
-            if "batch" in lowered or (axis == 0 and rank > 1 and "seq" not in lowered):
-                kinds[symbol] = "batch"
-            elif is_float and rank >= 4 and (axis >= 2 or channels_last) and "seq" not in lowered:
-                kinds[symbol] = "image"
-            elif is_float and ((rank == 3 and axis == 2) or (rank == 2 and axis == 1) or rank == 1):
-                kinds[symbol] = "signal"
-            else:
-                kinds[symbol] = "sequence"
-    return kinds
-
-
-def _assignments(view: View) -> list[tuple[dict[str, int], dict[str, int]]]:
-    """Pairs of assignments to try in order; the empty symbol carries the size of data-dependent dimensions."""
-    kinds = _kinds(view)
-    tables = [
-        ({"batch": [3], "image": [224, 256], "signal": [8192], "sequence": [37, 43, 53]},
-         {"batch": [5], "image": [256, 320], "signal": [9216], "sequence": [41, 47, 59]}),
-        ({"batch": [3], "image": [224], "signal": [16384], "sequence": [64]},
-         {"batch": [5], "image": [256], "signal": [32768], "sequence": [32]}),
-        ({"batch": [1], "image": [224], "signal": [512], "sequence": [16]},
-         {"batch": [1], "image": [256], "signal": [512], "sequence": [16]}),
-        ({"batch": [1], "image": [640], "signal": [16000], "sequence": [1]},
-         {"batch": [1], "image": [640], "signal": [16000], "sequence": [1]}),
-    ]  # fmt: skip
-    pairs = []
-    for one, two in tables:
-        first: dict[str, int] = {"": 0}
-        second: dict[str, int] = {"": 4}
-        seen: dict[str, int] = {}
-        for symbol, kind in kinds.items():
-            number = seen[kind] = seen.get(kind, -1) + 1
-            first[symbol] = one[kind][number % len(one[kind])]
-            second[symbol] = two[kind][number % len(two[kind])]
-        pairs.append((first, second))
-        if not kinds:
-            break
-    return pairs
-
-
-def _evaluate(expression: str, sizes: dict[str, int]) -> int | None:
-    """Value of a dimension name, which may be a sum, difference or product of names ("past + sequence")."""
-    if expression in sizes:
-        return sizes[expression]
-    parts = re.split(r"\s*([+*-])\s*", expression.strip())
-    if len(parts) < 3:
-        return None
-    total: int | None = None
-    operator = "+"
-    for part in parts:
-        if part in ("+", "-", "*"):
-            operator = part
-            continue
-        value = int(part) if part.isdigit() else sizes.get(part)
-        if value is None:
-            return None
-        total = value if total is None else {"+": total + value, "-": total - value, "*": total * value}[operator]
-    return total
-
-
-def _size(symbol: str, sizes: dict[str, int]) -> int:
-    parts = re.split(r"\s*[+*-]\s*", symbol.strip())
-    if len(parts) > 1 and all(p.isdigit() or (p in sizes and p != symbol) for p in parts):
-        value = _evaluate_sum(symbol, sizes)
-        if value is not None and value > 0:
-            return value
-    return sizes[symbol]
-
-
-def _evaluate_sum(symbol: str, sizes: dict[str, int]) -> int | None:
-    return _evaluate(symbol, {name: size for name, size in sizes.items() if name != symbol})
-
-
-def _check_input_shapes(view: View, input_shapes: dict[str, Shape]) -> dict[str, int]:
-    fixed: dict[str, int] = {}
-    for name, shape in input_shapes.items():
-        if name not in view.inputs:
-            known = ", ".join(view.inputs) or "none"
-            raise UsageError(f"--input-shape: the model has no input '{name}' (inputs: {known}).")
-        symbols = _symbols(view, name)
-        if len(symbols) != len(shape):
-            raise UsageError(f"--input-shape: input '{name}' has {len(symbols)} axes, {len(shape)} sizes were given.")
-        for axis, (symbol, size) in enumerate(zip(symbols, shape, strict=True)):
-            if isinstance(symbol, int):
-                if symbol != size:
-                    raise UsageError(f"--input-shape: axis {axis} of input '{name}' is fixed at {symbol}, not {size}.")
-            else:
-                fixed[symbol] = size
-    return fixed

@@ -8,7 +8,7 @@ from __future__ import annotations
 from onnxprune.channels.context import Context
 from onnxprune.channels.groups import Role
 from onnxprune.channels.registry import MICROSOFT, rule
-from onnxprune.graph.trace import FLOAT_TYPES
+from onnxprune.graph.sizes import FLOAT_TYPES
 from onnxprune.types import IntArray
 
 

@@ -1,0 +1,150 @@
+"""Evaluate single nodes on small arrays: shape arithmetic, masks, position tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.graph.view import Node
+from onnxprune.types import Array
+
+Shape = tuple[int, ...]
+Inputs = list[Array | None]
+
+
+def shape_value(node: Node, shape: Shape) -> Array:
+    """Return what a Shape or Size node gives for an input of this shape."""
+    if node.op_type == "Size":
+        return np.array(int(np.prod(shape)), dtype=np.int64)
+    start, end = node.attribute("start", 0), node.attribute("end", len(shape))
+    return np.array(shape[slice(start, end)], dtype=np.int64)
+
+
+def evaluate(node: Node, inputs: Inputs) -> list[Array]:
+    """Compute a node on numpy arrays: common operators directly, all others by the ONNX reference implementation.
+
+    Raises:
+        Exception: whatever numpy or the reference implementation raises for inputs that do not fit.
+    """
+    direct = _DIRECT.get(node.op_type)
+    if direct is not None:
+        result = direct(node, inputs)
+        if result is not None:
+            return [result]
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {n: v for n, v in zip(node.proto.input, inputs, strict=True) if n}
+    evaluator: Any = ReferenceEvaluator(node.proto, opsets={"": node.version})
+    return [np.asarray(result) for result in evaluator.run(None, feeds)]
+
+
+def _list(node: Node, inputs: Inputs, name: str, index: int) -> list[int] | None:
+    listed = node.attribute(name)
+    if listed is not None:
+        return list(listed)
+    value = inputs[index] if index < len(inputs) else None
+    return None if value is None else [int(v) for v in value.reshape(-1)]
+
+
+def _gather(node: Node, inputs: Inputs) -> Array | None:
+    data, indices = inputs
+    assert data is not None and indices is not None
+    return np.asarray(np.take(data, indices, axis=node.attribute("axis", 0)))
+
+
+def _concat(node: Node, inputs: Inputs) -> Array | None:
+    return np.concatenate([a for a in inputs if a is not None], axis=node.attribute("axis", 0))
+
+
+def _unsqueeze(node: Node, inputs: Inputs) -> Array | None:
+    axes = _list(node, inputs, "axes", 1)
+    return np.expand_dims(inputs[0], tuple(axes)) if axes is not None and inputs[0] is not None else None
+
+
+def _squeeze(node: Node, inputs: Inputs) -> Array | None:
+    axes = _list(node, inputs, "axes", 1)
+    assert inputs[0] is not None
+    return np.asarray(np.squeeze(inputs[0], tuple(axes) if axes else None))
+
+
+def _slice(node: Node, inputs: Inputs) -> Array | None:
+    data = inputs[0]
+    starts, ends = _list(node, inputs, "starts", 1), _list(node, inputs, "ends", 2)
+    if data is None or starts is None or ends is None:
+        return None
+    axes = _list(node, inputs, "axes", 3) or list(range(len(starts)))
+    steps = _list(node, inputs, "steps", 4) or [1] * len(starts)
+    if any(step < 0 for step in steps):
+        return None
+    index = [slice(None)] * data.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        index[axis] = slice(start, end, step)
+    return data[tuple(index)]
+
+
+def _cast(node: Node, inputs: Inputs) -> Array | None:
+    assert inputs[0] is not None
+    target = onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to"))
+    return inputs[0].astype(target) if target.kind in "ifb" else None
+
+
+def _constant_of_shape(node: Node, inputs: Inputs) -> Array | None:
+    assert inputs[0] is not None
+    value = node.attribute("value")
+    fill = onnx.numpy_helper.to_array(value).reshape(-1)[0] if value is not None else np.float32(0)
+    return np.full(tuple(int(v) for v in inputs[0]), fill)
+
+
+def _expand(node: Node, inputs: Inputs) -> Array | None:
+    data, shape = inputs
+    assert data is not None and shape is not None
+    return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(int(v) for v in shape))).copy()
+
+
+def _range(node: Node, inputs: Inputs) -> Array | None:
+    start, limit, step = inputs
+    assert start is not None and limit is not None and step is not None
+    return np.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
+
+
+def _where(node: Node, inputs: Inputs) -> Array | None:
+    condition, one, other = inputs
+    assert condition is not None and one is not None and other is not None
+    return np.asarray(np.where(condition, one, other))
+
+
+def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Node, Inputs], Array | None]:
+    def apply(node: Node, inputs: Inputs) -> Array | None:
+        a, b = inputs
+        assert a is not None and b is not None
+        return np.asarray(function(a, b), dtype=a.dtype)
+
+    return apply
+
+
+def _equal(node: Node, inputs: Inputs) -> Array | None:
+    a, b = inputs
+    assert a is not None and b is not None
+    return np.asarray(a == b)
+
+
+_DIRECT: dict[str, Callable[[Node, Inputs], Array | None]] = {
+    "Add": _binary(lambda a, b: a + b),
+    "Cast": _cast,
+    "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
+    "Equal": _equal,
+    "Expand": _expand,
+    "Gather": _gather,
+    "Identity": lambda node, inputs: inputs[0],
+    "Mul": _binary(lambda a, b: a * b),
+    "Range": _range,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Sub": _binary(lambda a, b: a - b),
+    "Unsqueeze": _unsqueeze,
+    "Where": _where,
+}
