@@ -131,20 +131,52 @@ def _equal(node: Node, inputs: Inputs) -> Array | None:
     return np.asarray(a == b)
 
 
+def _reshape(node: Node, inputs: Inputs) -> Array | None:
+    if len(inputs) < 2 or node.attribute("allowzero", 0):
+        return None
+    data, target = inputs
+    assert data is not None and target is not None
+    return data.reshape([data.shape[axis] if size == 0 else size for axis, size in enumerate(target.tolist())])
+
+
+def _transpose(node: Node, inputs: Inputs) -> Array | None:
+    return None if inputs[0] is None else np.transpose(inputs[0], node.attribute("perm"))
+
+
+def _divide(node: Node, inputs: Inputs) -> Array | None:
+    """Integers are cut towards zero, which is rounding down where neither is negative."""
+    a, b = inputs
+    assert a is not None and b is not None
+    if a.dtype.kind == "f":
+        return np.asarray(a / b, dtype=a.dtype)
+    return np.asarray(a // b) if np.all(a >= 0) and np.all(b > 0) else None
+
+
+def _modulo(node: Node, inputs: Inputs) -> Array | None:
+    a, b = inputs
+    assert a is not None and b is not None
+    return np.asarray(a % b) if a.dtype.kind in "iu" and not node.attribute("fmod", 0) and np.all(b != 0) else None
+
+
 _DIRECT: dict[str, Callable[[Node, Inputs], Array | None]] = {
     "Add": _binary(lambda a, b: a + b),
     "Cast": _cast,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
+    "Div": _divide,
     "Equal": _equal,
     "Expand": _expand,
     "Gather": _gather,
     "Identity": lambda node, inputs: inputs[0],
     "Mul": _binary(lambda a, b: a * b),
+    "Mod": _modulo,
+    "Not": lambda node, inputs: None if inputs[0] is None else np.logical_not(inputs[0]),
     "Range": _range,
+    "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Sub": _binary(lambda a, b: a - b),
+    "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": _where,
 }
