@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -132,17 +132,22 @@ def _locks(report: Report) -> Iterator[Section]:
             table=Table(("axis", "size", "reason"), rows, 9),
         )
         return
-    locks = [lock for lock in locks if lock.size > 1]
-    reasons = Counter(lock.reason or "unknown" for lock in locks)
+    yield Section("Left alone (tensor:axis)", _top_reasons([lock for lock in locks if lock.size > 1]))
+
+
+def _top_reasons(locks: Sequence[GroupLine]) -> tuple[str, ...]:
+    """Return a line for each of the reasons that hold most; reasons that differ in names only are one."""
+    kinds: dict[str, list[GroupLine]] = {}
+    for lock in locks:
+        kinds.setdefault(re.sub(r"'[^']*'", "''", lock.reason or "unknown"), []).append(lock)
+    ordered = sorted(kinds.values(), key=lambda group: -sum(lock.size for lock in group))
     lines = []
-    for reason, times in reasons.most_common(TOP_REASONS):
-        names = [lock.name for lock in locks if (lock.reason or "unknown") == reason][:LOCKED_NAMES]
-        more = f" and {times - len(names)} more" if times > len(names) else ""
-        lines.append(f"{', '.join(names)}{more}: {reason}")
-    rest = len(reasons) - TOP_REASONS
-    if rest > 0:
-        lines.append(f"{_many(rest, 'more reason')}: see onnxprune inspect")
-    yield Section("Left alone (tensor:axis)", tuple(lines))
+    for group in ordered[:TOP_REASONS]:
+        names = list(dict.fromkeys(lock.name for lock in group))
+        more = f" and {len(names) - LOCKED_NAMES} more" if len(names) > LOCKED_NAMES else ""
+        lines.append(f"{', '.join(names[:LOCKED_NAMES])}{more}: {group[0].reason}")
+    rest = len(ordered) - TOP_REASONS
+    return (*lines, f"{_many(rest, 'more reason')}: see onnxprune inspect") if rest > 0 else tuple(lines)
 
 
 def _ending(report: Report) -> Iterator[Section]:

@@ -112,6 +112,10 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
         f"output '{name}': its shape is {list(other)} instead of {list(original)} on some inputs; it is not compared"
         for name, (original, other) in meters.shapes().items()
     ]
+    warnings += [
+        f"output '{name}' is empty on these inputs (nothing found in them?), so it says nothing; give --data"
+        for name in meters.empty()
+    ]
     if not reference.repeatable:
         warnings.append("the original gives different outputs for the same input (random operators?): figures vary")
     return Comparison(meters.results(), len(reference.samples), reference.inputs, tuple(warnings))

@@ -46,12 +46,15 @@ class Meter:
         self._broken = 0
         self.shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         """The first pair of shapes that differ: such samples cannot be compared."""
+        self.elements = 0
+        """Values that were compared."""
 
     def add(self, reference: Array, other: Array) -> None:
         """Take the outputs of one sample in; a NaN or an infinity in the same place on both sides counts as equal."""
         if reference.shape != other.shape:
             self.shapes = self.shapes or (reference.shape, other.shape)
             return
+        self.elements += reference.size
         if reference.dtype.kind not in "fiub" and reference.dtype.kind != "V":
             self._same += int((reference == other).sum())
             self._classes += reference.size
@@ -90,8 +93,8 @@ class Meter:
         return self._max_abs / self._peak if self._peak else (math.inf if self._max_abs else 0.0)
 
     def result(self) -> Parity | None:
-        """Return the figures over all samples, or None if shapes differ and nothing can be compared."""
-        if self.shapes:
+        """Return the figures over all samples, or None if shapes differ or there was nothing to compare."""
+        if self.shapes or not self.elements:
             return None
         agreement = self._same / self._classes if self._classes else None
         if self._broken:
@@ -132,6 +135,10 @@ class Meters:
     def relative_errors(self) -> dict[str, float]:
         """Return the relative error of every output."""
         return {name: meter.relative_error() for name, meter in self._meters.items()}
+
+    def empty(self) -> list[str]:
+        """Return the outputs that never held a value."""
+        return [name for name, meter in self._meters.items() if not meter.elements and not meter.shapes]
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Return the outputs whose shapes differ, with both shapes."""

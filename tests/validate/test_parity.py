@@ -80,3 +80,9 @@ def test_figures_are_valid_json_whatever_happens() -> None:
     for other in (np.array([np.nan, 1.0]), np.array([1.0, 2.0]), np.zeros(2)):
         figures = measure(np.array([1.0, 2.0]), other).result().to_json()
         assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_an_output_that_is_empty_says_nothing() -> None:
+    meters = Meters()
+    meters.add({"boxes": np.ones((0, 4))}, {"boxes": np.ones((0, 4))})
+    assert meters.results() == {"boxes": None} and meters.empty() == ["boxes"]
