@@ -26,7 +26,7 @@ DATA_SAMPLES = 128
 """Samples of the user's data that are read when --samples is not given."""
 
 
-def reference(model: Model, runs: Runs) -> Reference:
+def reference(model: Model, runs: Runs, traced: tuple[View, Trace] | None = None) -> Reference:
     """Return the original, ready to be compared with, on the data of the user or on random inputs."""
     from onnxprune.validate.compare import open_reference
 
@@ -40,6 +40,7 @@ def reference(model: Model, runs: Runs) -> Reference:
     return open_reference(
         model,
         file=model.path,
+        traced=traced,
         data=data,
         data_name=name,
         samples=runs.samples,

@@ -18,6 +18,8 @@ from onnxprune.validate.gates import Gates
 if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan
     from onnxprune.graph.model import Model
+    from onnxprune.graph.trace import Trace
+    from onnxprune.graph.view import View
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,15 @@ def finish(
     source: Model,
     result: Model,
     plan: Plan | None,
-    make_masked: Callable[[], Model] | None,
+    make_masked: Callable[[], Model] | None = None,
+    traced: tuple[View, Trace] | None = None,
 ) -> None:
     """Examine the result on a temporary file, give it its name, write plan and report, and show the report.
+
+    Args:
+        plan: written where --plan asks for it; None where the command has none.
+        make_masked: makes the original with the removed slices zeroed, for masked parity.
+        traced: the source as it was read and traced, if it was.
 
     Raises:
         GateError: a quality gate failed; nothing was written.
@@ -83,7 +91,7 @@ def finish(
 
     def check(temporary: Path) -> None:
         with ending.screen.stage(report, "validate", "comparing with the original"):
-            _examine(ending, report, gates, source, temporary, make_masked)
+            _examine(ending, report, gates, source, temporary, make_masked, traced)
 
     with ending.screen.stage(report, "save", "writing"):
         clobber = not ending.outputs.no_clobber
@@ -104,6 +112,7 @@ def _examine(
     source: Model,
     temporary: Path,
     make_masked: Callable[[], Model] | None,
+    traced: tuple[View, Trace] | None,
 ) -> None:
     from onnxprune.validate.examine import examine
 
@@ -111,7 +120,7 @@ def _examine(
     found = examine(
         source,
         temporary,
-        lambda: evidence.reference(source, runs),
+        lambda: evidence.reference(source, runs, traced),
         make_masked,
         verify=ending.verify,
         required=gates.needs_outputs,

@@ -17,7 +17,8 @@ from onnxprune.validate.session import Feeds, Session, open_session
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
-    from onnxprune.graph.trace import Shape
+    from onnxprune.graph.trace import Shape, Trace
+    from onnxprune.graph.view import View
 
 RANDOM_SAMPLES = 4
 """Random samples that are drawn when no number is given: they show a defect, they do not measure accuracy."""
@@ -57,6 +58,7 @@ def open_reference(
     model: Model,
     *,
     file: Path | None = None,
+    traced: tuple[View, Trace] | None = None,
     data: Iterable[Feeds] | None = None,
     data_name: str = "the given inputs",
     samples: int | None = None,
@@ -68,6 +70,7 @@ def open_reference(
     """Return the original with samples that it has been seen to run.
 
     Args:
+        traced: the model as it was read and traced already.
         file: where the model stands unchanged, if it does: onnxruntime then reads it by itself.
         data: feeds of the user, all of which are used; None draws random ones.
         data_name: how reports name them.
@@ -79,9 +82,8 @@ def open_reference(
     """
     opened = file or model
     session = open_session(opened, threads=threads, provider=provider)
-    drawn, stress = _random_samples(
-        model, session, samples or RANDOM_SAMPLES, seed, dict(input_shapes or {}), data is None
-    )
+    view, sizes = traced or _trace(model, input_shapes)
+    drawn, stress = _random_samples(view, sizes, session, samples or RANDOM_SAMPLES, seed, data is None)
     feeds: tuple[Feeds, ...] = drawn
     inputs = f"{len(drawn)} random inputs (seed {seed})"
     if data is not None:
@@ -129,16 +131,21 @@ def self_noise(reference: Reference, *, threads: int = 0, provider: str | None =
     return meters
 
 
-def _random_samples(
-    model: Model, session: Session, count: int, seed: int, input_shapes: dict[str, Shape], wanted: bool
-) -> tuple[tuple[Feeds, ...], Feeds | None]:
+def _trace(model: Model, input_shapes: Mapping[str, Shape] | None) -> tuple[View, Trace]:
     from onnxprune.graph.trace import trace
     from onnxprune.graph.view import View
+
+    view = View(model)
+    return view, trace(view, dict(input_shapes or {}))
+
+
+def _random_samples(
+    view: View, sizes: Trace, session: Session, count: int, seed: int, wanted: bool
+) -> tuple[tuple[Feeds, ...], Feeds | None]:
     from onnxprune.validate.inputs import random_inputs
 
     try:
-        view = View(model)
-        source = random_inputs(view, trace(view, input_shapes), session, seed=seed)
+        source = random_inputs(view, sizes, session, seed=seed)
     except DataError:
         if wanted:
             raise

@@ -134,9 +134,10 @@ def _ran(reference: Reference) -> str:
 
 
 def _verdict(masked: MaskedParity) -> str:
+    error = f"{masked.worst:.1e}" if masked.worst else "0"
     return (
-        f"Masked parity: it does what the original does with the removed channels zeroed "
-        f"(relative error {masked.worst:.1e}, allowed {masked.tolerance:.1e})."
+        "Masked parity: it does what the original does with the removed channels zeroed "
+        f"(relative error {error}, allowed {masked.tolerance:.1e})."
     )
 
 

@@ -42,6 +42,7 @@ def command(
     from onnxprune.graph.model import load
     from onnxprune.methods.apply import apply
     from onnxprune.report import Report
+    from onnxprune.validate.oracle import masked_model
 
     ending = Ending(model, "pruned", outputs, runs, limits, verify, {"command": "apply"}, screen, also=(plan_file,))
     ending.check()
@@ -55,4 +56,5 @@ def command(
     record.groups = pruned(channels, keep)
     record.input, record.output = evidence.describe_pruned(channels, keep)
     evidence.note_limits(record, channels)
-    finish(ending, record, source, result.model, plan, None)
+    traced = (channels.view, channels.trace)
+    finish(ending, record, source, result.model, plan, lambda: masked_model(channels, keep), traced)

@@ -69,6 +69,7 @@ def command(
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.prune import prune
     from onnxprune.report import Report
+    from onnxprune.validate.oracle import masked_model
 
     ratios = read_ratios(group_ratios) if group_ratios else {}
     wanted = PruneOptions(**choices, ratios=ratios, input_shapes=runs.input_shapes, seed=runs.seed)
@@ -86,4 +87,5 @@ def command(
     for warning in result.warnings:
         record.warn(warning)
     evidence.note_limits(record, channels)
-    finish(ending, record, source, result.model, result.plan, None)
+    traced = (channels.view, channels.trace)
+    finish(ending, record, source, result.model, result.plan, lambda: masked_model(channels, keep), traced)
