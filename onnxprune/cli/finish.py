@@ -130,8 +130,6 @@ def _examine(
     )
     if found.comparison is not None:
         evidence.note_comparison(report, found.comparison)
-    if found.noise is not None:
-        evidence.note_noise(report, found.noise)
     if found.masked is not None:
         report.details["masked_parity"] = {
             "relative_error": evidence.finite(found.masked.errors),

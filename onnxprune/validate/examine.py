@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import DataError, ModelError, OnnxpruneError
 from onnxprune.validate.compare import Comparison, Reference, compare, self_noise
 from onnxprune.validate.masked import MaskedParity, masked_parity
-from onnxprune.validate.parity import Meters
 from onnxprune.validate.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class Evidence:
     """
 
     comparison: Comparison | None = None
-    noise: Meters | None = None
     masked: MaskedParity | None = None
     lines: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -83,9 +82,8 @@ def examine(
         lines = [_ran(reference)]
         if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
             return Evidence(comparison, lines=tuple(lines))
-        noise = self_noise(reference, threads=threads, provider=provider)
-        masked = _masked(reference, session, source, make_masked(), noise, threads, provider)
-    return Evidence(comparison, noise, masked, (*lines, _verdict(masked)), _unsure(masked))
+        masked = _masked(reference, session, source, make_masked(), threads, provider)
+    return Evidence(comparison, masked, (*lines, _verdict(masked)), _unsure(masked))
 
 
 def _open(path: Path, threads: int, provider: str | None) -> Session:
@@ -107,13 +105,13 @@ def _masked(
     session: Session,
     source: Model,
     masked: Model,
-    noise: Meters,
     threads: int,
     provider: str | None,
 ) -> MaskedParity:
     from onnxprune.graph.view import View
 
     with open_session(masked, threads=threads, provider=provider, label="the masked original") as zeroed:
+        noise = partial(self_noise, reference, threads=threads, provider=provider)
         outcome = masked_parity(reference, zeroed, session, noise, View(source))
     if outcome.failed:
         name = max(outcome.failed, key=lambda output: outcome.errors[output])

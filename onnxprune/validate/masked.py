@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,11 +52,13 @@ class MaskedParity:
         return max(judged or self.errors.values(), default=0.0)
 
 
-def masked_parity(reference: Reference, masked: Session, pruned: Session, noise: Meters, view: View) -> MaskedParity:
+def masked_parity(
+    reference: Reference, masked: Session, pruned: Session, measure_noise: Callable[[], Meters], view: View
+) -> MaskedParity:
     """Compare the pruned model with the masked original on the samples of the reference.
 
     Args:
-        noise: the original against itself, see `self_noise`.
+        measure_noise: compares the original with itself, see `self_noise`; called only where it decides.
         view: the original, to see which outputs stand behind steps.
     """
     series: dict[str, list[float]] = {}
@@ -65,8 +68,10 @@ def masked_parity(reference: Reference, masked: Session, pruned: Session, noise:
         for name, error in meters.relative_errors().items():
             series.setdefault(name, []).append(error)
     errors = {name: float(np.median(values)) for name, values in series.items()}
-    own = [error for error in noise.relative_errors().values() if math.isfinite(error)]
-    tolerance = max(TOLERANCE, NOISE_FACTOR * max(own, default=0.0))
+    tolerance = TOLERANCE
+    if any(not error <= TOLERANCE for error in errors.values()):
+        own = [error for error in measure_noise().relative_errors().values() if math.isfinite(error)]
+        tolerance = max(TOLERANCE, NOISE_FACTOR * max(own, default=0.0))
     above = [name for name, error in errors.items() if not error <= tolerance]
     unsure = _behind_steps(view) if reference.repeatable else set(errors)
     return MaskedParity(
