@@ -76,7 +76,8 @@ def broadcast(ctx: Context, inputs: list[int]) -> Axes:
             raise RuleError(f"{ctx.node.label}: its inputs do not broadcast as traced")
         for other in full[1:]:
             ctx.tie(full[0], other)
-        result.append(full[0] if full else ctx.state.unit)
+        stays = next((f for f in full if ctx.space.is_born_pinned(f)), None)
+        result.append(stays if stays is not None else full[0] if full else ctx.state.unit)
     return result
 
 
