@@ -4,6 +4,7 @@
 
     result = onnxprune.prune("model.onnx", ratio=0.4)
     onnxprune.save(result.model, "model-pruned.onnx")
+    onnxprune.validate("model.onnx", "model-pruned.onnx").parity
 
 Names are imported when they are used, so that `import onnxprune` costs nothing.
 """
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from onnxprune.methods.apply import apply
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.prune import PruneResult
+    from onnxprune.validate.api import validate
+    from onnxprune.validate.bench import bench
 
 _HOMES = {
     "Channels": "channels.analyse",
@@ -50,6 +53,7 @@ _HOMES = {
     "apply": "methods.apply",
     "PruneOptions": "methods.options",
     "PruneResult": "methods.prune",
+    "bench": "validate.bench",
 }
 
 __all__ = [
@@ -70,9 +74,11 @@ __all__ = [
     "UsageError",
     "analyse",
     "apply",
+    "bench",
     "load",
     "prune",
     "save",
+    "validate",
 ]
 
 
@@ -115,6 +121,8 @@ def analyse(model: Source, **options: Any) -> Channels:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "validate":
+        return importlib.import_module("onnxprune.validate")
     if name not in _HOMES:
         raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
     return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -221,3 +223,11 @@ def test_declared_shapes_of_parameters_are_mended_with_them():
     onnx.shape_inference.infer_shapes(result.model.proto, check_type=True, strict_mode=True)
     declared = {v.name: v.type.tensor_type.shape.dim[0].dim_value for v in result.model.proto.graph.value_info}
     assert declared == {"w1": 32, "b1": 32, "w2": 32}
+
+
+def test_validate_can_be_called_before_and_after_its_package_is_imported():
+    result = onnxprune.prune(convnet(), ratio=0.5)
+    for _ in range(2):
+        comparison = onnxprune.validate(convnet(), result.model, samples=2, threads=1)
+        assert set(comparison.parity) == {"logits"}
+        importlib.import_module("onnxprune.validate.compare")
