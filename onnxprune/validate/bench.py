@@ -51,7 +51,9 @@ def bench(
         names: list[str] = []
         for number, source in enumerate(models, 1):
             model = load(source)
-            session = stack.enter_context(open_session(file_of(source) or model, threads=threads, provider=provider))
+            session = stack.enter_context(
+                open_session(file_of(source) or model, spinning=True, threads=threads, provider=provider)
+            )
             own = session.fit(feeds) if feeds is not None else _feeds(model, session, input_shapes, seed, batch)
             calls.append(partial(session.run, own))
             names.append(_name(str(model.path or f"model {number}"), names))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.graph.trace import Shape, Trace
     from onnxprune.graph.view import View
 
-RANDOM_SAMPLES = 4
+RANDOM_SAMPLES = 3
 """Random samples that are drawn when no number is given: they show a defect, they do not measure accuracy."""
 
 
@@ -42,7 +42,8 @@ class Comparison:
 class Reference:
     """The original model ready to be compared with: its session, the samples, and how long one of them takes.
 
-    stress: feeds at a second batch size, only to see that a model runs there; None if no size is dynamic.
+    stress: feeds at a second batch size, only to see that a model runs there; None where the samples have two sizes
+        already or none is dynamic.
     """
 
     session: Session
@@ -152,7 +153,8 @@ def _random_samples(
         return (), None
     tables = len(source.tables)
     samples = tuple(source.sample(number, number % tables) for number in range(count))
-    return samples, source.sample(count, 1) if tables > 1 else None
+    seen = wanted and count > 1
+    return samples, source.sample(count, 1) if tables > 1 and not seen else None
 
 
 def _run(session: Session, feeds: Feeds) -> dict[str, Array]:

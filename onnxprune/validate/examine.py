@@ -123,12 +123,9 @@ def _masked(
 
 
 def _ran(reference: Reference) -> str:
-    if reference.stress is None:
-        return "It runs in onnxruntime."
-    sizes = [
-        next((list(array.shape) for array in feeds.values()), []) for feeds in (reference.samples[0], reference.stress)
-    ]
-    return f"It runs in onnxruntime, at {sizes[0]} and {sizes[1]}."
+    feeds = [*reference.samples, *([reference.stress] if reference.stress is not None else [])]
+    sizes = dict.fromkeys(str(list(next(iter(feed.values())).shape)) for feed in feeds if feed)
+    return f"It runs in onnxruntime, at {' and '.join(list(sizes)[:3])}." if sizes else "It runs in onnxruntime."
 
 
 def _verdict(masked: MaskedParity) -> str:
