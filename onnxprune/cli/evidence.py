@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.options import Limits, Runs
-from onnxprune.errors import GateError, UsageError
+from onnxprune.errors import DataError, GateError, UsageError
 from onnxprune.report import Report, Side
 from onnxprune.validate.gates import Gates, evaluate
 
@@ -133,19 +133,39 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
+def check_sources(runs: Runs, limits: Limits) -> None:
+    """Look, before any work, whether the files of --data and --eval are there.
+
+    Raises:
+        DataError: one is not, or the function of --eval does not load.
+    """
+    if runs.data is not None:
+        file, colon, _ = runs.data.rpartition(":")
+        if not Path(runs.data).exists() and not (colon and Path(file).is_file()):
+            raise DataError(f"--data '{runs.data}' does not exist; give .npz, .npy, a folder, or file.py:function.")
+    if limits.eval is not None:
+        _evaluator(limits.eval)
+
+
 def measure_drop(report: Report, limits: Limits, original: Path, compressed: Path) -> float | None:
     """Return how much the user's value falls from the original to the compressed model; None without --eval."""
     if limits.eval is None:
         return None
-    from onnxprune.statistics.sources import load_function
-
-    file, colon, name = limits.eval.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        raise UsageError(f"--eval '{limits.eval}': give file.py:function.")
-    function = load_function(Path(file), name)
+    function = _evaluator(limits.eval)
     before, after = (evaluate(function, path, limits.eval) for path in (original, compressed))
     report.details["evaluation"] = {"before": before, "after": after, "drop": before - after}
     return before - after
+
+
+def _evaluator(spec: str) -> Callable[..., Any]:
+    from onnxprune.statistics.sources import load_function
+
+    file, colon, name = spec.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise UsageError(f"--eval '{spec}': give file.py:function.")
+    if not Path(file).is_file():
+        raise DataError(f"--eval '{spec}': there is no file '{file}'; give file.py:function.")
+    return load_function(Path(file), name)
 
 
 def check_gates(gates: Gates, comparison: Comparison | None, drop: float | None, outcome: str) -> None:

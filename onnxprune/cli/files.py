@@ -106,5 +106,7 @@ def read_text(path: Path, what: str) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"the {what} '{path}' does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the {what} '{path}' cannot be read ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the {what} '{path}' is not a text file; give one that was written by --{what}.") from error
+    except OSError as error:
+        raise UsageError(f"the {what} '{path}' cannot be read ({error.strerror or error}).") from error

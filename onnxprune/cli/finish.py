@@ -59,6 +59,7 @@ class Ending:
         for path in files:
             check_writable(path, inputs=(self.source, *self.also), clobber=not self.outputs.no_clobber)
         check_distinct(files)
+        evidence.check_sources(self.runs, self.limits)
         return evidence.gates_of(self.limits)
 
 
@@ -85,7 +86,7 @@ def finish(
     from onnxprune.graph.model import save
     from onnxprune.graph.provenance import with_provenance
 
-    gates = ending.check()
+    gates = evidence.gates_of(ending.limits)
     if not ending.outputs.no_provenance:
         result = replace(result, proto=with_provenance(result.proto, source.sha256, ending.settings))
 

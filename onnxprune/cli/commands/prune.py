@@ -57,7 +57,7 @@ def command(
     screen: Screen,
     **choices: Any,
 ) -> None:
-    """Remove channels, everywhere it can, and show that nothing else changed.
+    """Remove channels and show that nothing else changed.
 
     Give at most one target out of --ratio, --macs, --params and --size.
     """

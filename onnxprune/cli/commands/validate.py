@@ -32,6 +32,7 @@ def command(original: Path, compressed: Path, report: Path | None, runs: Runs, l
 
     check_report_name(report)
     check_writable(report, inputs=(original, compressed))
+    evidence.check_sources(runs, limits)
     gates = evidence.gates_of(limits)
     record = Report("validate", details={"seed": runs.seed})
     with screen.stage(record, "load", "reading the models"):
