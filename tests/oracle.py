@@ -21,15 +21,15 @@ LEVELS = {
 ALIASES = {"Identity", "Unsqueeze", "Squeeze", "Reshape", "Cast", "Expand", "Transpose"}
 DIVISORS = {
     "Div": (1,), "QuantizeLinear": (1,), "DequantizeLinear": (1,), "Reciprocal": (0,), "Mod": (1,),
-    "QLinearConv": (1, 4, 6), "QLinearMatMul": (1, 4, 6),
+    "QLinearConv": (1, 4, 6), "QLinearMatMul": (1, 4, 6), "QGemm": (1, 4, 7),
 }  # fmt: skip
 ZERO_POINTS = {
     "QuantizeLinear": (2,), "DequantizeLinear": (2,), "ConvInteger": (2, 3), "MatMulInteger": (2, 3),
-    "QLinearConv": (2, 5, 7), "QLinearMatMul": (2, 5, 7),
+    "QLinearConv": (2, 5, 7), "QLinearMatMul": (2, 5, 7), "QGemm": (2, 5, 8),
 }  # fmt: skip
 QUANTIZED = {  # operator -> input that holds integers: input that holds their zero point
     "DequantizeLinear": {0: 2}, "ConvInteger": {1: 3}, "MatMulInteger": {1: 3}, "QLinearConv": {3: 5},
-    "QLinearMatMul": {3: 5},
+    "QLinearMatMul": {3: 5}, "QGemm": {3: 5}, "QLinearAdd": {0: 2, 3: 5}, "QLinearMul": {0: 2, 3: 5},
 }  # fmt: skip
 
 

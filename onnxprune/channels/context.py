@@ -49,7 +49,8 @@ class State:
     use_roles: dict[tuple[int, int, int], Role] = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
     contractions: list[tuple[Node, IntArray]] = field(default_factory=list)
-    zero_points: dict[str, tuple[Node, int]] = field(default_factory=dict)
+    zero_points: dict[str, tuple[str, int]] = field(default_factory=dict)
+    zero_tables: set[str] = field(default_factory=set)
     normalised: list[Node] = field(default_factory=list)
     attentions: list[tuple[IntArray, IntArray]] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
@@ -302,10 +303,13 @@ class Context:
         else:
             self.state.roles[(self.state.view.root(self.node.inputs[index]), axis)] = role
 
-    def zero_point(self, index: int, table: int) -> None:
-        """A stored integer input stands for the real value 0 where it equals the input `table`."""
-        if self.has(table) and self.is_parameter(index):
-            self.state.zero_points[self.state.view.root(self.node.inputs[index])] = (self.node, table)
+    def zero_point(self, index: int, table: int, axis: int = 0) -> None:
+        """Integers of the input `index` stand for 0 where they equal the input `table` (one, or one along `axis`)."""
+        if self.has(table):
+            key = self.state.view.root(self.node.inputs[table])
+            self.state.zero_tables.add(key)
+            if self.is_parameter(index):
+                self.state.zero_points[self.state.view.root(self.node.inputs[index])] = (key, axis)
 
     def contract(self, ids: IntArray, *inputs: int) -> None:
         """Positions of `ids` are summed; exact as long as one of the inputs is zero where channels are removed."""

@@ -51,7 +51,7 @@ def _embed(channels: Channels, editor: Editor) -> None:
 def _zero(channels: Channels, editor: Editor, removed: Positions) -> None:
     divisors = _divisors(channels)
     for key, axes in removed.items():
-        if _divides_itself(channels, key):
+        if key in channels.state.zero_tables or _divides_itself(channels, key):
             continue
         parameter = editor.view.parameters[key]
         array = np.array(channels.model.array(channels.view.parameters[key].tensor))
@@ -89,25 +89,23 @@ def _neutral(channels: Channels, key: str, array: Array, axis: int, positions: l
     """What stands for nothing: 1 for a divisor, the zero point for a quantized weight, otherwise 0."""
     if divides:
         return np.ones((), dtype=array.dtype)
-    for node, index in channels.view.readers.get(key, []):
-        if node.op_type == "DequantizeLinear" and index == 0 and node.has_input(2):
-            zero_point = channels.view.parameters.get(channels.view.root(node.inputs[2]))
-            if zero_point is not None:
-                return _spread(channels.model.array(zero_point.tensor), array, node, axis, positions)
-    return np.zeros((), dtype=array.dtype)
-
-
-def _spread(zero_point: Array, array: Array, node: Node, axis: int, positions: list[int]) -> Array:
-    """Shape a zero point (per tensor or per axis) so that it fills the positions of an axis."""
-    if zero_point.size == 1:
-        return zero_point.reshape(()).astype(array.dtype)
-    own = int(node.attribute("axis", 1)) % array.ndim
-    shape = [1] * array.ndim
-    shape[own] = zero_point.size
-    full = np.broadcast_to(zero_point.reshape(shape), array.shape) if zero_point.ndim <= 1 else None
-    if full is None:
+    table, own = channels.state.zero_points.get(key, ("", 0))
+    stored = channels.view.parameters.get(table)
+    if stored is None:
         return np.zeros((), dtype=array.dtype)
-    return np.take(full, positions, axis=axis)
+    return np.take(_spread(channels.model.array(stored.tensor), array, own), positions, axis=axis)
+
+
+def _spread(zero_point: Array, array: Array, own: int) -> Array:
+    """Shape a zero point (per tensor, per axis or per block) as the tensor that it describes."""
+    if zero_point.ndim == 1 and zero_point.size > 1:
+        zero_point = zero_point.reshape([-1 if axis == own % array.ndim else 1 for axis in range(array.ndim)])
+    elif zero_point.ndim <= 1:
+        zero_point = zero_point.reshape([1] * array.ndim)
+    for axis, (size, entries) in enumerate(zip(array.shape, zero_point.shape, strict=True)):
+        if entries not in (1, size):
+            zero_point = np.repeat(zero_point, -(-size // entries), axis=axis)[(slice(None),) * axis + (slice(size),)]
+    return np.broadcast_to(zero_point, array.shape)
 
 
 def _compress(channels: Channels, editor: Editor, node: Node, mask: BoolArray) -> None:

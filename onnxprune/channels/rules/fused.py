@@ -92,7 +92,7 @@ def matmul_of_packed_weights(ctx: Context) -> None:
     rows, blocks = packed[0], packed[1]
     size = int(ctx.node.attribute("block_size"))
     ctx.pin(packed[2], "packed bytes")
-    if size * len(blocks) == len(data[-1]) and not ctx.has(3) and not ctx.has(4):
+    if size * len(blocks) == len(data[-1]) and not ctx.has(4):
         ctx.product(data[-1], [blocks, ctx.pinned(size, "the position inside a block of one scale")])
     else:
         for ids in (data[-1], blocks):
@@ -115,7 +115,13 @@ def _packed_table(ctx: Context, index: int, rows: IntArray, blocks: IntArray) ->
     """Scales or zero points [n, block], on one axis or on two; several zero points may share a byte."""
     axes = ctx.axes(index)
     width = len(axes[0]) // len(rows) if len(axes) == 1 else len(axes[1])
-    columns = blocks if width == len(blocks) else ctx.pinned(width, "packed bytes")
+    columns = blocks
+    if width < len(blocks) and len(blocks) % width == 0:
+        columns = ctx.fresh(width)
+        ctx.product(blocks, [columns, ctx.pinned(len(blocks) // width, "zero points that share a byte")])
+    elif width != len(blocks):
+        columns = ctx.pinned(width, "packed bytes")
+        ctx.pin(blocks, "its zero points share bytes")
     if len(axes) == 1:
         ctx.product(axes[0], [rows, columns])
         ctx.role(index, 0, "scales")

@@ -47,9 +47,9 @@ def _batch(ctx: Context, a: Axes, b: Axes, zero_a: bool, zero_b: bool) -> tuple[
     return result, zero
 
 
-def note_attention(ctx: Context, product: Axes, contracted: IntArray) -> None:
+def note_attention(ctx: Context, product: Axes, contracted: IntArray, inputs: tuple[int, int] = (0, 1)) -> None:
     """Remember the head and head-position axes of a product of two activations."""
-    if len(product) >= 3 and not ctx.is_parameter(0) and not ctx.is_parameter(1):
+    if len(product) >= 3 and not any(ctx.is_parameter(i) for i in inputs):
         ctx.state.attentions += [(product[-3], contracted), (product[-3], product[-1])]
 
 

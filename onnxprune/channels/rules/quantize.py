@@ -20,7 +20,7 @@ def quantize(ctx: Context) -> None:
     axis = int(ctx.node.attribute("axis", 1))
     for table in (1, 2):
         described_by(ctx, 0, table, axis)
-    ctx.zero_point(0, 2)
+    ctx.zero_point(0, 2, axis)
     ctx.set(data, zero=ctx.is_zero(0))
 
 

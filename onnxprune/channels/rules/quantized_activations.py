@@ -13,6 +13,8 @@ from onnxprune.channels.rules.elementwise import broadcast, is_zero_everywhere
 def quantized_add(ctx: Context) -> None:
     """y[i] = a[i] + b[i], every tensor with its scale and zero point"""
     result = broadcast(ctx, [0, 3])
+    for index in (0, 3):
+        ctx.zero_point(index, index + 2)
     ctx.set(result, zero=all(is_zero_everywhere(ctx, i, result) for i in (0, 3)))
 
 
@@ -20,6 +22,8 @@ def quantized_add(ctx: Context) -> None:
 def quantized_multiply(ctx: Context) -> None:
     """y[i] = a[i] * b[i], every tensor with its scale and zero point"""
     result = broadcast(ctx, [0, 3])
+    for index in (0, 3):
+        ctx.zero_point(index, index + 2)
     ctx.set(result, zero=any(is_zero_everywhere(ctx, i, result) for i in (0, 3)))
 
 
@@ -27,6 +31,8 @@ def quantized_multiply(ctx: Context) -> None:
 def quantized_where(ctx: Context) -> None:
     """y[i] = a[i] if c[i] else b[i], every tensor with its scale and zero point"""
     result = broadcast(ctx, [0, 1, 4])
+    for index in (1, 4):
+        ctx.zero_point(index, index + 2)
     ctx.set(result, zero=all(is_zero_everywhere(ctx, i, result) for i in (1, 4)))
 
 
@@ -58,6 +64,8 @@ def quantized_concat(ctx: Context) -> None:
     """y[.., (a, b, ..)] = a[..] then b[..], every part with its scale and zero point"""
     inputs = range(2, len(ctx.node.inputs), 3)
     parts = [ctx.axes(i) for i in inputs]
+    for index in inputs:
+        ctx.zero_point(index, index + 2)
     axis = int(ctx.node.attribute("axis")) % len(parts[0])
     for other in parts[1:]:
         for number, (a, b) in enumerate(zip(parts[0], other, strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxprune.channels.context import Context
 from onnxprune.channels.registry import MICROSOFT, rule
 from onnxprune.channels.rules.convolution import convolve
-from onnxprune.channels.rules.matrix import multiply, operand_roles
+from onnxprune.channels.rules.matrix import multiply, note_attention, operand_roles
 from onnxprune.channels.rules.quantize import tie_table
 
 
@@ -37,9 +37,10 @@ def dynamic_quantize_matmul(ctx: Context) -> None:
 
 def _matmul(ctx: Context, a: int, b: int, left: tuple[int, ...], right: tuple[int, ...], bias: int = -1) -> None:
     operand_roles(ctx, a, b)
-    for zero_point in right:
-        ctx.zero_point(b, zero_point)
+    if right:
+        ctx.zero_point(b, right[-1], axis=-1)
     product, zero = multiply(ctx, ctx.axes(a), ctx.axes(b), (a, b))
+    note_attention(ctx, product, ctx.axes(a)[-1], (a, b))
     rows = ctx.axes(a)[-2] if len(ctx.axes(a)) > 1 else ctx.state.unit
     columns = ctx.axes(b)[-1] if len(ctx.axes(b)) > 1 else ctx.state.unit
     for tables, ids in ((left, rows), (right, columns)):
@@ -62,7 +63,7 @@ def quantized_gemm(ctx: Context) -> None:
     product, zero = multiply(ctx, a[::-1] if swap_a else a, b[::-1] if swap_b else b, (0, 3))
     for table in (4, 5):
         tie_table(ctx, table, product[1])
-    ctx.zero_point(3, 5)
+    ctx.zero_point(3, 5, axis=1 - swap_b)
     if ctx.has(6):
         ctx.tie(ctx.axes(6)[-1], product[1])
     ctx.set(product, zero=zero and ctx.is_zero(6))
