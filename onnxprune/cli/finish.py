@@ -88,7 +88,8 @@ def finish(
 
     gates = evidence.gates_of(ending.limits)
     if not ending.outputs.no_provenance:
-        result = replace(result, proto=with_provenance(result.proto, source.sha256, ending.settings))
+        changed = with_provenance(result.proto, source.sha256, ending.settings)
+        result = replace(result, proto=changed, file_bytes=None)
 
     def check(temporary: Path) -> None:
         with ending.screen.stage(report, "validate", "comparing with the original"):
@@ -153,7 +154,7 @@ def _describe_output(ending: Ending, report: Report, result: Model) -> None:
     report.output = replace(
         report.output,
         path=str(ending.target),
-        bytes=result.size_bytes,
+        bytes=ending.target.stat().st_size + result.external_bytes,
         sha256=file_sha256(ending.target) if wanted else None,
     )
 

@@ -10,7 +10,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -109,6 +108,8 @@ def _one_line(error: object) -> str:
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
+        from importlib import metadata
+
         try:
             number = metadata.version("onnxprune")
         except metadata.PackageNotFoundError:

@@ -41,11 +41,13 @@ class Model:
     path: file it came from; external data are relative to its folder.
     pending: key of an external parameter -> makes its new content when the file is written, so that a model
         larger than memory can be changed. The shape of its TensorProto is already the new one.
+    file_bytes: length of the file, None where the proto is not what a file holds.
     """
 
     proto: onnx.ModelProto
     path: Path | None = None
     pending: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
+    file_bytes: int | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -62,7 +64,13 @@ class Model:
     @cached_property
     def size_bytes(self) -> int:
         """Bytes on disk: the file and its external data (without padding)."""
-        return int(self.proto.ByteSize()) + sum(tensor_bytes(t) or 0 for t in external_tensors(self.proto))
+        own = int(self.proto.ByteSize()) if self.file_bytes is None else self.file_bytes  # ByteSize serialises it all
+        return own + self.external_bytes
+
+    @property
+    def external_bytes(self) -> int:
+        """Bytes of the external data."""
+        return sum(tensor_bytes(t) or 0 for t in external_tensors(self.proto))
 
     def array(self, tensor: TensorProto) -> Array:
         """Return the content of a stored tensor, read-only; external content is read fresh from its file.
@@ -100,7 +108,8 @@ def load(source: Source) -> Model:
     if isinstance(source, str | Path):
         path = Path(source)
         try:
-            return _checked(Model(_parse(_read(path), f"'{path}'"), path))
+            content = _read(path)
+            return _checked(Model(_parse(content, f"'{path}'"), path, file_bytes=len(content)))
         except ModelError as error:
             if str(path) in str(error):
                 raise
