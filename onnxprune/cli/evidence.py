@@ -30,19 +30,21 @@ def reference(model: Model, runs: Runs, traced: tuple[View, Trace] | None = None
     """Return the original, ready to be compared with, on the data of the user or on random inputs."""
     from onnxprune.validate.compare import open_reference
 
-    data, name = None, ""
+    data, name, count = None, "", None
     if runs.data is not None:
         from onnxprune.statistics.data import read
         from onnxprune.statistics.feeds import input_specs
 
         data = read(runs.data, input_specs(model.proto), samples=runs.samples or DATA_SAMPLES)
-        name = f"{data.samples} samples of {runs.data}"
+        count = data.samples
+        name = f"{count} samples of {runs.data}"
     return open_reference(
         model,
         file=model.path,
         traced=traced,
         data=data,
         data_name=name,
+        data_count=count,
         samples=runs.samples,
         seed=runs.seed,
         input_shapes=runs.input_shapes,

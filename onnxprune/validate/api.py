@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Source
     from onnxprune.graph.trace import Shape
     from onnxprune.validate.compare import Comparison
-    from onnxprune.validate.session import Feeds
 
 
 def validate(
     original: Source,
     compressed: Source,
     *,
-    data: Iterable[Feeds] | None = None,
+    data: str | Path | Iterable[Any] | Any = None,
     samples: int | None = None,
     seed: int = 0,
     input_shapes: Mapping[str, Shape] | None = None,
@@ -26,8 +26,9 @@ def validate(
     """Return how close the outputs of two models are: cosine, SQNR, largest difference, top-1 agreement per output.
 
     Args:
-        data: feeds (input name -> array) to run; None draws random inputs, which show defects, not accuracy.
-        samples: how many random inputs.
+        data: what to run: a path, feeds (input name -> array) or a calibration reader, see
+            `onnxprune.statistics.data.read`; None draws random inputs, which show defects, not accuracy.
+        samples: how many of them.
 
     Raises:
         ModelError: a model does not load or run, or the two differ in inputs or outputs.
@@ -38,10 +39,18 @@ def validate(
     from onnxprune.validate.session import file_of, open_session
 
     before, after = load(original), load(compressed)
+    count = None
+    if data is not None:
+        from onnxprune.statistics.data import read
+        from onnxprune.statistics.feeds import input_specs
+
+        data = read(data, input_specs(before.proto), samples=samples)
+        count = data.samples
     reference = open_reference(
         before,
         file=file_of(original),
         data=data,
+        data_count=count,
         samples=samples,
         seed=seed,
         input_shapes=input_shapes,

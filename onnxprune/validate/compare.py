@@ -40,8 +40,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reference:
-    """The original model ready to be compared with: its session, the samples, and how long one of them takes.
+    """The original model ready to be compared with: its session, the feeds, and how long one of them takes.
 
+    samples: feeds, of one or several samples each; `count` is the number of samples in all.
     stress: feeds at a second batch size, only to see that a model runs there; None where the samples have two sizes
         already or none is dynamic.
     """
@@ -49,6 +50,7 @@ class Reference:
     session: Session
     source: Path | Model
     samples: tuple[Feeds, ...]
+    count: int
     inputs: str
     stress: Feeds | None
     seconds: float
@@ -62,6 +64,7 @@ def open_reference(
     traced: tuple[View, Trace] | None = None,
     data: Iterable[Feeds] | None = None,
     data_name: str = "the given inputs",
+    data_count: int | None = None,
     samples: int | None = None,
     seed: int = 0,
     input_shapes: Mapping[str, Shape] | None = None,
@@ -75,6 +78,7 @@ def open_reference(
         file: where the model stands unchanged, if it does: onnxruntime then reads it by itself.
         data: feeds of the user, all of which are used; None draws random ones.
         data_name: how reports name them.
+        data_count: how many samples they are, where a feed is a batch of several.
         samples: how many random feeds are drawn.
 
     Raises:
@@ -96,7 +100,8 @@ def open_reference(
     start = time.perf_counter()
     second = session.run(feeds[0])
     seconds = time.perf_counter() - start
-    return Reference(session, opened, feeds, inputs, stress, seconds, _equal(first, second))
+    count = data_count or len(feeds)
+    return Reference(session, opened, feeds, count, inputs, stress, seconds, _equal(first, second))
 
 
 def compare(reference: Reference, compressed: Session) -> Comparison:
@@ -121,7 +126,7 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
     ]
     if not reference.repeatable:
         warnings.append("the original gives different outputs for the same input (random operators?): figures vary")
-    return Comparison(meters.results(), len(reference.samples), reference.inputs, tuple(warnings))
+    return Comparison(meters.results(), reference.count, reference.inputs, tuple(warnings))
 
 
 def self_noise(reference: Reference, *, threads: int = 0, provider: str | None = None) -> Meters:

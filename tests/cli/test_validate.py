@@ -48,7 +48,7 @@ def test_a_gate_that_fails_ends_with_code_3_and_names_the_figure(run: Run, model
 def test_data_of_the_user_are_used_and_counted(run: Run, model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).standard_normal((6, 3, 12, 12)).astype(np.float32))
     document = json.loads(run("validate", model, model, "--data", tmp_path / "data.npz", "--json").stdout)
-    assert "data.npz" in document["inputs"] and "6 samples" in document["inputs"]
+    assert "data.npz" in document["inputs"] and document["samples"] == 6
 
 
 def test_data_that_do_not_fit_end_with_code_2(run: Run, model: Path, tmp_path: Path) -> None:
