@@ -11,21 +11,21 @@ def start(net: Net, size: int = 16) -> str:
     return net.linear(net.input("batch", 6, 8), 8, size)
 
 
-@case(share=0.5)
-@case("opset12", share=0.5, opset=12)
+@case(share=0.4)
+@case("opset12", share=0.4, opset=12)
 def einsum_as_dense(net):
     y = net.Relu(net.Einsum(start(net), net.weight(16, 24), equation="bti,io->bto"))
     net.output(net.Einsum(y, net.weight(5, 24), equation="bti, oi -> bot"))
 
 
-@case(share=0.6)
+@case(share=0.4)
 def einsum_with_ellipsis_and_sum(net):
     y = net.Einsum(start(net), net.weight(16, 24), equation="...i,io->...o")
     y = net.Einsum(y, net.vector(24), equation="btc,c->bc")
     net.output(net.linear(y, 24, 5))
 
 
-@case(share=0.6)
+@case(share=0.55)
 def gram_matrix_of_channels(net):
     """(B, C, C) from a contraction over the tokens: both axes of the result are the same channels."""
     y = start(net)
@@ -33,14 +33,14 @@ def gram_matrix_of_channels(net):
     net.output(net.linear(net.reduce("Sum", gram, [1], keepdims=0), 16, 5))
 
 
-@case(share=0.6)
+@case(share=0.65)
 def gram_matrix_of_tokens(net):
     """(B, T, T): the channels are contracted with themselves."""
     y = start(net)
     net.output(net.linear(net.MatMul(y, net.transpose(y, 0, 2, 1)), 6, 5))
 
 
-@case(share=0.6)
+@case(share=0.55)
 def pairwise_interaction(net):
     """DLRM: dot products of embedded features, upper triangle by static indices."""
     x = net.input("batch", 8)
@@ -57,8 +57,8 @@ def branch(net: Net, draw) -> object:
     return child.graph()
 
 
-@case(share=0.8)
-@case("opset11", share=0.8, opset=11)
+@case(share=0.4)
+@case("opset11", share=0.4, opset=11)
 def if_with_captured_tensor(net):
     """Both branches read an outer tensor; the layers around the If stay or follow, never break."""
     x = net.input("batch", 8)
@@ -69,7 +69,7 @@ def if_with_captured_tensor(net):
     net.output(net.linear(net.Relu(net.linear(z, 16, 24)), 24, 3))
 
 
-@case(share=0.8)
+@case(share=0.35)
 def if_with_weights_inside(net):
     x = net.input("batch", 8)
     y = net.Relu(net.linear(x, 8, 16))
@@ -80,7 +80,7 @@ def if_with_weights_inside(net):
     net.output(net.linear(net.Relu(net.linear(z, 12, 24)), 24, 3))
 
 
-@case(share=0.8)
+@case(share=0.35)
 def if_reads_outer_weights(net):
     """A weight of the main graph used in a branch."""
     x = net.input("batch", 8)
@@ -92,8 +92,8 @@ def if_reads_outer_weights(net):
     net.output(net.linear(net.Relu(net.linear(z, 16, 24)), 24, 3))
 
 
-@case(share=0.85)
-@case("opset11", share=0.85, opset=11)
+@case(share=0.75)
+@case("opset11", share=0.75, opset=11)
 def loop_with_state(net):
     """State and captured tensors stay; what is before and after is free."""
     y = net.linear(net.Relu(net.linear(net.input("batch", 8), 8, 32)), 32, 8)
@@ -110,7 +110,7 @@ def loop_with_state(net):
     net.output(net.linear(net.Relu(net.linear(z, 8, 32)), 32, 3))
 
 
-@case(share=0.85)
+@case(share=0.6)
 def scan_with_state(net):
     """A Scan over time with a captured weight."""
     x = net.linear(net.Relu(net.linear(net.input(5, 2, 8), 8, 32)), 32, 8)
@@ -126,7 +126,7 @@ def scan_with_state(net):
     net.output(net.linear(net.Relu(net.linear(y, 8, 32)), 32, 3))
 
 
-@case(share=0.6)
+@case(share=0.4)
 def constants_through_chains(net):
     """Weights behind Identity, Transpose, Cast, Reshape and Unsqueeze of an initializer."""
     x = net.input("batch", 8)
@@ -137,8 +137,8 @@ def constants_through_chains(net):
     net.output(net.MatMul(net.Relu(y), net.squeeze(net.weight(1, 16, 3), 0)))
 
 
-@case(share=0.5)
-@case("opset9", share=0.5, opset=9)
+@case(share=0.35)
+@case("opset9", share=0.35, opset=9)
 def aliased_biases(net):
     """torch's legacy exporter merges equal vectors: three layers share one bias through Identity."""
     bias = net.constant(np.full(16, 0.1, np.float32))
@@ -148,7 +148,7 @@ def aliased_biases(net):
     net.output(net.conv(y, 16, 4))
 
 
-@case(share=0.5)
+@case(share=0.35)
 def shared_unit_scales(net):
     """BatchNorms of different layers read the same ones and zeros."""
     ones, zeros = net.constant(np.ones(16, np.float32)), net.constant(np.zeros(16, np.float32))
@@ -158,8 +158,8 @@ def shared_unit_scales(net):
     net.output(net.conv(y, 16, 4))
 
 
-@case(share=0.6)
-@case("constants", share=0.6, weights="constant")
+@case(share=0.45)
+@case("constants", share=0.45, weights="constant")
 def shared_matrix(net):
     """One dense layer applied to two tensors and twice in a row."""
     x = net.input("batch", 8)
@@ -168,7 +168,7 @@ def shared_matrix(net):
     net.output(net.linear(y, 16, 3))
 
 
-@case(share=0.65)
+@case(share=0.4)
 def siamese(net):
     """Two inputs through the same layers."""
     w1, b1, w2 = net.weight(8, 32), net.weight(32), net.weight(32, 16)
@@ -178,7 +178,7 @@ def siamese(net):
     net.output(net.linear(net.Abs(net.Sub(*ends)), 16, 3))
 
 
-@case(share=0.6)
+@case(share=0.35)
 def tied_embeddings(net):
     """The table embeds the tokens and, transposed, writes the logits."""
     table = net.weight(20, 16)
@@ -187,7 +187,7 @@ def tied_embeddings(net):
     net.output(net.MatMul(x, net.transpose(table, 1, 0)))
 
 
-@case(share=0.7)
+@case(share=0.55)
 def inner_tensor_is_an_output(net):
     """The second layer is also a graph output, so its channels stay; the others go."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 32))
@@ -207,7 +207,7 @@ def every_tensor_is_an_output(net):
     net.output(y, z)
 
 
-@case(share=0.6)
+@case(share=0.55)
 def residual_from_the_input(net):
     """The input's channels stay and so does what is added to them."""
     x = net.input("batch", 8)

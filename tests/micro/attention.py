@@ -36,19 +36,19 @@ def close(net: Net, y: str) -> None:
     net.output(net.linear(net.linear(y, WIDTH, WIDTH), WIDTH, 5))
 
 
-@case(share=0.55)
-@case("opset9", share=0.55, opset=9)
-@case("opset11_computed", share=0.55, opset=11)
-@case("opset14_constants", share=0.55, opset=14, weights="constant")
+@case(share=0.35)
+@case("opset9", share=0.35, opset=9)
+@case("opset11_computed", share=0.35, opset=11)
+@case("opset14_constants", share=0.35, opset=14, weights="constant")
 def separate_qkv(net):
     x = body(net)
     q, k, v = (heads_of(net, net.linear(x, WIDTH, WIDTH), computed=net.opset == 11) for _ in range(3))
     close(net, merge(net, attend(net, q, k, v), computed=net.opset == 11))
 
 
-@case(share=0.55)
-@case("opset11", share=0.55, opset=11)
-@case("opset18", share=0.55, opset=18)
+@case(share=0.35)
+@case("opset11", share=0.35, opset=11)
+@case("opset18", share=0.35, opset=18)
 def packed_qkv_gather(net):
     """timm: (B, N, 3, H, D) -> (3, B, H, N, D) -> Gather."""
     y = net.reshape(net.linear(body(net), WIDTH, 3 * WIDTH), -1, TOKENS, 3, HEADS, DIM)
@@ -57,8 +57,8 @@ def packed_qkv_gather(net):
     close(net, merge(net, attend(net, q, k, v)))
 
 
-@case(share=0.55)
-@case("opset11", share=0.55, opset=11)
+@case(share=0.35)
+@case("opset11", share=0.35, opset=11)
 def packed_qkv_split_of_slices(net):
     """The q/k/v axis split into three single slices, then squeezed."""
     y = net.reshape(net.linear(body(net), WIDTH, 3 * WIDTH), 0, 0, 3, HEADS, DIM)
@@ -66,22 +66,22 @@ def packed_qkv_split_of_slices(net):
     close(net, merge(net, attend(net, *(net.squeeze(part, 0) for part in parts))))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def packed_qkv_slices(net):
     y = net.reshape(net.linear(body(net), WIDTH, 3 * WIDTH), 0, TOKENS, 3, HEADS, DIM)
     y = net.transpose(y, 2, 0, 3, 1, 4)
     close(net, merge(net, attend(net, *(net.squeeze(net.slice(y, i, i + 1, 0), 0) for i in range(3)))))
 
 
-@case(share=0.55)
-@case("opset18_equal", share=0.55, opset=18)
+@case(share=0.35)
+@case("opset18_equal", share=0.35, opset=18)
 def packed_qkv_split_first(net):
     """GPT-2: Split of the packed width, then one reshape each."""
     parts = net.split(net.linear(body(net), WIDTH, 3 * WIDTH), [WIDTH] * 3, axis=2, equal=net.opset == 18)
     close(net, merge(net, attend(net, *(heads_of(net, part) for part in parts))))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def packed_per_head(net):
     """LeViT and NeoX: (B, N, H, 3 D), the split is inside each head, with unequal q, k and v."""
     y = net.reshape(net.linear(body(net), WIDTH, HEADS * 16), 0, TOKENS, HEADS, 16)
@@ -90,7 +90,7 @@ def packed_per_head(net):
     net.output(net.linear(net.linear(y, HEADS * 8, WIDTH), WIDTH, 5))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def heads_by_5d_per_head_qkv(net):
     """BLOOM: (B, N, H, 3, D), q/k/v inside the head."""
     y = net.reshape(net.linear(body(net), WIDTH, 3 * WIDTH), 0, TOKENS, HEADS, 3, DIM)
@@ -98,8 +98,8 @@ def heads_by_5d_per_head_qkv(net):
     close(net, merge(net, attend(net, *(net.transpose(p, 0, 2, 1, 3) for p in parts))))
 
 
-@case(share=0.6)
-@case("opset13", share=0.6, opset=13)
+@case(share=0.5)
+@case("opset13", share=0.5, opset=13)
 def swin_window(net):
     """Window attention: 8x8 image, 4x4 windows, relative position bias by a table and static indices."""
     x = net.linear(net.input("batch", 8, 8, 6), 6, WIDTH)
@@ -117,7 +117,7 @@ def swin_window(net):
     net.output(net.linear(net.Add(x, net.reshape(y, -1, 8, 8, WIDTH)), WIDTH, 5))
 
 
-@case(share=0.65)
+@case(share=0.35)
 def swin_folded_bias(net):
     """The relative position bias folded into a (1, heads, tokens, tokens) constant."""
     q, k, v = (heads_of(net, net.linear(x, WIDTH, WIDTH)) for x in [body(net)] * 3)
@@ -136,8 +136,8 @@ def repeat(net: Net, x: str, groups: int, times: int, computed: bool) -> str:
     return net.reshape(net.Expand(y, target), -1, groups * times, TOKENS, DIM)
 
 
-@case(share=0.6)
-@case("computed", share=0.6, opset=14)
+@case(share=0.45)
+@case("computed", share=0.45, opset=14)
 def grouped_query(net):
     """LLaMA: 4 query heads, 2 key and value heads by Expand."""
     x = body(net)
@@ -149,7 +149,7 @@ def grouped_query(net):
     close(net, merge(net, attend(net, q, k, v)))
 
 
-@case(share=0.6)
+@case(share=0.4)
 def multi_query_by_broadcast(net):
     """One key and value head, broadcast over the query heads by MatMul."""
     x = body(net)
@@ -164,8 +164,8 @@ def tables(net: Net, size: int) -> tuple[str, str]:
     return net.constant(np.cos(angles)), net.constant(np.sin(angles))
 
 
-@case(share=0.65)
-@case("opset13", share=0.65, opset=13)
+@case(share=0.4)
+@case("opset13", share=0.4, opset=13)
 def rope_halves(net):
     """x * cos + concat(-x2, x1) * sin: position i goes together with i + D/2."""
 
@@ -179,7 +179,7 @@ def rope_halves(net):
     close(net, merge(net, attend(net, rotate(q), rotate(k), v)))
 
 
-@case(share=0.65)
+@case(share=0.4)
 def rope_interleaved(net):
     """Pairs (2 i, 2 i + 1) rotate, by strided slices and a stack."""
 
@@ -196,7 +196,7 @@ def rope_interleaved(net):
     close(net, merge(net, attend(net, rotate(q), rotate(k), v)))
 
 
-@case(share=0.65)
+@case(share=0.35)
 def rope_computed_tables(net):
     """cos and sin come from positions and inverse frequencies inside the graph, as LLaMA exports have it."""
 
@@ -213,8 +213,8 @@ def rope_computed_tables(net):
     close(net, merge(net, attend(net, rotate(q), rotate(k), v)))
 
 
-@case(share=0.55)
-@case("opset13", share=0.55, opset=13)
+@case(share=0.35)
+@case("opset13", share=0.35, opset=13)
 def scale_from_shape(net):
     """torch >= 2 exports 1 / sqrt(D) as Shape -> Gather -> Cast -> Sqrt -> Div: the value must stay the original's."""
     x = body(net)
@@ -223,7 +223,7 @@ def scale_from_shape(net):
     close(net, merge(net, attend(net, q, k, v, scale=net.Div(net.number(1.0), net.Sqrt(size)))))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def scale_from_shape_by_slice(net):
     """The same by Slice of the shape, with the square root taken on both sides (torch's scaled_dot_product)."""
     x = body(net)
@@ -234,7 +234,7 @@ def scale_from_shape_by_slice(net):
     close(net, merge(net, net.MatMul(net.Softmax(scores, axis=-1), v)))
 
 
-@case(share=0.55)
+@case(share=0.45)
 def causal_mask(net):
     """GPT-2: a triangular buffer sliced to the sequence, Where with a large negative number."""
     x = body(net)
@@ -244,14 +244,14 @@ def causal_mask(net):
     close(net, merge(net, net.MatMul(net.Softmax(scores, axis=-1), v)))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def dynamic_sequence(net):
     x = body(net, "sequence")
     q, k, v = (heads_of(net, net.linear(x, WIDTH, WIDTH), computed=True) for _ in range(3))
     close(net, merge(net, attend(net, q, k, v), computed=True))
 
 
-@case(share=0.55)
+@case(share=0.4)
 def cross_attention(net):
     x, memory = body(net), net.input("batch", 9, 6, name="memory")
     q = heads_of(net, net.linear(x, WIDTH, WIDTH))
@@ -259,7 +259,7 @@ def cross_attention(net):
     close(net, merge(net, attend(net, q, k, v)))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def heads_in_the_batch(net):
     """fairseq and tf: (batch * heads, tokens, dim)."""
     x = net.linear(net.input(TOKENS, "batch", 8), 8, WIDTH)
@@ -272,7 +272,7 @@ def heads_in_the_batch(net):
     close(net, y)
 
 
-@case(share=0.55)
+@case(share=0.25)
 def einsum_attention(net):
     """Haiku and t5x: every product is an Einsum."""
     x = body(net)
@@ -283,7 +283,7 @@ def einsum_attention(net):
     net.output(net.linear(y, WIDTH, 5))
 
 
-@case(share=0.75)
+@case(share=0.35)
 def channel_attention_xcit(net):
     """XCiT: attention between the channels of a head, q and k normalised over the tokens: heads go exactly."""
     q, k, v = (net.transpose(heads_of(net, net.linear(x, WIDTH, WIDTH)), 0, 1, 3, 2) for x in [body(net)] * 3)
@@ -293,7 +293,7 @@ def channel_attention_xcit(net):
     close(net, y)
 
 
-@case(share=0.6)
+@case(share=0.35)
 def linear_attention(net):
     """k^T v first: the head positions of q and k are contracted, those of v written."""
     q, k, v = (heads_of(net, net.linear(x, WIDTH, WIDTH)) for x in [body(net)] * 3)
@@ -301,7 +301,7 @@ def linear_attention(net):
     close(net, merge(net, y))
 
 
-@case(share=0.65)
+@case(share=0.35)
 def talking_heads(net):
     """A dense mix over the head axis of the scores."""
     q, k, v = (heads_of(net, net.linear(x, WIDTH, WIDTH)) for x in [body(net)] * 3)

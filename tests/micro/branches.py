@@ -15,15 +15,15 @@ def close(net: Net, y: str, size: int) -> None:
     net.output(net.conv(net.Relu(net.conv(y, size, 8)), 8, 4))
 
 
-@case(share=0.6)
-@case("opset9", share=0.6, opset=9)
+@case(share=0.35)
+@case("opset9", share=0.35, opset=9)
 def add_of_concat_and_plain(net):
     y = start(net)
     parts = net.Concat(net.conv(y, 16, 6), net.conv(y, 16, 10, kernel=1), axis=1)
     close(net, net.Relu(net.Add(parts, net.conv(y, 16, 16))), 16)
 
 
-@case(share=0.6)
+@case(share=0.35)
 def add_of_two_concats_with_other_borders(net):
     y = start(net)
     a = net.Concat(net.conv(y, 16, 6), net.conv(y, 16, 10, kernel=1), axis=1)
@@ -31,7 +31,7 @@ def add_of_two_concats_with_other_borders(net):
     close(net, net.Add(a, b), 16)
 
 
-@case(share=0.6)
+@case(share=0.4)
 def concat_with_the_input_added(net):
     """The first three channels meet the graph input, the others are free."""
     x = net.input("batch", 3, 6, 6)
@@ -43,9 +43,9 @@ def concat_with_the_input_added(net):
     close(net, net.Add(wide, net.conv(y, 16, 16)), 16)
 
 
-@case(share=0.55)
-@case("constants", share=0.55, weights="constant")
-@case("opset11", share=0.55, opset=11)
+@case(share=0.35)
+@case("constants", share=0.35, weights="constant")
+@case("opset11", share=0.35, opset=11)
 def c2f_by_split(net):
     """YOLOv8: split, a chain of bottlenecks, everything concatenated."""
     y = net.Relu(net.conv(start(net), 16, 16, kernel=1))
@@ -56,8 +56,8 @@ def c2f_by_split(net):
     close(net, net.Relu(net.conv(net.Concat(*parts, axis=1), 32, 16, kernel=1)), 16)
 
 
-@case(share=0.55)
-@case("opset9", share=0.55, opset=9)
+@case(share=0.35)
+@case("opset9", share=0.35, opset=9)
 def c2f_by_slice(net):
     y = net.Relu(net.conv(start(net), 16, 16, kernel=1))
     half = net.slice(y, 8, 16)
@@ -65,8 +65,8 @@ def c2f_by_slice(net):
     close(net, net.Concat(y, z, axis=1), 24)
 
 
-@case(share=0.6)
-@case("opset18", share=0.6, opset=18)
+@case(share=0.35)
+@case("opset18", share=0.35, opset=18)
 def res2net(net):
     """A cascade: every quarter adds the previous one's output."""
     parts = net.split(start(net), [4, 4, 4, 4], equal=True)
@@ -76,41 +76,41 @@ def res2net(net):
     close(net, net.Concat(*outs, axis=1), 16)
 
 
-@case(share=0.5)
+@case(share=0.35)
 def concat_of_the_same_twice(net):
     y = start(net)
     close(net, net.Concat(y, y, axis=1), 32)
 
 
-@case(share=0.5)
+@case(share=0.35)
 def concat_of_a_tensor_and_its_activation(net):
     """CReLU."""
     y = start(net)
     close(net, net.Relu(net.Concat(y, net.Neg(y), axis=1)), 32)
 
 
-@case(share=0.65)
+@case(share=0.35)
 def tile_of_channels(net):
     y = start(net)
     close(net, net.Tile(y, np.array([1, 2, 1, 1])), 32)
 
 
-@case(share=0.6)
+@case(share=0.4)
 def split_into_unequal_parts(net):
     a, b, c = net.split(start(net), [4, 8, 4])
     a = net.Mul(net.conv(a, 4, 8), b)
     close(net, net.Concat(a, c, axis=1), 12)
 
 
-@case(share=0.5)
-@case("opset11", share=0.5, opset=11)
-@case("opset13", share=0.5, opset=13)
+@case(share=0.3)
+@case("opset11", share=0.3, opset=11)
+@case("opset13", share=0.3, opset=13)
 def gated_linear_unit(net):
     a, b = net.split(net.conv(start(net), 16, 32), [16, 16], equal=True)
     close(net, net.Mul(a, net.Sigmoid(b)), 16)
 
 
-@case(share=0.5)
+@case(share=0.35)
 def swiglu_packed(net):
     """Gate and value in one MatMul, cut by Slice."""
     y = net.linear(net.linear(net.input("batch", 6, 8), 8, 16), 16, 64)
@@ -118,7 +118,7 @@ def swiglu_packed(net):
     net.output(net.linear(net.Mul(net.Mul(a, net.Sigmoid(a)), b), 32, 5))
 
 
-@case(share=0.6)
+@case(share=0.35)
 def inception(net):
     y = start(net)
     parts = [net.conv(y, 16, 6, kernel=1), net.conv(net.Relu(net.conv(y, 16, 8, kernel=1)), 8, 10)]
@@ -126,9 +126,9 @@ def inception(net):
     close(net, net.Relu(net.Concat(*parts, axis=1)), 20)
 
 
-@case(share=0.6)
-@case("opset9", share=0.6, opset=9)
-@case("opset11", share=0.6, opset=11)
+@case(share=0.35)
+@case("opset9", share=0.35, opset=9)
+@case("opset11", share=0.35, opset=11)
 def unet(net):
     """Down, up by Resize, skip by Concat."""
     a = start(net, 8)
@@ -145,7 +145,7 @@ def unet(net):
     close(net, net.Concat(a, up, axis=1), 16)
 
 
-@case(share=0.6)
+@case(share=0.45)
 def concat_of_many_plain_features(net):
     """MLP with the raw input beside the hidden layer."""
     x = net.input("batch", 8)
@@ -153,7 +153,7 @@ def concat_of_many_plain_features(net):
     net.output(net.gemm(net.Relu(net.gemm(y, 24, 16)), 16, 3))
 
 
-@case(share=0.6)
+@case(share=0.3)
 def sum_mean_max_of_branches(net):
     y = start(net)
     a, b, c = (net.conv(y, 16, 12) for _ in range(3))

@@ -11,12 +11,12 @@ def trunk(net: Net, x: str, size: int = 16) -> str:
     return net.Relu(net.conv(y, size, size))
 
 
-@case(share=0.45)
-@case("opset7", share=0.45, opset=7)
-@case("opset9", share=0.45, opset=9)
-@case("opset13_constants", share=0.45, opset=13, weights="constant")
-@case("opset21", share=0.45, opset=21)
-@case("newest", share=0.45, opset=26)
+@case(share=0.3)
+@case("opset7", share=0.3, opset=7)
+@case("opset9", share=0.3, opset=9)
+@case("opset13_constants", share=0.3, opset=13, weights="constant")
+@case("opset21", share=0.3, opset=21)
+@case("newest", share=0.3, opset=26)
 def conv_flatten_gemm(net):
     y = net.MaxPool(trunk(net, net.input("batch", 3, 8, 8)), kernel_shape=[2, 2], strides=[2, 2])
     net.output(net.gemm(net.Relu(net.gemm(net.Flatten(y, axis=1), 16 * 16, 32)), 32, 10))
@@ -69,21 +69,21 @@ def conv_nhwc_bias_after_transpose(net):
     net.output(net.linear(net.computed_reshape(y, 0, 256), 256, 10))
 
 
-@case(share=0.45)
-@case("opset11", share=0.45, opset=11)
+@case(share=0.35)
+@case("opset11", share=0.35, opset=11)
 def conv_pool_squeeze_gemm(net):
     y = net.GlobalAveragePool(trunk(net, net.input("batch", 3, 8, 8)))
     net.output(net.gemm(net.squeeze(y, 2, 3), 16, 10))
 
 
-@case(share=0.45)
-@case("opset18", share=0.45, opset=18)
+@case(share=0.35)
+@case("opset18", share=0.35, opset=18)
 def conv_reduce_mean_gemm(net):
     y = net.reduce("Mean", trunk(net, net.input("batch", 3, 8, 8)), [2, 3], keepdims=0)
     net.output(net.gemm(y, 16, 10))
 
 
-@case(share=0.45)
+@case(share=0.35)
 def fully_convolutional_head(net):
     """SqueezeNet: the last Conv writes the classes."""
     y = net.GlobalAveragePool(net.conv(trunk(net, net.input("batch", 3, 8, 8)), 16, 10, kernel=1))
@@ -97,7 +97,7 @@ def conv_dropout_identity_cast(net):
     net.output(net.gemm(net.Flatten(y), 256, 10))
 
 
-@case(share=0.45)
+@case(share=0.4)
 def conv1d_flatten(net):
     y = net.Conv(net.input("batch", 4, 12), net.weight(16, 4, 3), net.weight(16))
     y = net.Conv(net.Tanh(y), net.weight(16, 16, 3), net.weight(16), strides=[2], dilations=[2])
@@ -111,15 +111,15 @@ def conv3d_flatten(net):
     net.output(net.gemm(net.Flatten(y), 64, 5))
 
 
-@case(share=0.45)
-@case("folded", share=0.45, opset=13)
+@case(share=0.4)
+@case("folded", share=0.4, opset=13)
 def mlp(net):
     y = net.Relu(net.linear(net.input("batch", 12), 12, 32))
     y = net.Relu(net.linear(y, 32, 32))
     net.output(net.linear(y, 32, 5))
 
 
-@case(share=0.5)
+@case(share=0.55)
 def gemm_with_factors_and_matrix_bias(net):
     """Gemm with transposed input, alpha, beta and a bias of shape (1, n)."""
     x = net.input(12, 4)

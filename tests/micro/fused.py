@@ -17,28 +17,28 @@ def close(net: Net, y: str, size: int = WIDTH) -> None:
     net.output(net.linear(net.Relu(net.linear(y, size, 24)), 24, 4))
 
 
-@case(share=0.65)
+@case(share=0.25)
 def attention(net):
     """Packed weight (width, 3 * hidden)."""
     weight = net.constant((net.rng.normal(size=(WIDTH, 48)) / 4).astype(np.float32))
     close(net, net.ms("Attention", start(net), weight, net.weight(48), num_heads=HEADS))
 
 
-@case(share=0.65)
+@case(share=0.35)
 def attention_with_unequal_hidden_sizes(net):
     weight = net.constant((net.rng.normal(size=(WIDTH, 16 + 16 + 24)) / 4).astype(np.float32))
     y = net.ms("Attention", start(net), weight, net.weight(56), num_heads=HEADS, qkv_hidden_sizes=[16, 16, 24])
     close(net, y, 24)
 
 
-@case(share=0.6)
+@case(share=0.35)
 def multi_head_attention(net):
     x = start(net)
     q, k, v = (net.linear(x, WIDTH, WIDTH, bias=False) for _ in range(3))
     close(net, net.ms("MultiHeadAttention", q, k, v, net.weight(48), num_heads=HEADS))
 
 
-@case(share=0.7)
+@case(share=0.35)
 def group_query_attention(net):
     x = start(net, batch=2)
     q, k, v = net.linear(x, WIDTH, 32), net.linear(x, WIDTH, 16), net.linear(x, WIDTH, 16)
@@ -48,7 +48,7 @@ def group_query_attention(net):
     close(net, y, 32)
 
 
-@case(share=0.6, exact=True)
+@case(share=0.35, exact=True)
 def skip_layer_normalization(net):
     x = start(net)
     y = net.linear(net.Relu(net.linear(x, WIDTH, 32)), 32, WIDTH)
@@ -56,20 +56,20 @@ def skip_layer_normalization(net):
     close(net, y)
 
 
-@case(share=0.5)
+@case(share=0.3)
 def bias_and_fast_gelu(net):
     y = net.ms("BiasGelu", net.MatMul(start(net), net.weight(WIDTH, 32)), net.weight(32))
     y = net.ms("FastGelu", net.MatMul(y, net.weight(32, 32)), net.weight(32))
     close(net, net.ms("QuickGelu", y, alpha=1.702), 32)
 
 
-@case(share=0.5)
+@case(share=0.35)
 def fused_matmul(net):
     y = net.ms("FusedMatMul", start(net), net.weight(24, WIDTH), transB=1, alpha=0.5)
     close(net, y, 24)
 
 
-@case(share=0.6)
+@case(share=0.35)
 def fused_matmul_of_activations(net):
     """Scores by one FusedMatMul with transB and alpha."""
     x = start(net)
@@ -78,14 +78,14 @@ def fused_matmul_of_activations(net):
     close(net, net.MatMul(scores, v), 24)
 
 
-@case(share=0.5)
+@case(share=0.4)
 def fused_gemm(net):
     x = net.linear(net.input("batch", 8), 8, 16)
     y = net.ms("FusedGemm", x, net.weight(32, 16), net.weight(32), transB=1, activation="Relu")
     net.output(net.linear(y, 32, 4))
 
 
-@case(share=0.5)
+@case(share=0.35)
 def fused_conv(net):
     y = net.conv(net.input("batch", 3, 6, 6), 3, 16)
     y = net.ms("FusedConv", y, net.weight(16, 16, 3, 3), net.weight(16), pads=[1] * 4, activation="Relu")
@@ -93,7 +93,7 @@ def fused_conv(net):
     net.output(net.conv(y, 16, 4))
 
 
-@case(share=0.7)
+@case(share=0.35)
 def rotary_embedding(net):
     x = start(net)
     angles = np.outer(np.arange(TOKENS), [1.0, 0.1]).astype(np.float32)
@@ -103,14 +103,14 @@ def rotary_embedding(net):
     close(net, net.ms("MultiHeadAttention", q, k, net.linear(x, WIDTH, WIDTH), num_heads=HEADS))
 
 
-@case(share=0.6)
+@case(share=0.35)
 def skip_simplified_layer_normalization(net):
     x = start(net)
     y = net.linear(net.Relu(net.linear(x, WIDTH, 32)), 32, WIDTH)
     close(net, net.ms("SkipSimplifiedLayerNormalization", x, y, net.vector(WIDTH)))
 
 
-@case(share=0.65)
+@case(share=0.35)
 def attention_with_additive_bias(net):
     """A (1, heads, tokens, tokens) bias follows the heads."""
     x = start(net, batch=2)
@@ -119,8 +119,8 @@ def attention_with_additive_bias(net):
     close(net, net.ms("Attention", x, weight, net.weight(48), None, None, bias, num_heads=HEADS))
 
 
-@case("4d", share=0.6, opset=23)
-@case("4d_opset24", share=0.6, opset=24)
+@case("4d", share=0.35, opset=23)
+@case("4d_opset24", share=0.35, opset=24)
 def standard_attention(net):
     """ai.onnx Attention on (batch, heads, tokens, dim), with grouped key and value heads."""
     x = start(net)
@@ -132,21 +132,21 @@ def standard_attention(net):
     close(net, net.reshape(net.transpose(y, 0, 2, 1, 3), 0, 0, 16))
 
 
-@case(share=0.6, opset=23)
+@case(share=0.35, opset=23)
 def standard_attention_3d(net):
     x = start(net)
     q, k, v = net.linear(x, WIDTH, 16), net.linear(x, WIDTH, 8), net.linear(x, WIDTH, 8)
     close(net, net.Attention(q, k, v, q_num_heads=4, kv_num_heads=2))
 
 
-@case(share=0.6, opset=23)
+@case(share=0.4, opset=23)
 def rms_normalization(net):
     y = net.RMSNormalization(start(net), net.vector(WIDTH), axis=-1)
     close(net, y)
 
 
-@case(share=0.7, opset=23)
-@case("interleaved", share=0.7, opset=23, weights="constant")
+@case(share=0.35, opset=23)
+@case("interleaved", share=0.35, opset=23, weights="constant")
 def standard_rotary_embedding(net):
     x = start(net, batch=2)
     angles = np.outer(np.arange(TOKENS), [1.0, 0.1]).astype(np.float32)
@@ -157,6 +157,6 @@ def standard_rotary_embedding(net):
     close(net, net.Attention(q, k, net.linear(x, WIDTH, WIDTH), q_num_heads=HEADS, kv_num_heads=HEADS))
 
 
-@case(share=0.5, opset=24)
+@case(share=0.35, opset=24)
 def swish(net):
     close(net, net.Swish(net.linear(start(net), WIDTH, 32)), 32)

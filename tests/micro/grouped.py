@@ -18,8 +18,8 @@ def head(net: Net, x: str, channels: int) -> None:
     net.output(net.gemm(net.Flatten(net.GlobalAveragePool(x)), channels, 5))
 
 
-@case(share=0.55)
-@case("opset9", share=0.55, opset=9)
+@case(share=0.5)
+@case("opset9", share=0.5, opset=9)
 def grouped_conv(net):
     """ResNeXt: 1x1 -> grouped 3x3 -> 1x1."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16, kernel=1))
@@ -27,7 +27,7 @@ def grouped_conv(net):
     head(net, net.Relu(net.conv(y, 16, 16, kernel=1)), 16)
 
 
-@case(share=0.6)
+@case(share=0.3)
 def two_grouped_convs_in_a_row(net):
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16, kernel=1))
     y = net.Relu(net.conv(y, 16, 32, group=4))
@@ -35,7 +35,7 @@ def two_grouped_convs_in_a_row(net):
     head(net, y, 16)
 
 
-@case(share=0.8)
+@case(share=0.3)
 def mixed_group_counts_in_one_residual(net):
     """One residual stream is read in groups of 2, of 4 and as a whole."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16))
@@ -60,8 +60,8 @@ def inverted_residual(net):
     head(net, net.Add(y, net.norm(net.conv(z, 32, 8, kernel=1), 8)), 8)
 
 
-@case(share=0.5)
-@case("constants", share=0.5, weights="constant")
+@case(share=0.45)
+@case("constants", share=0.45, weights="constant")
 def depthwise_multiplier(net):
     """Depthwise with two outputs per input: they live and die together."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 8))
@@ -69,22 +69,22 @@ def depthwise_multiplier(net):
     head(net, net.Relu(net.conv(y, 16, 16, kernel=1)), 16)
 
 
-@case(share=0.55)
+@case(share=0.3)
 def depthwise_multiplier_on_the_input(net):
     """The three input channels stay, but each keeps some of its four outputs."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 12, group=3))
     head(net, net.Relu(net.conv(y, 12, 16)), 16)
 
 
-@case(share=0.55)
-@case("opset7", share=0.55, opset=7)
+@case(share=0.45)
+@case("opset7", share=0.45, opset=7)
 def conv_transpose(net):
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16))
     y = net.ConvTranspose(y, net.weight(16, 8, 2, 2), net.weight(8), strides=[2, 2])
     net.output(net.conv(net.Relu(y), 8, 3))
 
 
-@case(share=0.6)
+@case(share=0.45)
 def grouped_conv_transpose(net):
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16))
     y = net.ConvTranspose(y, net.weight(16, 4, 3, 3), net.weight(16), strides=[2, 2], group=4)
@@ -92,9 +92,9 @@ def grouped_conv_transpose(net):
     net.output(net.conv(net.Relu(y), 16, 3))
 
 
-@case(share=0.6)
-@case("computed", share=0.6, opset=11)
-@case("opset9", share=0.6, opset=9)
+@case(share=0.45)
+@case("computed", share=0.45, opset=11)
+@case("opset9", share=0.45, opset=9)
 def shuffle_v1(net):
     """ShuffleNet v1: grouped 1x1 -> shuffle -> depthwise -> grouped 1x1 + residual."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16))
@@ -119,7 +119,7 @@ def shuffle_v2(net):
     head(net, net.Relu(net.conv(y, 16, 16, kernel=1)), 16)
 
 
-@case(share=0.5)
+@case(share=0.35)
 def shuffle_by_gather(net):
     """A channel permutation by static indices."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16))
@@ -127,14 +127,14 @@ def shuffle_by_gather(net):
     head(net, net.Relu(net.conv(y, 16, 16)), 16)
 
 
-@case(share=0.55)
+@case(share=0.5)
 def depthwise_after_concat(net):
     x = net.input("batch", 3, 6, 6)
     y = net.Concat(net.Relu(net.conv(x, 3, 8)), net.Relu(net.conv(x, 3, 12, kernel=1)), axis=1)
     head(net, net.conv(net.Relu(net.conv(y, 20, 20, group=20)), 20, 8, kernel=1), 8)
 
 
-@case(share=0.55)
+@case(share=0.45)
 def ghost_module(net):
     """GhostNet: cheap depthwise features beside the primary ones, then a Slice."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 10, kernel=1))

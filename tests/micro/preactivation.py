@@ -10,10 +10,10 @@ def dense_layer(net: Net, features: list[str], width: int, growth: int) -> str:
     return net.conv(net.Relu(net.norm(y, 16)), 16, growth, bias=False)
 
 
-@case(share=0.45)
-@case("opset7", share=0.45, opset=7)
-@case("opset9_constants", share=0.45, opset=9, weights="constant")
-@case("opset18", share=0.45, opset=18)
+@case(share=0.35)
+@case("opset7", share=0.35, opset=7)
+@case("opset9_constants", share=0.35, opset=9, weights="constant")
+@case("opset18", share=0.35, opset=18)
 def densenet(net):
     features = [net.conv(net.input("batch", 3, 8, 8), 3, 16, bias=False)]
     for step in range(3):
@@ -23,8 +23,8 @@ def densenet(net):
     net.output(net.gemm(net.Flatten(net.GlobalAveragePool(y)), 16, 10))
 
 
-@case(share=0.45)
-@case("opset21", share=0.45, opset=21)
+@case(share=0.3)
+@case("opset21", share=0.3, opset=21)
 def preactivation_resnet(net):
     y = net.conv(net.input("batch", 3, 8, 8), 3, 16, bias=False)
     for _ in range(2):
@@ -33,9 +33,9 @@ def preactivation_resnet(net):
     net.output(net.gemm(net.Flatten(net.GlobalAveragePool(net.Relu(net.norm(y, 16)))), 16, 10))
 
 
-@case(share=0.45)
-@case("opset7", share=0.45, opset=7)
-@case("opset14", share=0.45, opset=14)
+@case(share=0.3)
+@case("opset7", share=0.3, opset=7)
+@case("opset14", share=0.3, opset=14)
 def resnet_block_live_batch_norm(net):
     y = net.Relu(net.norm(net.conv(net.input("batch", 3, 8, 8), 3, 16, bias=False), 16))
     z = net.Relu(net.norm(net.conv(y, 16, 16, bias=False), 16))
@@ -53,7 +53,7 @@ def batch_norm_on_the_input(net):
     net.output(net.conv(net.norm(net.Relu(y), 16), 16, 5))
 
 
-@case(share=0.45)
+@case(share=0.4)
 def batch_norm_shared_by_two_readers(net):
     y = net.Relu(net.norm(net.conv(net.input("batch", 3, 8, 8), 3, 16), 16))
     a, b = net.conv(y, 16, 8), net.conv(y, 16, 8, kernel=1)

@@ -48,36 +48,36 @@ def drawn(kind: str, net: Net, **more) -> None:
     net.output(net.linear(last(net, y), 12, 5))
 
 
-@case(share=0.55)
-@case("opset7", share=0.55, opset=7)
-@case("constants", share=0.55, weights="constant")
-@case("opset22", share=0.55, opset=22)
+@case(share=0.35)
+@case("opset7", share=0.35, opset=7)
+@case("constants", share=0.35, weights="constant")
+@case("opset22", share=0.35, opset=22)
 def lstm(net):
     drawn("LSTM", net)
 
 
-@case(share=0.55)
-@case("opset11", share=0.55, opset=11)
+@case(share=0.35)
+@case("opset11", share=0.35, opset=11)
 def gru(net):
     drawn("GRU", net, linear_before_reset=1)
 
 
-@case(share=0.55)
+@case(share=0.35)
 def gru_reset_first(net):
     drawn("GRU", net, linear_before_reset=0)
 
 
-@case(share=0.55)
+@case(share=0.4)
 def rnn_reverse_relu(net):
     drawn("RNN", net, direction="reverse", activations=["Relu"])
 
 
-@case(share=0.55)
+@case(share=0.3)
 def lstm_without_bias(net):
     drawn("LSTM", net, bias=False)
 
 
-@case(share=0.55)
+@case(share=0.35)
 def lstm_peephole(net):
     drawn("LSTM", net, peephole=net.weight(1, 36))
 
@@ -90,23 +90,23 @@ def merged(kind: str, net: Net, **more) -> None:
     net.output(net.linear(net.Relu(net.linear(y, 16, 12)), 12, 5))
 
 
-@case(share=0.6)
-@case("opset9", share=0.6, opset=9)
+@case(share=0.35)
+@case("opset9", share=0.35, opset=9)
 def lstm_bidirectional(net):
     merged("LSTM", net)
 
 
-@case(share=0.6)
+@case(share=0.35)
 def gru_bidirectional(net):
     merged("GRU", net)
 
 
-@case(share=0.6)
+@case(share=0.35)
 def rnn_bidirectional(net):
     merged("RNN", net)
 
 
-@case(share=0.6)
+@case(share=0.35)
 def lstm_bidirectional_computed_merge(net):
     """The merge of the directions with a target from Shape."""
     x = net.linear(sequence(net), 6, 8)
@@ -114,7 +114,7 @@ def lstm_bidirectional_computed_merge(net):
     net.output(net.linear(net.computed_reshape(y, 0, 0, 16), 16, 5))
 
 
-@case(share=0.6)
+@case(share=0.35)
 def lstm_bidirectional_two_layers(net):
     x = sequence(net)
     y = net.reshape(net.transpose(cell(net, "LSTM", x, 6, 8, directions=2), 0, 2, 1, 3), 0, 0, 16)
@@ -122,14 +122,14 @@ def lstm_bidirectional_two_layers(net):
     net.output(net.linear(y, 16, 5))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def lstm_stacked(net):
     y = net.squeeze(cell(net, "LSTM", sequence(net), 6, 12), 1)
     y = net.squeeze(cell(net, "LSTM", y, 12, 12), 1)
     net.output(net.linear(last(net, y), 12, 5))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def lstm_zero_states_by_expand(net):
     """torch: initial states are zeros expanded to the batch."""
     x = net.linear(sequence(net), 6, 8)
@@ -139,7 +139,7 @@ def lstm_zero_states_by_expand(net):
     net.output(net.linear(last(net, y), 12, 5))
 
 
-@case(share=0.55)
+@case(share=0.4)
 def lstm_learned_states(net):
     x = net.input(5, 2, 6)
     state = [net.weight(1, 2, 12), net.weight(1, 2, 12)]
@@ -147,7 +147,7 @@ def lstm_learned_states(net):
     net.output(net.linear(last(net, y), 12, 5))
 
 
-@case(share=0.55)
+@case(share=0.4)
 def gru_state_from_encoder(net):
     """The initial state is computed by a dense layer, so both share the hidden axis."""
     x = sequence(net)
@@ -156,14 +156,14 @@ def gru_state_from_encoder(net):
     net.output(net.linear(last(net, y), 12, 5))
 
 
-@case(share=0.55)
-@case("opset14", share=0.55, opset=14)
+@case(share=0.4)
+@case("opset14", share=0.4, opset=14)
 def lstm_last_state_only(net):
     _, h, c = cell(net, "LSTM", sequence(net), 6, 12, outputs=3)
     net.output(net.linear(net.Concat(net.squeeze(h, 0), net.squeeze(c, 0), axis=-1), 24, 5))
 
 
-@case(share=0.55)
+@case(share=0.4)
 def lstm_seq2seq(net):
     """The final states of one LSTM start the next."""
     x = sequence(net)
@@ -172,7 +172,7 @@ def lstm_seq2seq(net):
     net.output(net.linear(y, 12, 5))
 
 
-@case(share=0.8)
+@case(share=0.75)
 def lstm_state_in_and_out(net):
     """Streaming (silero): states are graph inputs and outputs, so the hidden axis stays, the dense layer goes."""
     x = net.linear(sequence(net), 6, 16)
@@ -181,7 +181,7 @@ def lstm_state_in_and_out(net):
     net.output(net.linear(net.squeeze(y, 1), 8, 5), h, c)
 
 
-@case(share=0.55, opset=14, runs=False)
+@case(share=0.35, opset=14, runs=False)
 def gru_layout_batch_first(net):
     """layout=1: (batch, time, directions, hidden); onnxruntime's CPU has no kernel for it."""
     x = net.linear(net.input("batch", 5, 6), 6, 8)
@@ -189,7 +189,7 @@ def gru_layout_batch_first(net):
     net.output(net.linear(net.Gather(y, net.constant(np.array(-1)), axis=1), 12, 5), shape=("batch", 5))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def conv_to_lstm(net):
     """CRNN: columns of the feature map become time steps, (C, H) the features."""
     y = net.Relu(net.conv(net.input("batch", 1, 4, 8), 1, 12))
@@ -199,7 +199,7 @@ def conv_to_lstm(net):
     net.output(net.linear(y, 12, 5))
 
 
-@case(share=0.55)
+@case(share=0.35)
 def conv_to_gru_squeezed(net):
     """The height is one: Squeeze, transpose, GRU both ways."""
     y = net.Relu(net.Conv(net.input("batch", 1, 4, 8), net.weight(12, 1, 4, 3), net.weight(12)))
@@ -208,7 +208,7 @@ def conv_to_gru_squeezed(net):
     net.output(net.linear(net.reshape(net.transpose(y, 0, 2, 1, 3), 0, 0, 16), 16, 5))
 
 
-@case(share=0.6)
+@case(share=0.45)
 def unrolled_rnn(net):
     """One weight used at every step, drawn step by step."""
     x = net.input("batch", 5, 6)
@@ -220,7 +220,7 @@ def unrolled_rnn(net):
     net.output(net.linear(h, 12, 5))
 
 
-@case(share=0.6)
+@case(share=0.4)
 def unrolled_lstm(net):
     """Keras: gates by Split of one MatMul, weights shared by every step."""
     x = net.input("batch", 4, 6)

@@ -26,10 +26,10 @@ def gelu(net: Net, x: str) -> str:
     return net.Mul(net.Mul(x, erf), net.number(0.5))
 
 
-@case(share=0.5)
-@case("opset11", share=0.5, opset=11)
-@case("opset13_constants", share=0.5, opset=13, weights="constant")
-@case("opset20", share=0.5, opset=20)
+@case(share=0.4)
+@case("opset11", share=0.4, opset=11)
+@case("opset13_constants", share=0.4, opset=13, weights="constant")
+@case("opset20", share=0.4, opset=20)
 def vit(net):
     """Patch Conv, class token by Expand, position embedding, blocks, the class token's row into the head."""
     x = net.Conv(net.input("batch", 3, 8, 8), net.weight(WIDTH, 3, 4, 4), net.weight(WIDTH), strides=[4, 4])
@@ -41,7 +41,7 @@ def vit(net):
     net.output(net.gemm(net.Gather(x, net.constant(np.array(0)), axis=1), WIDTH, 5))
 
 
-@case(share=0.5)
+@case(share=0.4)
 def vit_mean_pool(net):
     x = net.Conv(net.input("batch", 3, 8, 8), net.weight(WIDTH, 3, 4, 4), net.weight(WIDTH), strides=[4, 4])
     x = net.transpose(net.computed_reshape(x, 0, 0, -1), 0, 2, 1)
@@ -49,8 +49,8 @@ def vit_mean_pool(net):
     net.output(net.gemm(net.layer_norm(net.reduce("Mean", x, [1], keepdims=0), WIDTH), WIDTH, 5))
 
 
-@case(share=0.5)
-@case("opset14", share=0.5, opset=14)
+@case(share=0.35)
+@case("opset14", share=0.35, opset=14)
 def bert(net):
     """Token, position and type embeddings; post-norm."""
     tokens = net.input("batch", 6, name="tokens", dtype=np.int64)
@@ -63,7 +63,7 @@ def bert(net):
     net.output(net.Tanh(net.gemm(net.Gather(x, net.constant(np.array(0)), axis=1), WIDTH, 5)))
 
 
-@case(share=0.5)
+@case(share=0.35)
 def convnext(net):
     """Depthwise 7x7 -> NHWC -> LayerNorm -> MLP -> layer scale -> NCHW -> add."""
     x = net.Conv(net.input("batch", 3, 8, 8), net.weight(WIDTH, 3, 2, 2), net.weight(WIDTH), strides=[2, 2])
@@ -75,7 +75,7 @@ def convnext(net):
     net.output(net.gemm(net.layer_norm(y, WIDTH), WIDTH, 5))
 
 
-@case(share=0.5)
+@case(share=0.35)
 def convnext_channels_first_norm(net):
     """LayerNorm2d written out over axis 1, layer scale of shape (C, 1, 1)."""
 
@@ -91,8 +91,8 @@ def convnext_channels_first_norm(net):
     net.output(net.conv(norm2d(x, WIDTH), WIDTH, 4, kernel=1))
 
 
-@case(share=0.5)
-@case("opset13", share=0.5, opset=13)
+@case(share=0.35)
+@case("opset13", share=0.35, opset=13)
 def llama_block(net):
     """RMSNorm written out, gated MLP, no biases, tied to nothing."""
 
@@ -110,7 +110,7 @@ def llama_block(net):
     net.output(net.linear(rms(net.Add(x, y)), WIDTH, 20, bias=False))
 
 
-@case(share=0.55)
+@case(share=0.4)
 def mixer(net):
     """Token mixing through a transpose: the token axis is locked by nothing but its hidden layer is free."""
     x = net.linear(net.input("batch", 8, 6), 6, WIDTH)
@@ -120,7 +120,7 @@ def mixer(net):
     net.output(net.linear(net.reduce("Mean", x, [1], keepdims=0), WIDTH, 5))
 
 
-@case(share=0.45)
+@case(share=0.3)
 def residual_without_norm(net):
     """An exact residual stream: three writers and four readers share one set of channels."""
     x = net.linear(net.input("batch", 8), 8, WIDTH)
@@ -129,14 +129,14 @@ def residual_without_norm(net):
     net.output(net.linear(x, WIDTH, 5))
 
 
-@case(exact=False, share=0.6)
+@case(exact=False, share=0.55)
 def layer_norm_only(net):
     """Nothing but the normalised width can go, so an exact prune finds nothing."""
     y = net.layer_norm(net.linear(net.input("batch", 8), 8, WIDTH), WIDTH)
     net.output(net.linear(y, WIDTH, 5))
 
 
-@case(share=0.6)
+@case(share=0.4)
 def layer_norm_over_heads(net):
     """q and k normalised inside every head (ViT-22B, Qwen3): heads go exactly, positions do not."""
     x = net.linear(net.input("batch", 6, 8), 8, WIDTH)

@@ -15,17 +15,17 @@ def layers(net: Net, y: str, *sizes: int) -> str:
     return y
 
 
-@case(share=0.5, tolerance=0.02, dtype="half")
+@case(share=0.35, tolerance=0.02, dtype="half")
 def half_precision(net):
     net.output(layers(net, net.input("batch", 8), 8, 32, 32, 4))
 
 
-@case(share=0.5, dtype="double")
+@case(share=0.35, dtype="double")
 def double_precision(net):
     net.output(layers(net, net.input("batch", 8), 8, 32, 32, 4))
 
 
-@case(share=0.5, tolerance=0.05)
+@case(share=0.35, tolerance=0.05)
 def bfloat16_weights(net):
     """Weights stored as bf16, cast to float where they are used."""
     net.dtype, y = Net(dtype="bfloat16").dtype, net.input("batch", 8)
@@ -34,7 +34,7 @@ def bfloat16_weights(net):
     net.output(y)
 
 
-@case(share=0.6, tolerance=0.02)
+@case(share=0.35, tolerance=0.02)
 def half_precision_with_float_edges(net):
     """float16 converters keep float inputs and outputs behind Cast."""
     x = net.Cast(net.input("batch", 8), to=TensorProto.FLOAT16)
@@ -42,7 +42,7 @@ def half_precision_with_float_edges(net):
     net.output(net.Cast(layers(net, x, 8, 32, 32, 4), to=TensorProto.FLOAT))
 
 
-@case(share=0.9, reason="Inverse")
+@case(share=0.55, reason="Inverse")
 def operator_without_a_rule(net):
     """An operator that nobody knows pins what it touches and is named."""
     y = net.reshape(layers(net, net.input("batch", 8), 8, 32, 16), -1, 4, 4)
@@ -50,7 +50,7 @@ def operator_without_a_rule(net):
     net.output(layers(net, net.reshape(y, -1, 16), 16, 32, 4))
 
 
-@case(share=0.9, runs=False, reason="Mystery")
+@case(share=0.75, runs=False, reason="Mystery")
 def custom_domain(net):
     """An operator of a domain that nobody knows."""
     y = layers(net, net.input("batch", 8), 8, 32, 16)
@@ -65,7 +65,7 @@ def add_function(net: Net) -> None:
     net.functions.append(helper.make_function("local", "Swish", ["x"], ["y"], body, imports))
 
 
-@case(share=0.6)
+@case(share=0.35)
 def local_function_elementwise(net):
     add_function(net)
     y = net.linear(net.input("batch", 8), 8, 32)
@@ -74,7 +74,7 @@ def local_function_elementwise(net):
     net.output(net.linear(y, 32, 4))
 
 
-@case(share=0.6)
+@case(share=0.35)
 def local_function_with_weights(net):
     """A dense layer as a function: weights come in as inputs (torch's exporter with modules as functions)."""
     nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["z"], transB=1), helper.make_node("Relu", ["z"], ["y"])]
@@ -86,7 +86,7 @@ def local_function_with_weights(net):
     net.output(net.gemm(y, 32, 4))
 
 
-@case(share=0.5)
+@case(share=0.35)
 def mixed_domains(net):
     """com.microsoft Gelu between plain layers."""
     y = net.op("Gelu", net.linear(net.input("batch", 8), 8, 32), domain=MICROSOFT)
