@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from onnxprune.compensate.layouts import Layout, layout_of
-from onnxprune.compensate.stages import reads, tensor_levels
+from onnxprune.compensate.stages import dynamic_names, reads, tensor_levels
 from onnxprune.compensate.weights import Weights
 from onnxprune.types import Array, FloatArray
 
@@ -70,6 +69,34 @@ class Reader:
         return self.node.name or self.y
 
     @property
+    def effective(self) -> FloatArray:
+        """(groups, outs, features + 1) weights with the scale in them, the bias last (zero if there is none)."""
+        matrix = self.layout.matrix(self.weight)
+        column = (*matrix.shape[:2], 1)
+        bias = self.sink.value if self.sink else np.zeros(column)
+        return np.concatenate([matrix * self.scale.reshape(column), bias.reshape(column)], axis=2)
+
+    def store(self, weights: Weights, effective: FloatArray) -> None:
+        """Write new weights, given like `effective`, into the graph."""
+        old, scale = self.layout.matrix(self.weight), self.scale.reshape(*effective.shape[:2], 1)
+        visible = np.abs(scale) > HIDDEN * np.abs(scale).max()
+        matrix = np.where(visible, effective[:, :, :-1] / np.where(visible, scale, 1.0), old)
+        weights.change(self.node, self.weight_index, self.layout.weight(matrix, self.weight.shape))
+        if self.sink is None:
+            return
+        content = self.sink.content(effective[:, :, -1].reshape(-1))
+        if self.sink.index is not None:
+            weights.change(self.sink.node, self.sink.index, content)
+            return
+        name = weights.add(f"{self.name}.bias", content.astype(self.weight.dtype))
+        self.sink.node.input.extend([""] * (3 - len(self.sink.node.input)))
+        self.sink.node.input[2] = name
+
+    def alone(self) -> Reader:
+        """Return the same reader without a sum behind it."""
+        return replace(self, other="", total="", clamp=None) if self.other else self
+
+    @property
     def waits(self) -> tuple[str, ...]:
         """Tensors that must be there before it is refitted."""
         return (self.x, self.other) if self.other else (self.x,)
@@ -89,6 +116,10 @@ class Consumers:
         """Return the nodes that read a tensor."""
         return self._table.get(name, [])
 
+    def is_output(self, name: str) -> bool:
+        """Tell whether a tensor is an output of the graph."""
+        return name in self._outputs
+
     def only(self, name: str, op_type: str) -> onnx.NodeProto | None:
         """Return the one node that reads a tensor, if it is of that kind and the tensor is no graph output."""
         nodes = self.all(name)
@@ -103,15 +134,16 @@ class Consumers:
         return min(b[0] for b in bounds if b), max(b[1] for b in bounds if b)
 
 
-def find_readers(weights: Weights, dynamic: Mapping[str, int]) -> list[Reader]:
-    """Return the readers of a graph in topological order; `dynamic` has the tensors that depend on an input."""
+def find_readers(weights: Weights) -> list[Reader]:
+    """Return the readers of a graph in topological order."""
     graph = weights.model.proto.graph
+    dynamic = dynamic_names(graph)
     consumers = Consumers(graph)
     readers = [r for node in graph.node if (r := _reader(node, weights, consumers, dynamic)) is not None]
     return _with_sums(readers, weights, consumers, dynamic)
 
 
-def _reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, dynamic: Mapping[str, int]) -> Reader | None:
+def _reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, dynamic: set[str]) -> Reader | None:
     if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
         return None
     for weight_index in (1, 0) if node.op_type == "MatMul" else (1,):
@@ -192,9 +224,7 @@ def _vector(name: str, shape: tuple[int, ...], weights: Weights) -> FloatArray |
     return value.reshape(-1).astype(np.float64)
 
 
-def _with_sums(
-    readers: list[Reader], weights: Weights, consumers: Consumers, dynamic: Mapping[str, int]
-) -> list[Reader]:
+def _with_sums(readers: list[Reader], weights: Weights, consumers: Consumers, dynamic: set[str]) -> list[Reader]:
     """Let one reader before each Add of two branches absorb the error of the other branch: the later one."""
     levels = tensor_levels(weights.model.proto.graph, {reader.node.output[0]: reader.waits for reader in readers})
     before: dict[str, list[tuple[int, int, int]]] = {}

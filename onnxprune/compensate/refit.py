@@ -9,14 +9,15 @@ from functools import partial
 import numpy as np
 import onnx
 
-from onnxprune.compensate.lstsq import Fit, LstsqOptions, Problem, fit
-from onnxprune.compensate.readers import HIDDEN, Reader, Sink, find_readers
-from onnxprune.compensate.stages import Stages, static_names, tensor_levels
+from onnxprune.compensate.lstsq import LstsqOptions, Problem, fit
+from onnxprune.compensate.mixing import mix
+from onnxprune.compensate.readers import Reader, find_readers
+from onnxprune.compensate.stages import Stages, tensor_levels
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.session import Session
-from onnxprune.types import Array, FloatArray, IntArray
+from onnxprune.types import Array, IntArray
 
 Positions = Mapping[str, Sequence[IntArray | None]]
 """Tensor -> kept positions of every axis, None where nothing is removed; a tensor that is missing keeps everything."""
@@ -36,10 +37,15 @@ class LayerError:
 
 @dataclass(frozen=True)
 class RefitOptions:
-    """What is refitted and how."""
+    """What is refitted and how.
+
+    absorb: the branch before an Add makes up for the error of the other branch.
+    mix: where only linear operators stand between writers and readers, mixtures of channels stay instead of channels.
+    """
 
     lstsq: LstsqOptions = field(default_factory=LstsqOptions)
     absorb: bool = True
+    mix: bool = True
     threads: int | None = None
 
 
@@ -58,16 +64,13 @@ class _Sequence:
         self, original: Model, weights: Weights, positions: Positions, feeds: list[Feed], options: RefitOptions
     ) -> None:
         self._weights, self._positions, self._options = weights, positions, options
+        opener = partial(Session, threads=options.threads)
+        self._mixtures = mix(original, weights, positions, feeds, opener) if options.mix else {}
         graph = weights.model.proto.graph
-        static = static_names(graph)
-        dynamic = {n: 0 for node in graph.node for n in node.output if n not in static}
-        dynamic.update((value.name, 0) for value in graph.input if value.name not in static)
-        made = {n for node in original.proto.graph.node for n in node.output}
-        self.readers = [r for r in find_readers(weights, dynamic) if r.y in made]
+        made = {name for node in original.proto.graph.node for name in node.output}
+        self.readers = [reader for reader in find_readers(weights) if reader.y in made]
         if not options.absorb:
-            from dataclasses import replace
-
-            self.readers = [replace(r, other="", total="", clamp=None if r.other else r.clamp) for r in self.readers]
+            self.readers = [reader.alone() for reader in self.readers]
         waits = {reader.node.output[0]: reader.waits for reader in self.readers}
         old, new = tensor_levels(original.proto.graph, waits), tensor_levels(graph, waits)
         self._level = {reader.y: new[reader.y] for reader in self.readers}
@@ -80,7 +83,6 @@ class _Sequence:
             for name in (reader.y, reader.total, reader.x):
                 if name:
                     until_old[name] = max(until_old.get(name, 0), level)
-        opener = partial(Session, threads=options.threads)
         self._old = Stages(original, original.proto, old, until_old, feeds, opener)
         self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener)
 
@@ -99,23 +101,19 @@ class _Sequence:
     def _refit(self, reader: Reader) -> LayerError:
         if self._is_same(reader):
             return LayerError(reader.name, reader.node.op_type, 0.0, 0.0, False, "nothing changed before it")
-        matrix = reader.layout.matrix(reader.weight)
-        column = (*matrix.shape[:2], 1)
-        bias = reader.sink.value if reader.sink else np.zeros(column)
-        start = np.concatenate([matrix * reader.scale.reshape(column), bias.reshape(column)], axis=2)
         absorbs = bool(reader.other) and self._fits(reader)
         problem = Problem(
             reader.layout,
             lambda: self._new.values(reader.x),
             lambda: self._targets(reader, absorbs),
-            start,
+            reader.effective,
             reader.clamp if absorbs or not reader.other else None,
             reader.sink is not None,
             (lambda: self._new.values(reader.other)) if absorbs else None,
         )
         result = fit(problem, self._options.lstsq)
         if result.used:
-            self._store(reader, result)
+            reader.store(self._weights, result.weights)
         level = max(result.level, 1e-30)
         return LayerError(reader.name, reader.node.op_type, result.before / level, result.after / level, result.used)
 
@@ -138,24 +136,9 @@ class _Sequence:
             yield self._keep(reader.total, total) - other
 
     def _keep(self, name: str, array: Array) -> Array:
+        if name in self._mixtures:
+            return self._mixtures[name].apply(array)
         for axis, kept in enumerate(self._positions.get(name, ())):
             if kept is not None and len(kept) != array.shape[axis]:
                 array = np.take(array, kept, axis=axis)
         return array
-
-    def _store(self, reader: Reader, result: Fit) -> None:
-        old, scale = reader.layout.matrix(reader.weight), reader.scale.reshape(*result.weights.shape[:2], 1)
-        visible = np.abs(scale) > HIDDEN * np.abs(scale).max()
-        matrix = np.where(visible, result.weights[:, :, :-1] / np.where(visible, scale, 1.0), old)
-        self._weights.change(reader.node, reader.weight_index, reader.layout.weight(matrix, reader.weight.shape))
-        if reader.sink is not None:
-            self._store_bias(reader, reader.sink, result.weights[:, :, -1].reshape(-1))
-
-    def _store_bias(self, reader: Reader, sink: Sink, bias: FloatArray) -> None:
-        content = sink.content(bias)
-        if sink.index is not None:
-            self._weights.change(sink.node, sink.index, content)
-            return
-        name = self._weights.add(f"{reader.name}.bias", content.astype(reader.weight.dtype))
-        sink.node.input.extend([""] * (3 - len(sink.node.input)))
-        sink.node.input[2] = name

@@ -44,6 +44,13 @@ def static_names(graph: onnx.GraphProto) -> set[str]:
     return static
 
 
+def dynamic_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that depend on an input."""
+    static = static_names(graph)
+    made = {name for node in graph.node for name in node.output if name}
+    return (made | {value.name for value in graph.input}) - static
+
+
 def tensor_levels(graph: onnx.GraphProto, waits: Mapping[str, Iterable[str]]) -> dict[str, int]:
     """Return the level of every tensor that depends on an input.
 
