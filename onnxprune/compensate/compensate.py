@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
+
+import numpy as np
 
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
-from onnxprune.compensate.refit import LayerError, Positions, RefitOptions, refit
-from onnxprune.errors import UsageError
+from onnxprune.compensate.distil import Distilled, DistilOptions, distil
+from onnxprune.compensate.refit import LayerError, Positions, Refit, RefitOptions, refit
+from onnxprune.errors import ModelError, UsageError
 from onnxprune.graph.model import Model
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import IntArray
 
-Mode = Literal["none", "bias", "lstsq"]
-MODES: tuple[Mode, ...] = ("none", "bias", "lstsq")
+Mode = Literal["none", "bias", "lstsq", "distil"]
+MODES: tuple[Mode, ...] = ("none", "bias", "lstsq", "distil")
 
-__all__ = ["MODES", "LayerError", "Mode", "RefitOptions", "compensate", "kept_positions"]
+__all__ = ["MODES", "Compensation", "LayerError", "Mode", "RefitOptions", "compensate", "kept_positions"]
+
+
+@dataclass(frozen=True, eq=False)
+class Compensation:
+    """A compensated model.
+
+    layers: the error of every refitted layer before and after.
+    distilled: the loss before and after gradient steps, if there were any.
+    warnings: what was done otherwise than asked.
+    """
+
+    model: Model
+    layers: list[LayerError]
+    distilled: Distilled | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def compensate(
@@ -27,7 +46,8 @@ def compensate(
     data: Iterable[Feed],
     mode: Mode = "lstsq",
     options: RefitOptions | None = None,
-) -> tuple[Model, list[LayerError]]:
+    steps: DistilOptions | None = None,
+) -> Compensation:
     """Return the pruned model with its layers refitted on calibration data, and the error of each before and after.
 
     Every linear reader (Conv, ConvTranspose, Gemm, MatMul) is fitted in topological order so that what it gives on the
@@ -36,7 +56,9 @@ def compensate(
 
     Args:
         positions: of `kept_positions`: which positions of the original's tensors are still there.
-        mode: "lstsq" (all weights), "bias" (mean and variance of each output channel only) or "none".
+        mode: "lstsq" (all weights), "bias" (mean and variance of each output channel only), "none", or "distil":
+            after "lstsq" gradient steps on the distance of the whole network to the original (needs onnx-ad).
+        steps: how many gradient steps, how large.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -45,11 +67,30 @@ def compensate(
     if mode not in MODES:
         raise UsageError(f"--compensate {mode}: one of {', '.join(MODES)}.")
     if mode == "none":
-        return pruned, []
-    options = options or RefitOptions()
+        return Compensation(pruned, [])
+    options, feeds = options or RefitOptions(), list(data)
     if mode == "bias":
-        options = replace(options, lstsq=replace(options.lstsq, match_only=True))
-    return refit(original, pruned, positions, data, options)
+        options = replace(options, mix=False, lstsq=replace(options.lstsq, match_only=True))
+    result = refit(original, pruned, positions, feeds, options)
+    if mode != "distil":
+        return Compensation(result.model, result.errors)
+    try:
+        model, loss = _distilled(original, result, feeds, steps or DistilOptions(threads=options.threads))
+    except ModelError as error:
+        return Compensation(result.model, result.errors, None, (f"no gradient steps: {error}",))
+    return Compensation(model, result.errors, loss)
+
+
+def _distilled(original: Model, result: Refit, feeds: Sequence[Feed], steps: DistilOptions) -> tuple[Model, Distilled]:
+    shapes = {(name, array.shape[1:]) for feed in feeds for name, array in feed.items()}
+    if len(shapes) != len(feeds[0]) or any(not array.ndim for array in feeds[0].values()):
+        raise ModelError("samples of different sizes cannot be batched.")
+    feed = {name: np.concatenate([f[name] for f in feeds]) for name in feeds[0]}
+    if len({len(array) for array in feed.values()}) != 1:
+        raise ModelError("axis 0 of the inputs does not count samples.")
+    cuts = {name: partial(result.cut, name) for name in result.compared}
+    outputs = {value.name: partial(result.cut, value.name) for value in original.proto.graph.output}
+    return distil(original, result.model, outputs, cuts, feed, steps)
 
 
 def kept_positions(channels: Channels, keep: Keep) -> Mapping[str, Sequence[IntArray | None]]:

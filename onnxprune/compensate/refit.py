@@ -11,6 +11,7 @@ import onnx
 
 from onnxprune.compensate.lstsq import LstsqOptions, Problem, fit
 from onnxprune.compensate.mixing import mix
+from onnxprune.compensate.mixtures import Mixture
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.compensate.stages import Stages, tensor_levels
 from onnxprune.compensate.weights import Weights
@@ -49,23 +50,53 @@ class RefitOptions:
     threads: int | None = None
 
 
-def refit(
-    original: Model, pruned: Model, positions: Positions, feeds: Iterable[Feed], options: RefitOptions
-) -> tuple[Model, list[LayerError]]:
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """A refitted model.
+
+    compared: tensors of both networks that tell how near they are: sums of branches, or outputs of readers.
+    """
+
+    model: Model
+    errors: list[LayerError]
+    cut: Cut
+    compared: tuple[str, ...]
+
+
+def refit(original: Model, pruned: Model, positions: Positions, feeds: Iterable[Feed], options: RefitOptions) -> Refit:
     """Return the pruned model with refitted readers, and the error of each before and after."""
     proto = onnx.ModelProto()
     proto.CopyFrom(pruned.proto)
     weights = Weights(Model(proto, pruned.path, dict(pruned.pending)))
-    return _Sequence(original, weights, positions, list(feeds), options).run()
+    sequence = _Sequence(original, weights, positions, list(feeds), options)
+    errors = sequence.run()
+    return Refit(weights.model, errors, sequence.cut, sequence.compared())
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Takes tensors of the original to what the pruned network has of them."""
+
+    positions: Positions
+    mixtures: Mapping[str, Mixture]
+
+    def __call__(self, name: str, array: Array) -> Array:
+        """Return the kept positions, or the mixture that took their place."""
+        if name in self.mixtures:
+            return self.mixtures[name].apply(array)
+        for axis, kept in enumerate(self.positions.get(name, ())):
+            if kept is not None:
+                array = np.take(array, kept, axis=axis)
+        return array
 
 
 class _Sequence:
     def __init__(
         self, original: Model, weights: Weights, positions: Positions, feeds: list[Feed], options: RefitOptions
     ) -> None:
-        self._weights, self._positions, self._options = weights, positions, options
+        self._weights, self._options = weights, options
         opener = partial(Session, threads=options.threads)
-        self._mixtures = mix(original, weights, positions, feeds, opener) if options.mix else {}
+        self.cut = Cut(positions, mix(original, weights, positions, feeds, opener) if options.mix else {})
         graph = weights.model.proto.graph
         made = {name for node in original.proto.graph.node for name in node.output}
         self.readers = [reader for reader in find_readers(weights) if reader.y in made]
@@ -86,7 +117,12 @@ class _Sequence:
         self._old = Stages(original, original.proto, old, until_old, feeds, opener)
         self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener)
 
-    def run(self) -> tuple[Model, list[LayerError]]:
+    def compared(self) -> tuple[str, ...]:
+        """Return the sums that readers write to, or some of their outputs where there are no sums."""
+        totals = [reader.total for reader in self.readers if reader.total]
+        return tuple(totals or [reader.y for reader in self.readers[:: max(1, len(self.readers) // 8)]])
+
+    def run(self) -> list[LayerError]:
         errors = []
         for level in range(max(self._level.values(), default=0) + 1):
             self._old.advance(level)
@@ -96,7 +132,7 @@ class _Sequence:
             self._new.advance(level)
             self._old.release(level)
             self._new.release(level)
-        return self._weights.model, errors
+        return errors
 
     def _refit(self, reader: Reader) -> LayerError:
         if self._is_same(reader):
@@ -125,20 +161,12 @@ class _Sequence:
         total = next(self._old.values(reader.total))
         other = next(self._new.values(reader.other))
         y = next(self._old.values(reader.y))
-        return self._keep(reader.total, total).shape == other.shape and total.shape == y.shape
+        return self.cut(reader.total, total).shape == other.shape and total.shape == y.shape
 
     def _targets(self, reader: Reader, absorbs: bool) -> Iterator[Array]:
         if not absorbs:
             for y in self._old.values(reader.y):
-                yield self._keep(reader.y, y)
+                yield self.cut(reader.y, y)
             return
         for total, other in zip(self._old.values(reader.total), self._new.values(reader.other), strict=True):
-            yield self._keep(reader.total, total) - other
-
-    def _keep(self, name: str, array: Array) -> Array:
-        if name in self._mixtures:
-            return self._mixtures[name].apply(array)
-        for axis, kept in enumerate(self._positions.get(name, ())):
-            if kept is not None and len(kept) != array.shape[axis]:
-                array = np.take(array, kept, axis=axis)
-        return array
+            yield self.cut(reader.total, total) - other

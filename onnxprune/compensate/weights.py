@@ -84,6 +84,13 @@ class Weights:
             array = array.transpose(np.argsort(perm))
         self._store(origin.tensor, array)
 
+    def replace(self, name: str, array: Array) -> None:
+        """Give a stored constant new values for all its users."""
+        origin = self._origin(name)
+        if origin is None or origin.perms:
+            raise ValueError(f"{name} is not stored")
+        self._store(origin.tensor, array)
+
     def add(self, name: str, array: Array) -> str:
         """Add a new initializer and return its name."""
         while name in self._stored or name in self._makers:

@@ -60,5 +60,5 @@ def prune(model: Model, keep: dict[int, list[int]], feeds: list[Feed], mode: str
         masks[group.name] = ~np.isin(np.arange(group.size), removed)
     cut = rewrite(channels, masks)
     settings = RefitOptions(LstsqOptions(**options), threads=1)
-    refitted, errors = compensate(model, cut, kept_positions(channels, masks), feeds, mode, settings)
-    return Pruned(channels, masks, cut, refitted, errors)
+    result = compensate(model, cut, kept_positions(channels, masks), feeds, mode, settings)
+    return Pruned(channels, masks, cut, result.model, result.layers)

@@ -1,0 +1,164 @@
+"""The gradient of a distance between two networks as an ONNX graph that onnxruntime runs.
+
+The graph has the pruned network, its weights as inputs, the original's tensors as targets, and one loss: the sum over
+compared tensors of weight * mean((given - target)^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxprune.compensate.stages import embedded
+from onnxprune.errors import ModelError
+from onnxprune.graph.model import Model
+from onnxprune.types import Array
+
+TRAINED: dict[str, tuple[int, ...]] = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+    "MatMul": (0, 1),
+    "Add": (0, 1),
+    "Mul": (0, 1),
+    "BatchNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "PRelu": (1,),
+    "LSTM": (1, 2, 3),
+    "GRU": (1, 2, 3),
+    "RNN": (1, 2, 3),
+}
+"""Operator -> inputs that are weights; constants elsewhere (bounds, sizes, scales) stay."""
+
+OPSET = 18
+"""onnx-ad knows the operators of this opset and later."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """A graph that gives the loss and its gradient by every weight.
+
+    weights: name -> values to start from.
+    """
+
+    proto: onnx.ModelProto
+    weights: dict[str, Array]
+    targets: dict[str, str]
+    loss: str = "onnxprune.loss"
+
+    def seed(self) -> dict[str, Array]:
+        """Return the feed that stands for d loss / d loss = 1."""
+        return {f"adj_{self.loss}": np.ones((1, 1), np.float32)}
+
+    def outputs(self) -> list[str]:
+        """Return the loss and the gradients, in the order of the weights."""
+        return [self.loss, *(f"adj_{name}" for name in self.weights)]
+
+
+def gradient_graph(
+    model: Model, compared: Mapping[str, float], shapes: Mapping[str, Sequence[int]], samples: Mapping[str, Array]
+) -> Gradient:
+    """Return the gradient of the distance.
+
+    Args:
+        model: the pruned network.
+        compared: tensor -> its weight in the loss.
+        shapes: tensor -> its shape for a batch.
+        samples: one feed; its sizes are the sizes of every later one.
+
+    Raises:
+        ModelError: onnx-ad is missing, or an operator has no derivative.
+    """
+    proto = _trainable(model, samples)
+    weights = _lift(proto)
+    targets = _add_loss(proto, compared, shapes)
+    for name, value in weights.items():
+        proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
+    del proto.graph.output[:]
+    proto.graph.output.append(helper.make_tensor_value_info(Gradient.loss, onnx.TensorProto.FLOAT, [1]))
+    try:
+        from onnx_ad import reverse
+    except ImportError as error:
+        raise ModelError("gradients need onnx-ad: pip install 'onnxprune[grad]'.") from error
+    try:
+        adjoint = reverse(
+            onnx.shape_inference.infer_shapes(proto), inputs=list(weights), outputs=[Gradient.loss], layout="onnx"
+        )
+    except Exception as error:  # onnx-ad refuses with errors of many kinds
+        raise ModelError(f"onnx-ad has no gradient of the model: {error}".splitlines()[0][:300]) from error
+    return Gradient(adjoint, weights, targets)
+
+
+def _trainable(model: Model, samples: Mapping[str, Array]) -> onnx.ModelProto:
+    """Return a copy at a high enough opset, all weights inside, input sizes fixed."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(embedded(model, tensor))
+    given = {tensor.name for tensor in proto.graph.initializer}
+    for value in list(proto.graph.input):
+        if value.name in given:
+            proto.graph.input.remove(value)
+        else:
+            element = value.type.tensor_type.elem_type
+            value.CopyFrom(helper.make_tensor_value_info(value.name, element, samples[value.name].shape))
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    version = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    if version >= OPSET:
+        return proto
+    try:
+        return onnx.version_converter.convert_version(proto, OPSET)
+    except Exception as error:
+        raise ModelError(f"the model cannot be raised to opset {OPSET} for gradients: {str(error)[:200]}") from error
+
+
+def _lift(proto: onnx.ModelProto) -> dict[str, Array]:
+    """Take the weights out of the graph and return them; those in Constant nodes too."""
+    constants = {n.output[0]: n for n in proto.graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"}
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    weights: dict[str, Array] = {}
+    for node in proto.graph.node:
+        for index in TRAINED.get(node.op_type, ()) if not node.domain else ():
+            name = node.input[index] if index < len(node.input) else ""
+            tensor = stored.get(name) or (constants[name].attribute[0].t if name in constants else None)
+            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) > 1:
+                weights[name] = numpy_helper.to_array(tensor).copy()
+    kept_tensors = [tensor for tensor in proto.graph.initializer if tensor.name not in weights]
+    kept_nodes = [n for n in proto.graph.node if not (n.op_type == "Constant" and n.output[0] in weights)]
+    del proto.graph.initializer[:], proto.graph.node[:]
+    proto.graph.initializer.extend(kept_tensors)
+    proto.graph.node.extend(kept_nodes)
+    return weights
+
+
+def _add_loss(
+    proto: onnx.ModelProto, compared: Mapping[str, float], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, str]:
+    """Append the loss; return the name of the target input of every compared tensor."""
+    graph, terms, targets = proto.graph, [], {}
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "onnxprune.flat"))
+    for number, (name, weight) in enumerate(compared.items()):
+        stem = f"onnxprune.{number}"
+        targets[name] = f"{stem}.target"
+        graph.input.append(helper.make_tensor_value_info(targets[name], onnx.TensorProto.FLOAT, list(shapes[name])))
+        factor = np.array(weight / int(np.prod(shapes[name])), np.float32)
+        graph.initializer.append(numpy_helper.from_array(factor, f"{stem}.weight"))
+        graph.node.extend(
+            [
+                helper.make_node("Sub", [name, targets[name]], [f"{stem}.difference"]),
+                helper.make_node("Mul", [f"{stem}.difference"] * 2, [f"{stem}.square"]),
+                helper.make_node("Reshape", [f"{stem}.square", "onnxprune.flat"], [f"{stem}.row"]),
+                helper.make_node("ReduceSum", [f"{stem}.row"], [f"{stem}.sum"], keepdims=1),
+                helper.make_node("Mul", [f"{stem}.sum", f"{stem}.weight"], [f"{stem}.term"]),
+            ]
+        )
+        terms.append(f"{stem}.term")
+    graph.node.append(helper.make_node("Sum", terms, [Gradient.loss]))
+    return targets
