@@ -56,10 +56,18 @@ class State:
     unknown: dict[str, int] = field(default_factory=dict)
     defects: list[str] = field(default_factory=list)
     fixed: set[str] = field(default_factory=set)
+    _cut_up: dict[str, bool] = field(default_factory=dict)
     unit: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
         self.unit = self.space.pinned(1, "an axis of a single position")
+
+    def is_cut_up(self, root: str) -> bool:
+        """Tell whether a constant is only taken apart (gate biases): its pieces then share one set of ids."""
+        if root not in self._cut_up:
+            readers = self.view.readers.get(root, [])
+            self._cut_up[root] = bool(readers) and all(n.op_type in ("Slice", "Split") for n, _ in readers)
+        return self._cut_up[root]
 
     @cached_property
     def parameter_order(self) -> dict[str, int]:
@@ -111,7 +119,7 @@ class Context:
             return self._folded_axes(key, slot)
         root = state.view.root(key)
         parameter = state.view.parameters.get(root)
-        if parameter is not None and is_private(parameter.dims):
+        if parameter is not None and is_private(parameter.dims) and not state.is_cut_up(root):
             axes = state.new_axes(parameter.dims)
             state.uses[slot] = Use(root, self.node, index, tuple(axes))
             return axes

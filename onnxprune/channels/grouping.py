@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,40 +46,37 @@ def collect_axes(state: State) -> list[Axis]:
     return found
 
 
-def role_of(state: State, axis: Axis) -> Role | None:
-    """Return what a parameter's axis does, following constant chains; None for an internal axis (kernel, gate)."""
-    if axis.use is not None:
-        direct = state.use_roles.get((id(axis.use.node), axis.use.input, axis.axis))
-        return _known(direct) if direct else _chain_role(state, axis.use.node.outputs, axis.ids, 4) or "scales"
-    direct = state.roles.get((axis.tensor, axis.axis))
-    if direct is not None:
-        return _known(direct)
-    for node, _ in state.view.readers.get(axis.tensor, []):
-        role = _chain_role(state, node.outputs, axis.ids, 4)
-        if role is not None:
-            return role
-    return "scales"
+class Roles:
+    """What a parameter's axis does: said of it directly, or of a tensor that is computed from parameters alone."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.by_id: dict[int, Role] = {}
+        derived = _constant_keys(state)
+        for (key, axis), role in state.roles.items():
+            if key in derived and key in state.axes:
+                self.by_id |= dict.fromkeys(state.axes[key][axis].tolist(), role)
+
+    def of(self, axis: Axis) -> Role | None:
+        """Return the role of an axis; None for an internal one (kernel position, gate)."""
+        if axis.use is not None:
+            role = self.state.use_roles.get((id(axis.use.node), axis.use.input, axis.axis))
+        else:
+            role = self.state.roles.get((axis.tensor, axis.axis))
+        if role is None:
+            role = next((self.by_id[i] for i in axis.ids.tolist() if i in self.by_id), "scales")
+        return None if role == "internal" else role
 
 
-def _known(role: Role | str) -> Role | None:
-    return None if role == "internal" else role  # type: ignore[return-value]
-
-
-def _chain_role(state: State, keys: tuple[str, ...], ids: IntArray, depth: int) -> Role | None:
-    """Look for the same ids on tensors computed from the parameter alone."""
-    for key in keys:
-        for number, other in enumerate(state.axes.get(key, [])):
-            if len(other) == len(ids) and np.array_equal(other, ids):
-                role = state.roles.get((state.view.root(key), number))
-                if role is not None:
-                    return _known(role)
-        if depth:
-            for node, _ in state.view.readers.get(key, []):
-                if node.op_type in ("Transpose", "Cast", "Identity", "Reshape", "DequantizeLinear", "Unsqueeze"):
-                    role = _chain_role(state, node.outputs, ids, depth - 1)
-                    if role is not None:
-                        return role
-    return None
+def _constant_keys(state: State) -> set[str]:
+    """Tensors computed from parameters and sizes alone."""
+    view, known = state.view, set(state.trace.first.values)
+    constant: set[str] = set()
+    for node in view.nodes:
+        inputs = [key for key in node.inputs if key]
+        if inputs and not node.captured and all(k in view.parameters or k in known or k in constant for k in inputs):
+            constant.update(node.outputs)
+    return constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +148,10 @@ def build_groups(
     group_of_row = number[np.searchsorted(channels, rows.channel)]
     order = np.argsort(group_of_row, kind="stable")
     bounds = np.searchsorted(group_of_row[order], np.arange(number.max() + 2))
-    roles: dict[int, Role | None] = {}
+    roles = Roles(state)
     for group in range(number.max() + 1):
         part = order[bounds[group] : bounds[group + 1]]
-        draft = _draft(state, solution, axes, roles, rows.channel[part], rows.axis[part], rows.position[part])
+        draft = _draft(axes, roles, rows.channel[part], rows.axis[part], rows.position[part])
         if draft is not None:
             drafts.append((draft[0], kinds.of(draft[0]), draft[1]))
     drafts.sort(key=lambda d: _rank(state, d[2]))
@@ -161,22 +159,20 @@ def build_groups(
     names: dict[str, int] = {}
     groups = []
     for (classes, kind, sites), is_active in zip(drafts, active, strict=True):
-        name = _name(sites, kind, names)
+        name = _name(state, sites, kind, names)
         exact = not solution.inexact[classes].any()
         groups.append(ChannelGroup(name, kind, classes, sites, exact, is_active))
     return groups, axes
 
 
 def _draft(
-    state: State,
-    solution: Solution,
     axes: list[Axis],
-    roles: dict[int, Role | None],
+    roles: Roles,
     channel: IntArray,
     axis: IntArray,
     position: IntArray,
 ) -> tuple[IntArray, tuple[Site, ...]] | None:
-    """Make the sites of one group; None where it occupies no parameter or is a single channel."""
+    """Make the sites of one group; None where nothing writes or reads it, or it is a single channel."""
     classes = sorted_unique(channel)
     if len(classes) < 2:
         return None
@@ -187,28 +183,35 @@ def _draft(
         found = axes[number]
         if not found.tensor:
             continue
-        if number not in roles:
-            roles[number] = role_of(state, found)
         table = position[axis == number].reshape(len(classes), -1)
         use = found.use.name if found.use else None
-        sites.append(Site(found.tensor, found.axis, table, roles[number] or "scales", use))
-    if not sites:
+        sites.append(Site(found.tensor, found.axis, table, roles.of(found) or "scales", use))
+    if not any(site.role in ("writes", "reads") for site in sites):
         return None
-    lead = next((s for s in sites if s.role == "writes"), sites[0])
+    lead = _lead(sites)
     by_position = np.argsort(lead.positions[:, 0], kind="stable")
     sites = [Site(s.tensor, s.axis, s.positions[by_position], s.role, s.use) for s in sites]
     return classes[by_position], tuple(sites)
 
 
+def _lead(sites: Sequence[Site]) -> Site:
+    """The first site that writes, else the first."""
+    return next((s for s in sites if s.role == "writes"), sites[0])
+
+
 def _rank(state: State, sites: tuple[Site, ...]) -> tuple[int, int, int]:
     order = state.parameter_order
-    lead = next((s for s in sites if s.role == "writes"), sites[0])
+    lead = _lead(sites)
     return order[lead.tensor], lead.axis, int(lead.positions[0, 0])
 
 
-def _name(sites: tuple[Site, ...], kind: str, names: dict[str, int]) -> str:
-    lead = next((s for s in sites if s.role == "writes"), sites[0])
-    base = lead.tensor if kind == "channel" else f"{lead.tensor}/{kind}"
+def _name(state: State, sites: tuple[Site, ...], kind: str, names: dict[str, int]) -> str:
+    """Name a group after the node that writes it first; exporters number folded tensors, but name nodes."""
+    lead = _lead(sites)
+    node = next((n.name for n, _ in state.view.readers.get(lead.tensor, []) if n.name and n.op_type != "Identity"), "")
+    base = node or lead.tensor
+    if kind != "channel":
+        base = f"{base}/{kind}"
     names[base] = names.get(base, 0) + 1
     return base if names[base] == 1 else f"{base}#{names[base]}"
 
@@ -299,9 +302,10 @@ def build_locks(state: State, solution: Solution, axes: list[Axis]) -> list[Lock
     child, parent = solution.ancestors
     held = np.ones(len(solution.label), dtype=bool)
     held[child[~solution.pinned[parent]]] = False
+    roles = Roles(state)
     locks = []
     for axis in axes:
-        if not axis.tensor or role_of(state, axis) is None:
+        if not axis.tensor or roles.of(axis) is None:
             continue
         label = solution.label[axis.ids]
         stays = solution.pinned[label] & (held[label] | ~solution.derived[label])

@@ -189,14 +189,12 @@ def slice_(ctx: Context) -> None:
         positions = np.arange(shape[axis])[slice(start, _open_end(end, step), step)]
         ids = data[axis]
         data[axis] = ids[positions]
-        if len(positions) == shape[axis] and step == 1:
-            continue
         if ctx.is_dynamic_slice(axis):
             ctx.pin(ids, "its bounds depend on dynamic sizes")
         if step != 1:
             ctx.selection(axis, ids, positions)
         elif len(positions):
-            _bounds(ctx, entry, ids, start, end, positions)
+            _bounds(ctx, entry, ids, end, positions)
     ctx.set(data, zero=ctx.is_zero(0))
 
 
@@ -204,12 +202,12 @@ def _open_end(end: int, step: int) -> int | None:
     return None if step < 0 and end < -(1 << 30) else end
 
 
-def _bounds(ctx: Context, entry: int, ids: IntArray, start: int, end: int, positions: IntArray) -> None:
-    """A bound counts the kept positions before it."""
+def _bounds(ctx: Context, entry: int, ids: IntArray, end: int, positions: IntArray) -> None:
+    """A bound counts the kept positions before it; an end beyond the axis stays where it is."""
     first, last = int(positions[0]), int(positions[-1]) + 1
     if first > 0:
         ctx.listed_size("starts", 1, entry, ids[:first])
-    if last < len(ids) or abs(end) < len(ids):
+    if end <= len(ids):
         ctx.listed_size("ends", 2, entry, ids[:last])
 
 
