@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from onnxprune.graph.view import View
 
 
+SIMILAR = 0.95
+"""Cosine with the original below which the user is told that a model may have lost its skill."""
+
+
 @dataclass(frozen=True)
 class Ending:
     """Everything that was asked for about the result.
@@ -161,7 +165,11 @@ def _describe_output(ending: Ending, report: Report, result: Model) -> None:
 
 def _next_steps(ending: Ending, report: Report) -> list[str]:
     """Return what to do about the questions that this run cannot answer."""
-    steps = [f"Faster? onnxprune bench {quote(str(ending.source))} {quote(str(ending.target))}"]
+    steps = []
+    cosines = [figures["cosine"] or 0.0 for figures in report.parity.values() if figures]
+    if cosines and min(cosines) < SIMILAR:
+        steps.append(f"The outputs differ much (cosine {min(cosines):.2f}): remove less, or train the result a little.")
+    steps += [f"Faster? onnxprune bench {quote(str(ending.source))} {quote(str(ending.target))}"]
     if report.parity and ending.runs.data is None:
         steps.append("Random inputs show defects, not accuracy: --data runs inputs of yours, --eval measures.")
     return steps

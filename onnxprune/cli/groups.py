@@ -22,16 +22,19 @@ CARRIERS = frozenset(
 def inspected(channels: Channels) -> list[GroupLine]:
     """Return a line for each group with its sites and the MACs that it carries, and one for each lock."""
     from onnxprune.cli.evidence import batch_of
-    from onnxprune.graph.count import macs
+    from onnxprune.graph.count import macs, node_key
 
     batch = batch_of(channels.view, channels.trace)
     counted = macs(channels.view, channels.trace.shapes)
+    nodes = enumerate(channels.view.nodes)
+    places = {node_key(node): number for number, node in nodes if node.op_type not in CARRIERS}
     lines = []
     for group in in_graph_order(channels):
         sites = [{"tensor": site.tensor, "axis": site.axis, "role": site.role} for site in group.sites]
         details = {
             "exact": group.exact,
             "active": group.active,
+            "nodes": _writers(channels, group, places),
             "macs": round(carried(channels, group, counted) / batch),
             "sites": sites,
         }
@@ -61,7 +64,8 @@ def in_graph_order(channels: Channels) -> list[ChannelGroup]:
         for key in node.inputs:
             places.setdefault(key, number)
     last = len(channels.view.nodes)
-    return sorted(channels.groups, key=lambda group: min(places.get(site.tensor, last) for site in group.sites))
+    first = {group.name: min(places.get(site.tensor, last) for site in group.sites) for group in channels.groups}
+    return sorted(channels.groups, key=lambda group: (first[group.name], group.name))
 
 
 def locked(locks: Iterable[Lock]) -> list[GroupLine]:
@@ -80,6 +84,16 @@ def carried(channels: Channels, group: ChannelGroup, counted: Mapping[str, int])
         if site.role in ("writes", "reads"):
             nodes |= _users(channels, site.tensor)
     return sum(counted.get(name, 0) for name in nodes)
+
+
+def _writers(channels: Channels, group: ChannelGroup, places: Mapping[str, int]) -> list[str]:
+    """Return the names of the nodes that make the channels of a group, in graph order.
+
+    Args:
+        places: node name -> place in the graph, of the nodes that are listed.
+    """
+    users = set[str]().union(*(_users(channels, site.tensor) for site in group.sites if site.role == "writes"))
+    return sorted(users & places.keys(), key=lambda name: places[name])
 
 
 def _users(channels: Channels, tensor: str) -> set[str]:

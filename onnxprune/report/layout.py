@@ -84,8 +84,14 @@ def _inspect_table(groups: Sequence[GroupLine]) -> Table:
         exact = "exact" if group.details.get("exact") else "not exact"
         active = "yes" if group.details.get("active") else "no"
         sites, macs = group.details.get("sites", []), group.details.get("macs")
-        rows.append((group.name, group.kind, exact, active, str(group.size), str(len(sites)), figures.count(macs)))
-    return Table(("group", "kind", "parity", "active", "size", "sites", "MACs"), tuple(rows), numbers=4)
+        row = (group.name, _first(group.details.get("nodes", [])), group.kind, exact, active)
+        rows.append((*row, str(group.size), str(len(sites)), figures.count(macs)))
+    headers = ("group", "written by", "kind", "parity", "active", "size", "sites", "MACs")
+    return Table(headers, tuple(rows), numbers=5)
+
+
+def _first(names: Sequence[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names)
 
 
 def _parity(report: Report) -> Iterator[Section]:
@@ -100,7 +106,13 @@ def _parity(report: Report) -> Iterator[Section]:
         keep = len(headers) if noise else -1
         table = Table(headers[:keep], tuple(row[:keep] for row in rows))
         yield Section(f"Outputs against the original, on {report.details.get('inputs', 'inputs')}", table=table)
-    yield Section("Checks", tuple(report.details.get("verdicts", ())))
+    yield Section("Checks", (*report.details.get("verdicts", ()), *_evaluation(report)))
+
+
+def _evaluation(report: Report) -> Iterator[str]:
+    values = report.details.get("evaluation")
+    if values:
+        yield f"Evaluated: {values['before']:.6g} before, {values['after']:.6g} after, a drop of {values['drop']:.4g}."
 
 
 def _percent(value: float | None) -> str:
