@@ -84,14 +84,11 @@ def _inspect_table(groups: Sequence[GroupLine]) -> Table:
         exact = "exact" if group.details.get("exact") else "not exact"
         active = "yes" if group.details.get("active") else "no"
         sites, macs = group.details.get("sites", []), group.details.get("macs")
-        row = (group.name, _first(group.details.get("nodes", [])), group.kind, exact, active)
-        rows.append((*row, str(group.size), str(len(sites)), figures.count(macs)))
-    headers = ("group", "written by", "kind", "parity", "active", "size", "sites", "MACs")
-    return Table(headers, tuple(rows), numbers=5)
-
-
-def _first(names: Sequence[str]) -> str:
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names)
+        writers = max(1, len(group.details.get("nodes", [])))
+        row = (group.name, group.kind, exact, active)
+        rows.append((*row, *(str(number) for number in (group.size, writers, len(sites))), figures.count(macs)))
+    headers = ("group", "kind", "parity", "active", "size", "writers", "sites", "MACs")
+    return Table(headers, tuple(rows), numbers=4)
 
 
 def _parity(report: Report) -> Iterator[Section]:

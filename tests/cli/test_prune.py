@@ -212,7 +212,7 @@ def test_a_plan_for_another_file_is_refused(run: Run, model: Path, tmp_path: Pat
 
 def test_inspect_lists_groups_and_the_reasons_of_locks(run: Run, model: Path) -> None:
     shown = run("inspect", model).stdout
-    assert "w1" in shown and "w2" in shown and "'logits' is an output of the model" in shown
+    assert "conv1" in shown and "conv2" in shown and "'logits' is an output of the model" in shown
     groups = json.loads(run("inspect", model, "--json").stdout)["groups"]
     free = [group for group in groups if not group["locked"]]
     assert [(group["size"], group["kept"], group["exact"]) for group in free] == [(32, None, True), (32, None, True)]

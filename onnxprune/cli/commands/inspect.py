@@ -22,8 +22,8 @@ def command(
 ) -> None:
     """Show the groups of channels, and why the rest is locked.
 
-    The MACs of a group are those of the nodes that it runs through. A group that is not active overlaps with one that
-    is (heads with the positions inside them); --heads and --head-dim choose.
+    A group is named after the first node that writes it; its MACs are those of the nodes that it runs through. One that
+    is not active overlaps with one that is (heads with the positions inside them); --heads and --head-dim choose.
     """
     from onnxprune.channels.analyse import analyse
     from onnxprune.cli import evidence
