@@ -51,11 +51,14 @@ def _embed(channels: Channels, editor: Editor) -> None:
 def _zero(channels: Channels, editor: Editor, removed: Positions) -> None:
     divisors = _divisors(channels)
     for key, axes in removed.items():
-        if key in channels.state.zero_tables or _divides_itself(channels, key):
+        if key in channels.state.zero_tables:
             continue
+        kept = _self_divided_axes(channels, key)
         parameter = editor.view.parameters[key]
         array = np.array(channels.model.array(channels.view.parameters[key].tensor))
         for axis, positions in axes.items():
+            if axis in kept:
+                continue
             index: list[slice | list[int]] = [slice(None)] * array.ndim
             index[axis] = positions
             array[tuple(index)] = _neutral(channels, key, array, axis, positions, (key, axis) in divisors)
@@ -71,18 +74,21 @@ def _divisors(channels: Channels) -> set[tuple[str, int]]:
     return found
 
 
-def _divides_itself(channels: Channels, key: str) -> bool:
-    """Tell whether a weight is divided by something computed from it alone (weight norm): 0 / 0 shows nothing."""
+def _self_divided_axes(channels: Channels, key: str) -> set[int]:
+    """Return the axes along which a weight is divided by a norm of its own (weight norm): 0 / 0 shows nothing there."""
     view = channels.view
+    dims = view.parameters[key].dims
     alone = {key}
+    found: set[int] = set()
     for node in view.nodes:
         inputs = [k for k in node.inputs if k and k not in view.parameters and k not in channels.trace.values]
         if not any(k in alone for k in node.inputs) or any(k not in alone for k in inputs):
             continue
         if node.op_type == "Div" and node.inputs[1] in alone:
-            return True
+            norm = channels.trace.shapes.get(node.inputs[1], ())
+            found |= {axis for axis in range(len(dims)) if len(norm) != len(dims) or norm[axis] > 1}
         alone.update(node.outputs)
-    return False
+    return found
 
 
 def _neutral(channels: Channels, key: str, array: Array, axis: int, positions: list[int], divides: bool) -> Array:

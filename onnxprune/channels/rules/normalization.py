@@ -111,9 +111,7 @@ def mean_variance_normalization(ctx: Context) -> None:
     """y = (x - mean) / deviation over some axes; nothing guards the division, so a zeroed channel is 0 / 0"""
     data = ctx.axes(0)
     for ids in data:
-        ctx.space.mark_inexact(ids)
-    for axis in ctx.node.attribute("axes", [0, 2, 3]):
-        ctx.normalise(data[axis])
+        ctx.normalise(ids)
     ctx.set(data)
 
 
