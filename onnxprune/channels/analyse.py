@@ -10,8 +10,9 @@ import numpy as np
 from onnx.inliner import inline_local_functions
 
 from onnxprune.channels.context import State, Use
-from onnxprune.channels.grouping import build_groups, build_locks, collect_axes
+from onnxprune.channels.grouping import build_groups, collect_axes
 from onnxprune.channels.groups import ChannelGroup, Keep, Lock
+from onnxprune.channels.locks import build_locks
 from onnxprune.channels.plan import Plan, Positions
 from onnxprune.channels.solve import Solution, solve
 from onnxprune.channels.walk import walk
@@ -44,7 +45,7 @@ class Channels:
     @cached_property
     def locks(self) -> tuple[Lock, ...]:
         """Why the rest stays, per parameter axis."""
-        return tuple(build_locks(self.state, self.solution, collect_axes(self.state)))
+        return tuple(build_locks(self.state, self.solution, collect_axes(self.state), self.groups))
 
     def mask(self, keep: Keep) -> BoolArray:
         """Return (ids,) True for every id that stays.

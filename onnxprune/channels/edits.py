@@ -66,4 +66,19 @@ class AttributeValue:
     ids: IntArray
 
 
-Edit = AttributeSize | AttributeValue | EntrySize | Indices | Selection | EqualSplit
+@dataclass(frozen=True, eq=False)
+class Shuffle:
+    """Three nodes permute the axis `ids`; they become one Gather of the kept `positions`."""
+
+    run: tuple[Node, Node, Node]
+    axis: int
+    ids: IntArray
+    positions: IntArray
+
+    @property
+    def node(self) -> Node:
+        """The last of the nodes."""
+        return self.run[2]
+
+
+Edit = AttributeSize | AttributeValue | EntrySize | Indices | Selection | EqualSplit | Shuffle

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.channels.context import State, Use
 from onnxprune.channels.edits import AttributeSize
-from onnxprune.channels.groups import ChannelGroup, Lock, Role, Site
+from onnxprune.channels.groups import ChannelGroup, Role, Site
 from onnxprune.channels.solve import Solution, join, sorted_unique
 from onnxprune.types import BoolArray, IntArray
 
@@ -295,23 +295,3 @@ def _conflicts(solution: Solution, drafts: list[Draft]) -> dict[int, set[int]]:
         for one in family:
             table.setdefault(one, set()).update(set(family) - {one})
     return table
-
-
-def build_locks(state: State, solution: Solution, axes: list[Axis]) -> list[Lock]:
-    """Say for every parameter axis how many positions stay for which reason."""
-    child, parent = solution.ancestors
-    held = np.ones(len(solution.label), dtype=bool)
-    held[child[~solution.pinned[parent]]] = False
-    roles = Roles(state)
-    locks = []
-    for axis in axes:
-        if not axis.tensor or roles.of(axis) is None:
-            continue
-        label = solution.label[axis.ids]
-        stays = solution.pinned[label] & (held[label] | ~solution.derived[label])
-        if not stays.any():
-            continue
-        numbers, counts = np.unique(solution.reason[label[stays]], return_counts=True)
-        for number, count in zip(numbers, counts, strict=True):
-            locks.append(Lock(axis.tensor, axis.axis, int(count), solution.reasons[number]))
-    return locks

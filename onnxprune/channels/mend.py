@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.constants import Constants, kept_positions, take
-from onnxprune.channels.edits import AttributeSize, AttributeValue, EntrySize, EqualSplit, Indices, Selection
+from onnxprune.channels.edits import AttributeSize, AttributeValue, EntrySize, EqualSplit, Indices, Selection, Shuffle
 from onnxprune.channels.refold import Refold
 from onnxprune.errors import OnnxpruneError
 from onnxprune.graph.editor import Editor
@@ -49,6 +49,8 @@ class Mender:
                 self._renumber(edit)
             elif isinstance(edit, Selection):
                 self._select(edit)
+            elif isinstance(edit, Shuffle):
+                self._shuffle(edit)
             else:
                 self._spell_split(edit)
         for edits in sizes.values():
@@ -169,6 +171,19 @@ class Mender:
         self.editor.put_before(edit.node, [gather])
         self.editor.node_proto(edit.node).input[0] = taken
         self._open_slice(edit)
+
+    def _shuffle(self, edit: Shuffle) -> None:
+        """Replace a run of nodes that permutes an axis by one Gather."""
+        mask = self.mask[edit.ids]
+        if mask.all():
+            return
+        rank = (np.cumsum(mask) - 1)[edit.positions[mask[edit.positions]]].astype(np.int64)
+        first, last = self.editor.node_proto(edit.run[0]), self.editor.node_proto(edit.run[2])
+        indices = self.editor.add_initializer(f"{last.output[0]}_positions", rank)
+        gather = onnx.helper.make_node(
+            "Gather", [first.input[0], indices], [last.output[0]], name=last.name, axis=edit.axis
+        )
+        self.editor.replace(edit.run, gather)
 
     def _open_slice(self, edit: Selection) -> None:
         """Let the slice take the whole axis."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnxprune.channels.rules  # noqa: F401  (fills the registry)
 from onnxprune.channels.context import Context, RuleError, State
 from onnxprune.channels.registry import RULES
+from onnxprune.channels.shuffle import find_shuffles, visit_shuffle
 from onnxprune.graph.trace import Shape, trace
 from onnxprune.graph.view import Node, View
 
@@ -15,7 +16,13 @@ def walk(view: View, input_shapes: dict[str, Shape] | None = None) -> State:
     for key in view.inputs:
         if key in state.trace.shapes:
             state.axes[key] = state.pinned_axes(state.trace.shapes[key], f"'{key}' is an input of the model")
+    shuffles = find_shuffles(state)
     for node in view.nodes:
+        run = shuffles.get(id(node))
+        if run is not None:
+            if node is run[2]:
+                visit_shuffle(state, run)
+            continue
         is_alias = node.op_type == "Identity" and not node.domain and view.root(node.inputs[0]) in view.parameters
         if not is_alias and not all(_is_folded(state, key) for key in node.outputs if key):
             visit(state, node)

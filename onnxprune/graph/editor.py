@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 
 from onnxprune.graph.model import Model
@@ -66,6 +68,20 @@ class Editor:
     def put_after(self, node: Node, made: list[onnx.NodeProto]) -> None:
         """Insert nodes after the copy of a node."""
         self._insert(node, made, 1)
+
+    def replace(self, nodes: Sequence[Node], made: onnx.NodeProto) -> None:
+        """Put one node in the place of the last of several nodes of one graph."""
+        graph = self.twin(nodes[-1]).graph
+        gone = [self.node_proto(node).output[0] for node in nodes]
+        self.put_before(nodes[-1], [made])
+        for output in gone:
+            places = [i for i, proto in enumerate(graph.node) if output in proto.output]
+            del graph.node[places[-1]]
+        for value in [v for v in graph.value_info if v.name in gone[:-1]]:
+            graph.value_info.remove(value)
+        for node in nodes:
+            del self._protos[id(self._twins.pop(id(node)))]
+        self._relink(graph)
 
     def _insert(self, node: Node, made: list[onnx.NodeProto], offset: int) -> None:
         graph = self.twin(node).graph
