@@ -26,8 +26,14 @@ DATA_SAMPLES = 128
 """Samples of the user's data that are read when --samples is not given."""
 
 
-def reference(model: Model, runs: Runs, traced: tuple[View, Trace] | None = None) -> Reference:
-    """Return the original, ready to be compared with, on the data of the user or on random inputs."""
+def reference(
+    model: Model, runs: Runs, traced: tuple[View, Trace] | None = None, batch: int | None = None
+) -> Reference:
+    """Return the original, ready to be compared with, on the data of the user or on random inputs.
+
+    Args:
+        batch: samples a feed, where the batch is dynamic.
+    """
     from onnxprune.validate.compare import open_reference
 
     data, name, count = None, "", None
@@ -35,7 +41,7 @@ def reference(model: Model, runs: Runs, traced: tuple[View, Trace] | None = None
         from onnxprune.statistics.data import read
         from onnxprune.statistics.feeds import input_specs
 
-        data = read(runs.data, input_specs(model.proto), samples=runs.samples or DATA_SAMPLES)
+        data = read(runs.data, input_specs(model.proto), samples=runs.samples or DATA_SAMPLES, batch=batch)
         count = data.samples
         name = f"{count} samples of {runs.data}"
     return open_reference(
@@ -153,10 +159,14 @@ def measure_drop(report: Report, limits: Limits, original: Path, compressed: Pat
     """Return how much the user's value falls from the original to the compressed model; None without --eval."""
     if limits.eval is None:
         return None
-    function = _evaluator(limits.eval)
-    before, after = (evaluate(function, path, limits.eval) for path in (original, compressed))
+    before, after = evaluated(limits.eval, original), evaluated(limits.eval, compressed)
     report.details["evaluation"] = {"before": before, "after": after, "drop": before - after}
     return before - after
+
+
+def evaluated(spec: str, path: Path) -> float:
+    """Return the user's value of a model, by the function of --eval."""
+    return evaluate(_evaluator(spec), path, spec)
 
 
 def _evaluator(spec: str) -> Callable[..., Any]:

@@ -158,7 +158,7 @@ gates = _bundle(
 
 _OUTPUT_OPTIONS = {
     "output": click.option(
-        "-o", "--output", type=PATH, metavar="FILE", help="Where the result goes [default: MODEL-pruned.onnx]."
+        "-o", "--output", type=PATH, metavar="FILE", help="Where it goes [default: beside MODEL, MODEL-pruned.onnx]."
     ),
     "no_clobber": click.option("--no-clobber", is_flag=True, help="Refuse to replace existing files."),
     "report": click.option("--report", type=PATH, metavar="FILE", help="Write the report to a .json or .html file."),

@@ -34,8 +34,8 @@ class Section:
 
 def sections(report: Report) -> list[Section]:
     """Return the sections that have something to say, in reading order."""
-    parts = [*_cost(report), *_groups(report), *_parity(report), *_latency(report), *_locks(report), *_ending(report)]
-    return [part for part in parts if part.lines or part.table]
+    makers = (_cost, _groups, _layers, _parity, _latency, _locks, _ending)
+    return [part for make in makers for part in make(report) if part.lines or part.table]
 
 
 def _cost(report: Report) -> Iterator[Section]:
@@ -91,6 +91,32 @@ def _inspect_table(groups: Sequence[GroupLine]) -> Table:
     return Table(headers, tuple(rows), numbers=4)
 
 
+def _layers(report: Report) -> Iterator[Section]:
+    layers = report.details.get("layers", [])
+    if not layers:
+        return
+    how = report.details.get("quantization", {})
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in how.items())
+    kept = [layer["name"] for layer in layers if layer["precision"] == "float"]
+    lines = [f"Quantized {len(layers) - len(kept)} of {_many(len(layers), 'layer')}: {told}."]
+    if kept:
+        more = f" and {len(kept) - LOCKED_NAMES} more" if len(kept) > LOCKED_NAMES else ""
+        lines.append(f"In float: {', '.join(kept[:LOCKED_NAMES])}{more}.")
+    yield Section("", tuple(lines))
+    rows = [
+        (
+            layer["name"],
+            layer["operator"],
+            layer["precision"],
+            figures.decibels(layer["sqnr_db"]),
+            figures.decibels(layer["alone_sqnr_db"]),
+        )
+        for layer in layers
+    ]
+    headers = ("layer", "operator", "precision", "SQNR", "outputs if alone")
+    yield Section("Noise of the layers", table=Table(headers, tuple(rows), 3), detail=True)
+
+
 def _parity(report: Report) -> Iterator[Section]:
     if report.parity:
         names = {"cosine": figures.figure, "sqnr_db": figures.decibels, "max_abs": figures.error, "agreement": _percent}
@@ -127,7 +153,8 @@ def _latency(report: Report) -> Iterator[Section]:
         ratio = values["median_ms"] / first if first else 1.0
         rows.append((name, figures.milliseconds(values["median_ms"]), spread, f"{ratio:.2f}", str(values["runs"])))
     headers = ("model", "median", "p10 - p90", "of the first", "runs")
-    yield Section(f"Latency, {report.details.get('inputs', 'in turns')}", table=Table(headers, tuple(rows)))
+    inputs = report.details.get("latency_inputs") or report.details.get("inputs", "in turns")
+    yield Section(f"Latency, {inputs}", table=Table(headers, tuple(rows)))
 
 
 def _locks(report: Report) -> Iterator[Section]:

@@ -1,0 +1,132 @@
+"""Dynamic and static int8 by onnxruntime's quantizers, on a prepared model with known ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.methods.quantization.machine import IntegerTypes
+from onnxprune.methods.quantization.native import quant_type, quiet
+
+DYNAMIC_OPERATORS = ("MatMul", "LSTM", "Attention", "Gather", "EmbedLayerNormalization")
+"""Conv stays out: onnxruntime's ConvInteger is several times slower than float."""
+
+STATIC_OPERATORS = (
+    "Conv Gemm MatMul Add Mul Concat MaxPool AveragePool GlobalAveragePool Relu Clip LeakyRelu Sigmoid Reshape "
+    "Transpose Flatten Squeeze Unsqueeze Split Resize Pad Slice Gather"
+).split()
+"""What onnxruntime's CPU runs in 8 bits; norms and softmax stay float, as they would be dequantized again."""
+
+MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul", "Gather")
+"""What is quantized of a transformer: sums, norms and attention scores stay float."""
+
+
+@dataclass(frozen=True)
+class Integers:
+    """How a model is quantized to integers."""
+
+    types: IntegerTypes
+    per_channel: bool = True
+    symmetric: bool = False
+
+
+def is_transformer(proto: onnx.ModelProto) -> bool:
+    """Tell whether a model has attention: products of two activations and a softmax."""
+    kinds = {node.op_type for node in proto.graph.node}
+    return "Softmax" in kinds and bool(activation_products(proto))
+
+
+def static_operators(proto: onnx.ModelProto) -> list[str]:
+    """Return the operators to quantize: all that the CPU runs in 8 bits, in a transformer only those with weights."""
+    return list(MATRIX_OPERATORS if is_transformer(proto) else STATIC_OPERATORS)
+
+
+def activation_products(proto: onnx.ModelProto) -> set[str]:
+    """Return the names of the MatMul nodes without a stored matrix."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    return {node.name for node in proto.graph.node if node.op_type == "MatMul" and not stored & set(node.input)}
+
+
+def quantize_dynamic(
+    proto: onnx.ModelProto, how: Integers, operators: list[str], left: Collection[str]
+) -> onnx.ModelProto:
+    """Return the model with weights in 8 bits and activations that are quantized as it runs.
+
+    Args:
+        proto: prepared, with types; it is copied.
+        left: names of the nodes that stay float.
+    """
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+    from onnxruntime.quantization.quant_utils import QuantizationMode
+
+    with quiet():
+        quantizer = ONNXQuantizer(
+            _copy(proto),
+            how.per_channel,
+            how.types.reduce_range,
+            QuantizationMode.IntegerOps,
+            False,
+            quant_type(how.types.weight),
+            quant_type("u8"),
+            None,
+            [],
+            list(left),
+            operators,
+            {"MatMulConstBOnly": True},
+        )
+        return _run(quantizer)
+
+
+def quantize_static(
+    proto: onnx.ModelProto, ranges: Any, how: Integers, operators: list[str], left: Collection[str]
+) -> onnx.ModelProto:
+    """Return the model with QuantizeLinear and DequantizeLinear around what runs in 8 bits.
+
+    Args:
+        proto: prepared, with types; it is copied.
+        ranges: of the activations, from `ranges.collect`.
+        left: names of the nodes that stay float.
+    """
+    from onnxruntime.quantization import QDQQuantizer, TensorsData
+
+    ranges = TensorsData(ranges.calibration_method, dict(ranges.items()))  # the quantizer writes into it
+    extra: dict[str, Any] = {"ActivationSymmetric": how.symmetric, "WeightSymmetric": how.types.weight == "s8"}
+    if operators == list(MATRIX_OPERATORS):
+        extra["OpTypesToExcludeOutputQuantization"] = operators
+    with quiet():
+        quantizer = QDQQuantizer(
+            _copy(proto),
+            how.per_channel,
+            how.types.reduce_range,
+            quant_type(how.types.weight),
+            quant_type(how.types.activation),
+            ranges,
+            [],
+            list(left),
+            operators,
+            extra,
+        )
+        return _run(quantizer)
+
+
+def _run(quantizer: Any) -> onnx.ModelProto:
+    try:
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    except Exception as error:  # the package raises whatever it meets
+        raise ModelError(
+            f"onnxruntime's quantizer fails on this model ({type(error).__name__}: {error}); keep what it names float "
+            "with --skip."
+        ) from error
+    proto: onnx.ModelProto = quantizer.model.model
+    return proto
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return copy

@@ -1,0 +1,143 @@
+"""Which nodes a mode quantizes, and how much noise the quantized model has at the output of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import onnx
+
+from onnxprune.errors import UsageError
+from onnxprune.types import Array
+from onnxprune.validate.parity import Meter
+
+Feeds = Mapping[str, Array]
+
+MOVES = frozenset("Reshape Transpose Flatten Squeeze Unsqueeze Split Slice Resize Pad MaxPool Relu Clip".split())
+"""Operators that follow the precision of what they are given."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that can be quantized. `sqnr_db`: of its output in the quantized model, None if it cannot be compared."""
+
+    name: str
+    operator: str
+    output: str
+    quantized: bool = True
+    sqnr_db: float | None = None
+    cost_db: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that the report shows."""
+        return {
+            "name": self.name,
+            "operator": self.operator,
+            "precision": "quantized" if self.quantized else "float",
+            "sqnr_db": _rounded(self.sqnr_db),
+            "alone_sqnr_db": _rounded(self.cost_db),
+        }
+
+
+def candidates(proto: onnx.ModelProto, operators: Iterable[str], weights_only: bool) -> list[Layer]:
+    """Return the nodes of the main graph that a mode would quantize, in order.
+
+    Args:
+        weights_only: only those that read a stored tensor.
+    """
+    stored = {t.name for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1}
+    chosen = frozenset(operators)
+    return [
+        Layer(node.name, node.op_type, next(o for o in node.output if o))
+        for node in proto.graph.node
+        if node.op_type in chosen and (not weights_only or stored & set(node.input))
+    ]
+
+
+def chosen_by_name(
+    proto: onnx.ModelProto, skip: tuple[str, ...], only: tuple[str, ...], blocked: tuple[str, ...]
+) -> set[str]:
+    """Return the names of the nodes that stay float by the user's wish.
+
+    Args:
+        blocked: operators that stay float.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+    """
+    labels = {node.name: {node.name, *node.output, *node.input} for node in proto.graph.node}
+    matched = {pattern: _matching(labels, pattern) for pattern in (*skip, *only)}
+    for pattern, names in matched.items():
+        if not names:
+            option = "--skip" if pattern in skip else "--only"
+            raise UsageError(f"{option} '{pattern}' matches no node or tensor; 'onnxprune inspect' shows names.")
+    kinds = {node.op_type for node in proto.graph.node}
+    left = {node.name for node in proto.graph.node if node.op_type in blocked}
+    for operator in blocked:
+        if operator not in kinds:
+            raise UsageError(f"--op-block-list '{operator}': the model has no such operator.")
+    for pattern in skip:
+        left |= matched[pattern]
+    if only:
+        left |= set(labels) - set().union(*(matched[pattern] for pattern in only))
+    return left
+
+
+def noise(
+    original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[Layer], feeds: Iterable[Feeds], threads: int = 0
+) -> dict[str, float | None]:
+    """Return the SQNR in dB of each layer's output, by the layer's name: quantized model against the original."""
+    pairs = _pairs(original, quantized, layers)
+    names = list(pairs)
+    meters = [Meter() for _ in names]
+    here, there = [pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()]
+    one, two = _watched(original, here, threads), _watched(quantized, there, threads)
+    for feed in feeds:
+        for meter, a, b in zip(meters, one.run(here, dict(feed)), two.run(there, dict(feed)), strict=True):
+            meter.add(a, b)
+    results = {name: meter.result() for name, meter in zip(names, meters, strict=True)}
+    return {name: result.sqnr_db if result else None for name, result in results.items()}
+
+
+def _pairs(original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[Layer]) -> dict[str, tuple[str, str]]:
+    """Layer -> its tensor in the original and in the quantized model.
+
+    A layer may have taken over the Relu behind it, which then is a part of the quantization of its output.
+    """
+    here, there = _made(original), _made(quantized)
+    outputs = {node.name: node.output[0] for node in quantized.graph.node}
+    pairs = {}
+    for layer in layers:
+        name = layer.output if layer.output in there else outputs.get(layer.name, "")
+        dequantized = f"{name}_DequantizeLinear_Output"
+        if name in here and name in there:
+            pairs[layer.name] = name, dequantized if dequantized in there else name
+    return pairs
+
+
+def _watched(proto: onnx.ModelProto, names: list[str], threads: int) -> Any:
+    """Return a session of a model that hands out more tensors."""
+    from onnxprune.graph.model import Model
+    from onnxprune.validate.session import open_session
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    present = {value.name for value in copy.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in present:
+            copy.graph.output.add(name=name)
+    return open_session(Model(copy), threads=threads, label="the model with watched layers").native
+
+
+def _made(proto: onnx.ModelProto) -> set[str]:
+    return {name for node in proto.graph.node for name in node.output if name}
+
+
+def _matching(labels: Mapping[str, set[str]], pattern: str) -> set[str]:
+    return {name for name, words in labels.items() if any(fnmatchcase(word, pattern) for word in words)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

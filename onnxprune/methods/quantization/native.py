@@ -1,0 +1,58 @@
+"""The room that knows onnxruntime's quantization package: its types, its noise, and the form of model that it wants."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+
+from onnxprune.graph.model import Model
+from onnxprune.graph.trace import trace
+from onnxprune.graph.view import View
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the package prints and logs to itself, and the handlers of the root logger as they are."""
+    root = logging.getLogger()
+    handlers, level, disabled = list(root.handlers), root.level, logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def quant_type(name: str) -> Any:
+    """Return the package's name of "u8" or "s8"."""
+    from onnxruntime.quantization import QuantType
+
+    return QuantType.QUInt8 if name == "u8" else QuantType.QInt8
+
+
+def declare_types(proto: onnx.ModelProto) -> None:
+    """Write the type of every tensor into `value_info`, and the mark that says so to the package.
+
+    Shapes stay out: a shape that was inferred for one size would be wrong for another.
+    """
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
+
+    view = View(Model(proto))
+    types = trace(view).first.types
+    declared = {value.name for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)}
+    for node in proto.graph.node:
+        for name in node.output:
+            known = types.get(name)
+            if name and name not in declared and known is not None and known.HasField("tensor_type"):
+                value = proto.graph.value_info.add(name=name)
+                value.type.tensor_type.elem_type = known.tensor_type.elem_type
+    add_infer_metadata(proto)

@@ -1,0 +1,95 @@
+"""What can be asked of a quantization, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from onnxprune.errors import UsageError
+
+MODES = ("dynamic", "static", "weight-only", "fp16", "bf16")
+CALIBRATIONS = ("minmax", "entropy", "percentile")
+INTEGERS = ("u8", "s8")
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """Options of `quantize`.
+
+    mode: one of MODES; None takes static where there are data and layers that it helps, else dynamic.
+    bits: of the weights: 8, or 4 in weight-only mode; None is 8, and 4 in weight-only mode.
+    calibration: how ranges come from the values that were seen (static mode).
+    percentile: share of the values, in percent, that a range holds (calibration by percentile).
+    activation_type, weight_type: "u8" or "s8"; None is right for this machine.
+    per_channel: a scale for each output channel of a weight (dynamic and static mode).
+    symmetric: ranges of activations are symmetric around zero; None where activations are s8.
+    block_size: weights that share a scale (weight-only mode).
+    keep_io_types: inputs and outputs stay float32 (fp16 mode).
+    op_block_list: operators that stay float.
+    skip, only: globs over node names: nodes that stay float, nodes that alone are quantized.
+    equalize: level the channels of consecutive layers before (static mode).
+    correct_bias: take the mean error that rounding adds out of the biases (static mode).
+    """
+
+    mode: str | None = None
+    bits: int | None = None
+    calibration: str = "minmax"
+    percentile: float = 99.99
+    activation_type: str | None = None
+    weight_type: str | None = None
+    per_channel: bool = True
+    symmetric: bool | None = None
+    block_size: int = 32
+    keep_io_types: bool = True
+    op_block_list: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    equalize: bool = False
+    correct_bias: bool = False
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("op_block_list", "skip", "only"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
+        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        if self.mode is not None:
+            _choose("mode", self.mode, MODES)
+        _choose("calibration", self.calibration, CALIBRATIONS)
+        for name in ("activation_type", "weight_type"):
+            if getattr(self, name) is not None:
+                _choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
+        if self.bits not in (None, 4, 8):
+            raise UsageError(f"bits {self.bits!r}: choose 4 or 8.")
+        if self.bits == 4 and self.mode != "weight-only":
+            raise UsageError("bits 4 is for --mode weight-only; the other modes have 8 bits.")
+        if self.bits == 8 and self.mode in ("fp16", "bf16"):
+            raise UsageError(f"bits 8 does not go with --mode {self.mode}, which has 16 bits; leave --bits out.")
+        if self.block_size < 16 or self.block_size & (self.block_size - 1):
+            raise UsageError(f"block-size {self.block_size}: onnxruntime takes powers of two from 16.")
+        if not 50 < self.percentile <= 100:
+            raise UsageError(f"percentile {self.percentile:g}: give a share in percent, above 50 and up to 100.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data."""
+        default = asdict(QuantizeOptions())
+        return {name: value for name, value in asdict(self).items() if value != default[name]}
+
+
+def weight_bits(options: QuantizeOptions, mode: str) -> int:
+    """Return the bits of a stored weight."""
+    if mode in ("fp16", "bf16"):
+        return 16
+    return options.bits or (4 if mode == "weight-only" else 8)
+
+
+def suffix(options: QuantizeOptions, mode: str) -> str:
+    """Return what the default name of the output gets: int8, int4, fp16, bf16."""
+    return mode if mode in ("fp16", "bf16") else f"int{weight_bits(options, mode)}"
+
+
+def _choose(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{option} '{value}': choose one of {', '.join(allowed)}.")

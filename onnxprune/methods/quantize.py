@@ -1,0 +1,245 @@
+"""Quantize a model: dynamic or static int8, weights in 4 or 8 bits, float16, bfloat16.
+
+Nothing of this is exact. What stays as it was: names, metadata, inputs and outputs with their dynamic sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import onnx
+
+from onnxprune.errors import DataError, GateError, NothingToPruneError
+from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.trace import Trace
+from onnxprune.graph.view import View
+from onnxprune.methods.quantization import (
+    half,
+    integer,
+    layers,
+    native,
+    ranges,
+    recognise,
+    restore,
+    search,
+    weight_only,
+)
+from onnxprune.methods.quantization.fold_norms import fold_norms
+from onnxprune.methods.quantization.layers import Layer
+from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
+from onnxprune.methods.quantization.options import QuantizeOptions, weight_bits
+from onnxprune.methods.quantization.prepare import captured_names, opset_of, prepare, split_gemms
+from onnxprune.types import Array
+
+Feeds = dict[str, Array]
+
+LEAST_OPSET = {"static": 13, "dynamic": 11, "weight-only": 0, "fp16": 0, "bf16": 13}
+WATCHED_FEEDS = 4
+ACTIVATION_BYTES, LARGEST_BATCH = 1 << 26, 32
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizeResult:
+    """A quantized model and how it came about.
+
+    mode: what was done, where it was left open.
+    layers: every node that could be quantized, with its noise.
+    settings: the choices that were made for this machine and model.
+    """
+
+    model: Model
+    mode: str
+    layers: tuple[Layer, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def quantize(
+    source: Source,
+    options: QuantizeOptions | None = None,
+    *,
+    feeds: Sequence[Feeds] = (),
+    judge: search.Judge | None = None,
+    threads: int = 0,
+) -> QuantizeResult:
+    """Return the model in fewer bits.
+
+    Args:
+        source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
+        feeds: inputs for the ranges (static mode, which needs some) and the noise of the layers. All activations of
+            one feed are held at once: see `batch_size`.
+        judge: limits to keep: layers stay float until they hold.
+
+    Raises:
+        ModelError: the model is quantized already, or cannot be quantized in this mode.
+        NothingToPruneError: it has nothing that this mode quantizes.
+        GateError: a limit is not kept even with every layer in float.
+        UsageError: a pattern matches nothing.
+    """
+    options = options or QuantizeOptions()
+    model = load(source)
+    recognise.refuse_quantized(model.proto)
+    mode = options.mode or default_mode(model.proto, bool(feeds))
+    if mode == "static" and not feeds:
+        raise DataError("static mode takes ranges from inputs; give --data, or take --mode dynamic.")
+    work = _Work(model, mode, options, list(feeds), threads)
+    result = work.search(judge)
+    return replace(result, layers=work.watched(result))
+
+
+def batch_size(view: View, traced: Trace) -> int:
+    """Return how many samples a feed should have, so that their activations stay below ACTIVATION_BYTES."""
+    made = [traced.shapes[name] for node in view.nodes for name in node.outputs if name in traced.shapes]
+    batch = next((traced.shapes[key][0] for key in view.inputs if traced.shapes.get(key)), 1)
+    sample_bytes = 4 * sum(math.prod(shape) for shape in made) // max(1, batch)
+    return int(min(LARGEST_BATCH, max(1, ACTIVATION_BYTES // max(1, sample_bytes))))
+
+
+def default_mode(proto: onnx.ModelProto, with_data: bool) -> str:
+    """Return static where there are data and no recurrent layers (which only dynamic mode quantizes), else dynamic."""
+    recurrent = any(node.op_type in RECURRENT for node in recognise.nodes(proto.graph))
+    return "static" if with_data and not recurrent else "dynamic"
+
+
+class _Work:
+    """One model on its way: prepared once, built as often as the search asks."""
+
+    def __init__(self, model: Model, mode: str, options: QuantizeOptions, feeds: list[Feeds], threads: int) -> None:
+        self.source, self.mode, self.options, self.feeds, self.threads = model, mode, options, feeds, threads
+        self.warnings: list[str] = []
+        self.prepared = prepare(model, LEAST_OPSET[mode])
+        proto = self.prepared.proto
+        if opset_of(proto) > opset_of(model.proto):
+            self.warnings.append(f"the opset was raised from {opset_of(model.proto)} to {opset_of(proto)}")
+        blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
+        if mode == "static":
+            fold_norms(proto.graph)
+        if mode in ("dynamic", "weight-only"):
+            split_gemms(proto.graph, lambda name: name not in blocked)
+        native.declare_types(proto)
+        self.fixed = blocked | _captured(proto)
+        self.operators = self._operators()
+        if mode == "static" and integer.is_transformer(proto):
+            self.fixed |= integer.activation_products(proto)
+        self.layers = [layer for layer in self._candidates() if layer.name not in self.fixed]
+        if not self.layers and mode not in ("fp16", "bf16"):
+            raise NothingToPruneError(_why_nothing(mode, proto))
+        self.types = self._types()
+        self.ranges = self._ranges() if mode == "static" else None
+
+    def search(self, judge: search.Judge | None) -> QuantizeResult:
+        """Build the model, with as few layers in float as the limits need."""
+        outcome = search.Outcome(frozenset(), {})
+        if judge is not None:
+            names = [layer.name for layer in self.layers if layer.operator not in layers.MOVES]
+            outcome = search.search(self.build, names, self.fixed, judge)
+            if outcome.failures:
+                raise GateError(f"{'; '.join(outcome.failures)}, with every layer in float. Nothing was written.")
+        proto = self.build({*self.fixed, *outcome.left})
+        found = tuple(
+            replace(layer, quantized=layer.name not in outcome.left, cost_db=outcome.alone.get(layer.name))
+            for layer in self.layers
+        )
+        return QuantizeResult(Model(proto), self.mode, found, self._settings(), tuple(self.warnings))
+
+    def build(self, left: Collection[str]) -> onnx.ModelProto:
+        """Return the quantized model, with these nodes in float."""
+        proto = self.prepared.proto
+        options = self.options
+        if self.mode == "dynamic":
+            made = integer.quantize_dynamic(proto, self._integers(), self.operators, left)
+        elif self.mode == "static":
+            made = integer.quantize_static(proto, self.ranges, self._integers(), self.operators, left)
+        elif self.mode == "weight-only":
+            made = weight_only.quantize_weights(_copy(proto), weight_bits(options, self.mode), options.block_size, left)
+        elif self.mode == "fp16":
+            made = half.to_float16(_copy(proto), options.keep_io_types, options.op_block_list, left)
+        else:
+            made = _copy(proto)
+            half.to_bfloat16(made, options.op_block_list, left)
+        ports = self.mode != "fp16" or options.keep_io_types
+        restore.restore(made, self.source.proto, self.prepared, ports=ports)
+        return made
+
+    def watched(self, result: QuantizeResult) -> tuple[Layer, ...]:
+        """Return the layers with the noise at the output of each."""
+        if not self.feeds:
+            return result.layers
+        proto = result.model.proto
+        noise = layers.noise(self.prepared.proto, proto, list(result.layers), self.feeds[:WATCHED_FEEDS], self.threads)
+        return tuple(replace(layer, sqnr_db=noise.get(layer.name)) for layer in result.layers)
+
+    def _operators(self) -> list[str]:
+        if self.mode == "dynamic":
+            return list(integer.DYNAMIC_OPERATORS)
+        if self.mode == "weight-only":
+            return ["MatMul"]
+        if self.mode == "static":
+            return integer.static_operators(self.prepared.proto)
+        return sorted({node.op_type for node in self.prepared.proto.graph.node} - set(self.options.op_block_list))
+
+    def _candidates(self) -> list[Layer]:
+        weights_only = self.mode in ("dynamic", "weight-only", "bf16")
+        return layers.candidates(self.prepared.proto, self.operators, weights_only)
+
+    def _types(self) -> IntegerTypes:
+        default, options = integer_types(), self.options
+        return IntegerTypes(
+            options.activation_type or default.activation, options.weight_type or default.weight, default.reduce_range
+        )
+
+    def _integers(self) -> integer.Integers:
+        symmetric = self.options.symmetric
+        return integer.Integers(
+            self.types, self.options.per_channel, self.types.activation == "s8" if symmetric is None else symmetric
+        )
+
+    def _ranges(self) -> Any:
+        options = self.options
+        return ranges.collect(
+            self.prepared.proto,
+            self.feeds,
+            method=options.calibration,
+            operators=self.operators,
+            percentile=options.percentile,
+            threads=self.threads,
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {"mode": self.mode, "bits": weight_bits(self.options, self.mode)}
+        if self.mode in ("dynamic", "static"):
+            activation = self.types.activation if self.mode == "static" else "u8"
+            settings |= {"types": f"{activation}{self.types.weight}", "per_channel": self.options.per_channel}
+            settings |= {"reduce_range": self.types.reduce_range}
+        if self.mode == "static":
+            settings |= {"calibration": self.options.calibration}
+        if self.mode == "weight-only":
+            settings |= {"block_size": self.options.block_size}
+        return settings
+
+
+def _captured(proto: onnx.ModelProto) -> set[str]:
+    """Names of nodes whose outputs a subgraph reads: a quantizer could rename them."""
+    captured = captured_names(proto.graph)
+    return {node.name for node in proto.graph.node if captured & set(node.output)}
+
+
+def _why_nothing(mode: str, proto: onnx.ModelProto) -> str:
+    kinds = {node.op_type for node in proto.graph.node}
+    if mode == "dynamic" and "Conv" in kinds:
+        return (
+            "dynamic mode has nothing to quantize here: it leaves convolutions alone, which onnxruntime runs several "
+            "times slower that way; take --mode static with --data."
+        )
+    what = {"weight-only": "product with a stored matrix", "dynamic": "matrix product or LSTM"}
+    return f"nothing can be quantized in {mode} mode: the model has no {what.get(mode, 'layer that takes 8 bits')}."
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return copy
