@@ -8,6 +8,9 @@ from onnxprune.channels.context import Context
 from onnxprune.channels.registry import rule
 from onnxprune.channels.space import Axes
 
+MAX_INDICES = 1 << 20
+"""Larger tables of indices are not read."""
+
 
 @rule("Gather")
 def gather(ctx: Context) -> None:
@@ -25,7 +28,7 @@ def _picked(ctx: Context, axis: int) -> Axes:
     indices = ctx.value(1)
     if indices is None:
         parameter = ctx.state.view.parameters.get(ctx.state.view.root(ctx.node.inputs[1]))
-        if parameter is None or parameter.elements > ctx.space.count + (1 << 20):
+        if parameter is None or parameter.elements > MAX_INDICES:
             ctx.pin(ids, "its positions are looked up by data")
             return list(ctx.axes(1))
         indices = ctx.state.view.model.array(parameter.tensor)
@@ -40,8 +43,22 @@ def _picked(ctx: Context, axis: int) -> Axes:
 
 @rule("GatherElements", "ScatterElements", "Scatter")
 def elements(ctx: Context) -> None:
-    """y[i, ..] = x[index[i, ..], ..]"""
-    _stay(ctx, "its elements are addressed by data")
+    """y[i, j] = x[index[i, j], j] (gather), y[index[i, j], j] = u[i, j] (scatter); the axes of j pass"""
+    inputs = [i for i in range(len(ctx.node.inputs)) if ctx.has(i)]
+    operands = [ctx.axes(i) for i in inputs]
+    axis = int(ctx.node.attribute("axis", 0)) % len(operands[0])
+    for operand in operands:
+        ctx.pin(operand[axis], "its elements are addressed by data")
+    for number in range(len(operands[0])):
+        columns = [operand[number] for operand in operands]
+        if number != axis and len({len(c) for c in columns}) > 1:
+            for ids in columns:
+                ctx.pin(ids, "only a part of it is addressed")
+        elif number != axis:
+            for ids in columns[1:]:
+                ctx.tie(columns[0], ids)
+    gathers = ctx.node.op_type == "GatherElements"
+    ctx.set(operands[1] if gathers else operands[0], zero=all(ctx.is_zero(i) for i in inputs if i != 1))
 
 
 @rule("GatherND")
@@ -79,11 +96,3 @@ def one_hot(ctx: Context) -> None:
     result = list(indices)
     result.insert(axis, ctx.pinned(ctx.output_shape()[axis], "one position per class"))
     ctx.set(result)
-
-
-def _stay(ctx: Context, reason: str) -> None:
-    for index in range(len(ctx.node.inputs)):
-        ctx.pin_input(index, reason)
-    for output in range(len(ctx.node.outputs)):
-        if ctx.node.outputs[output]:
-            ctx.set([ctx.pinned(s, reason) for s in ctx.output_shape(output)], output=output)
