@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.types import Array
-from onnxprune.validate.parity import Meters, Parity
+from onnxprune.validate.parity import Meters, Parity, Variety
 from onnxprune.validate.session import Feeds, Session, open_session
 
 if TYPE_CHECKING:
@@ -112,8 +112,11 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
     """
     _check_ports(reference.session, compressed)
     meters = Meters()
+    variety = Variety()
     for feeds in reference.samples:
-        meters.add(reference.session.run(feeds), _run(compressed, feeds))
+        outputs = reference.session.run(feeds)
+        variety.add(outputs)
+        meters.add(outputs, _run(compressed, feeds))
     if reference.stress is not None:
         _run(compressed, reference.stress)
     warnings = [
@@ -124,6 +127,10 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
         f"output '{name}' is empty on these inputs (nothing found in them?), so it says nothing; give --data"
         for name in meters.empty()
     ]
+    if variety.is_missing:
+        warnings.append(
+            "the original gives the same outputs for every one of these inputs, so they show little; give --data"
+        )
     if not reference.repeatable:
         warnings.append("the original gives different outputs for the same input (random operators?): figures vary")
     return Comparison(meters.results(), reference.count, reference.inputs, tuple(warnings))

@@ -143,3 +143,24 @@ class Meters:
     def shapes(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Return the outputs whose shapes differ, with both shapes."""
         return {name: meter.shapes for name, meter in self._meters.items() if meter.shapes}
+
+
+class Variety:
+    """Tells whether outputs depend on the inputs at all: constant ones would agree with almost anything."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[tuple[int, ...], ...], Mapping[str, Array]] = {}
+        self._compared = self._varied = False
+
+    def add(self, outputs: Mapping[str, Array]) -> None:
+        """Take the outputs of one sample in."""
+        shapes = tuple(array.shape for array in outputs.values())
+        first = self._seen.setdefault(shapes, outputs)
+        if first is not outputs:
+            self._compared = True
+            self._varied = self._varied or any(first[name].tobytes() != outputs[name].tobytes() for name in outputs)
+
+    @property
+    def is_missing(self) -> bool:
+        """Samples could be compared with each other, and all of them were alike."""
+        return self._compared and not self._varied

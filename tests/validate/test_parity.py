@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from onnxprune.validate.parity import Meter, Meters
+from onnxprune.validate.parity import Meter, Meters, Variety
 
 
 def measure(reference: np.ndarray, other: np.ndarray) -> Meter:
@@ -86,3 +86,13 @@ def test_an_output_that_is_empty_says_nothing() -> None:
     meters = Meters()
     meters.add({"boxes": np.ones((0, 4))}, {"boxes": np.ones((0, 4))})
     assert meters.results() == {"boxes": None} and meters.empty() == ["boxes"]
+
+
+def test_outputs_that_do_not_depend_on_the_input_are_noticed() -> None:
+    same, other, single = Variety(), Variety(), Variety()
+    for value in (1.0, 1.0):
+        same.add({"y": np.full(3, value)})
+    for value in (1.0, 2.0):
+        other.add({"y": np.full(3, value)})
+    single.add({"y": np.ones(3)})
+    assert same.is_missing and not other.is_missing and not single.is_missing
