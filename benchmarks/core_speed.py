@@ -113,7 +113,19 @@ def main() -> int:
         onnx.save(zoo.build("resnet50"), source)
         files, python = [str(source), str(output)], sys.executable
         base, _ = cpu_seconds([python, "-c", LOAD_SAVE, *files], options.repeat)
-        prune = [python, "-m", "onnxprune.cli", "prune", files[0], "-o", files[1], "--no-verify", "-q", "--ratio", "0.4"]
+        prune = [
+            python,
+            "-m",
+            "onnxprune.cli",
+            "prune",
+            files[0],
+            "-o",
+            files[1],
+            "--no-verify",
+            "-q",
+            "--ratio",
+            "0.4",
+        ]
         ours, _ = cpu_seconds(prune, options.repeat)
         peer = None
         if not options.no_peers and importlib.util.find_spec("onnxsim"):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnxprune.graph.model import Model, Source, load, save
     from onnxprune.methods.apply import apply
     from onnxprune.methods.options import PruneOptions
-    from onnxprune.methods.prune import PruneResult
+    from onnxprune.methods.result import PruneResult
     from onnxprune.validate.api import validate
     from onnxprune.validate.bench import bench
 
@@ -52,7 +52,7 @@ _HOMES = {
     "save": "graph.model",
     "apply": "methods.apply",
     "PruneOptions": "methods.options",
-    "PruneResult": "methods.prune",
+    "PruneResult": "methods.result",
     "bench": "validate.bench",
 }
 
@@ -82,17 +82,20 @@ __all__ = [
 ]
 
 
-def prune(model: Source, **options: Any) -> PruneResult:
+def prune(model: Source, data: Any = None, **options: Any) -> PruneResult:
     """Return a model without the channels that matter least.
 
     Args:
         model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`; it is not changed.
+        data: inputs of the kind that the model is used on, without labels: what stays is refitted to them. A path,
+            feeds, or what `onnxprune.statistics.data.read` takes.
         options: fields of `PruneOptions`, such as `ratio=0.4`, `macs=0.5`, `score="l2"`, `skip=("head*",)`.
 
     Returns:
         A `PruneResult`: `model.proto` is the pruned ModelProto, `plan` says what was removed.
 
     Raises:
+        DataError: the data do not fit the model.
         ModelError: the model cannot be read, or has no weights.
         NothingToPruneError: nothing can be removed as asked, or a target cannot be reached.
         UsageError: an option that makes no sense.
@@ -100,7 +103,7 @@ def prune(model: Source, **options: Any) -> PruneResult:
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.prune import prune as run
 
-    return run(model, PruneOptions.of(**options))
+    return run(model, PruneOptions.of(**options), data)
 
 
 def analyse(model: Source, **options: Any) -> Channels:

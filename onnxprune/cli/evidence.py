@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,35 @@ if TYPE_CHECKING:
     from onnxprune.graph.model import Model
     from onnxprune.graph.trace import Trace
     from onnxprune.graph.view import View
+    from onnxprune.methods.result import PruneResult
+    from onnxprune.statistics.data import Data
+    from onnxprune.statistics.images import ImageOptions
     from onnxprune.validate.compare import Comparison, Reference
     from onnxprune.validate.parity import Meters
 
 
 DATA_SAMPLES = 128
-"""Samples of the user's data that are read when --samples is not given."""
+"""Samples of the user's data that outputs are compared on when --samples is not given."""
+
+
+def images_of(runs: Runs) -> ImageOptions:
+    """Return how images become inputs."""
+    from onnxprune.statistics.images import ImageOptions
+
+    return ImageOptions(runs.image_size, runs.mean or (0.0,), runs.std or (1.0,), runs.layout)
+
+
+def samples_of(model: Model, runs: Runs) -> Data | None:
+    """Return the checked data of --data, None without it.
+
+    Raises:
+        DataError: they do not fit the model.
+    """
+    if runs.data is None:
+        return None
+    from onnxprune.methods.calibration import calibration
+
+    return calibration(model, runs.data, runs.samples, images_of(runs))
 
 
 def reference(
@@ -41,7 +65,8 @@ def reference(
         from onnxprune.statistics.data import read
         from onnxprune.statistics.feeds import input_specs
 
-        data = read(runs.data, input_specs(model.proto), samples=runs.samples or DATA_SAMPLES, batch=batch)
+        count = runs.samples or DATA_SAMPLES
+        data = read(runs.data, input_specs(model.proto), samples=count, batch=batch, images=images_of(runs))
         count = data.samples
         name = f"{count} samples of {runs.data}"
     return open_reference(
@@ -129,6 +154,20 @@ def note_comparison(report: Report, comparison: Comparison) -> None:
         report.warn(warning)
 
 
+def note_compensation(report: Report, result: PruneResult, data: Data | None) -> None:
+    """Put what the refit did to every layer into the report."""
+    done = result.compensation
+    if done is None or data is None:
+        return
+    layers = [
+        {**asdict(layer), "before": finite_or_none(layer.before), "after": finite_or_none(layer.after)}
+        for layer in done.layers
+    ]
+    report.details["compensation"] = {"samples": data.samples, "layers": layers}
+    if done.distilled is not None:
+        report.details["compensation"]["distance"] = asdict(done.distilled)
+
+
 def note_noise(report: Report, noise: Meters) -> None:
     """Put the difference of the original from itself into the report."""
     report.details["self_noise"] = {
@@ -136,9 +175,14 @@ def note_noise(report: Report, noise: Meters) -> None:
     }
 
 
+def finite_or_none(value: float) -> float | None:
+    """Return a number that JSON can hold."""
+    return value if math.isfinite(value) else None
+
+
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     """Return the values with None for what is not finite, as JSON needs it."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {name: finite_or_none(value) for name, value in values.items()}
 
 
 def check_sources(runs: Runs, limits: Limits) -> None:

@@ -75,6 +75,7 @@ def finish(
     plan: Plan | None,
     make_masked: Callable[[], Model] | None = None,
     traced: tuple[View, Trace] | None = None,
+    uncompensated: Model | None = None,
 ) -> None:
     """Examine the result on a temporary file, give it its name, write plan and report, and show the report.
 
@@ -82,6 +83,7 @@ def finish(
         plan: written where --plan asks for it; None where the command has none.
         make_masked: makes the original with the removed slices zeroed, for masked parity.
         traced: the source as it was read and traced, if it was.
+        uncompensated: the result before what stays was refitted, if it was: masked parity is a law of that one.
 
     Raises:
         GateError: a quality gate failed; nothing was written.
@@ -97,7 +99,7 @@ def finish(
 
     def check(temporary: Path) -> None:
         with ending.screen.stage(report, "validate", "comparing with the original"):
-            _examine(ending, report, gates, source, temporary, make_masked, traced)
+            _examine(ending, report, gates, source, temporary, make_masked, traced, uncompensated)
 
     with ending.screen.stage(report, "save", "writing"):
         clobber = not ending.outputs.no_clobber
@@ -119,6 +121,7 @@ def _examine(
     temporary: Path,
     make_masked: Callable[[], Model] | None,
     traced: tuple[View, Trace] | None,
+    uncompensated: Model | None,
 ) -> None:
     from onnxprune.validate.examine import examine
 
@@ -133,6 +136,7 @@ def _examine(
         own_data=runs.data is not None,
         threads=runs.threads,
         provider=runs.provider,
+        uncompensated=uncompensated,
     )
     if found.comparison is not None:
         evidence.note_comparison(report, found.comparison)

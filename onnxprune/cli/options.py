@@ -33,11 +33,56 @@ class InputShape(click.ParamType):  # type: ignore[type-arg]
         return name, shape
 
 
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Numbers between commas: `0.485,0.456,0.406`."""
+
+    name = "X[,X..]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return tuple(float(number) for number in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}' is not like 0.5 or 0.485,0.456,0.406.", param, ctx)
+
+
+class ImageSize(click.ParamType):  # type: ignore[type-arg]
+    """`224` or `height,width`."""
+
+    name = "H[,W]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        sizes = str(value).replace("x", ",").split(",")
+        if len(sizes) > 2 or not all(size.isdigit() and int(size) for size in sizes):
+            self.fail(f"'{value}' is not like 224 or 480,640.", param, ctx)
+        return int(sizes[0]), int(sizes[-1])
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg]
+    """`4GB`, `512MB`."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value).upper().removesuffix("B")
+        unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:], 0)
+        try:
+            size = int(float(text[:-1] if unit else text) * (1 << unit))
+        except (ValueError, OverflowError):
+            size = 0
+        if size < 1:
+            self.fail(f"'{value}' is not like 4GB or 512MB.", param, ctx)
+        return size
+
+
 @dataclass(frozen=True)
 class Runs:
     """How models are run and on what."""
 
     data: str | None = None
+    image_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    layout: str | None = None
     samples: int | None = None
     seed: int = 0
     input_shape: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -125,6 +170,12 @@ _RUN_OPTIONS = {
         metavar="PATH",
         help="Inputs: .npz (one array per input), .npy, a folder of those or of images, or file.py:function.",
     ),
+    "image_size": click.option(
+        "--image-size", type=ImageSize(), help="Images are resized to it [default: the input's]."
+    ),
+    "mean": click.option("--mean", type=Numbers(), help="Subtracted from pixels on the scale 0 to 1 [default: 0]."),
+    "std": click.option("--std", type=Numbers(), help="Divides them then [default: 1]."),
+    "layout": click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Of images [default: the input's]."),
     "samples": click.option("--samples", type=click.IntRange(min=1), metavar="N", help="How many inputs to run."),
     "seed": click.option(
         "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed of what is random [default: 0]."
@@ -173,6 +224,14 @@ def outputs(*names: str) -> Callable[[Function], Function]:
     """Add the named options of what is written where, or all of them."""
     return _bundle("outputs", Outputs, *(_OUTPUT_OPTIONS[name] for name in names or _OUTPUT_OPTIONS))
 
+
+compensation = click.option(
+    "--compensate",
+    type=click.Choice(["none", "bias", "lstsq", "distil"]),
+    help="Change what stays so that it gives what the original gave on --data: mean and variance of each channel, "
+    "a least-squares refit, or gradient steps after it [default: lstsq with --data].",
+)
+memory = click.option("--memory", type=Bytes(), help="What statistics of --data may take, as in 4GB [default: 2GB].")
 
 verify = click.option(
     "--verify/--no-verify",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,14 +38,14 @@ class Screen:
         return Console(stderr=True, highlight=False)
 
     @contextmanager
-    def stage(self, report: Report, name: str, text: str) -> Iterator[None]:
-        """Measure a stage of the work and, on a terminal, show that it is going on."""
+    def stage(self, report: Report, name: str, text: str) -> Iterator[Callable[[str], None]]:
+        """Measure a stage of the work and, on a terminal, show it; what is yielded changes the text."""
         with report.stage(name):
             if self.quiet or not sys.stderr.isatty():
-                yield
+                yield lambda text: None
                 return
-            with self.errors.status(text):
-                yield
+            with self.errors.status(text) as status:
+                yield status.update
 
     def warn(self, text: str) -> None:
         """Print a warning."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Source, load
-from onnxprune.methods.prune import PruneResult
+from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.refit import refit
+from onnxprune.methods.result import PruneResult
 
 
 def apply(
@@ -20,6 +22,10 @@ def apply(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     heads: bool | None = None,
     head_dim: bool | None = None,
+    data: DataSource | None = None,
+    compensate: str | None = None,
+    runtime: Runtime | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> PruneResult:
     """Remove what a plan says.
 
@@ -29,8 +35,10 @@ def apply(
         force: apply it to another model as well, as long as its tensors fit.
         input_shapes: graph input -> full shape, as it was when the plan was made.
         heads, head_dim: as they were when the plan was made.
+        data, compensate, runtime, progress: see `onnxprune.methods.prune.prune`.
 
     Raises:
+        DataError: the data do not fit the model.
         ModelError: the model cannot be read.
         UsageError: the plan was made for another model, or does not fit.
     """
@@ -40,6 +48,9 @@ def apply(
             f"the plan was made for another file (sha256 {plan.source_sha256[:12]}.., this one has "
             f"{model.sha256[:12]}..); make a plan for this one, or force it where the tensors are the same."
         )
+    samples = calibration(model, data) if data is not None else None
     channels = analyse(model, dict(input_shapes or {}), heads, head_dim)
     keep = channels.keep(plan)
-    return PruneResult(rewrite(channels, keep), plan, channels, keep)
+    cut = rewrite(channels, keep)
+    progress("refitting what stays")
+    return refit(PruneResult(cut, plan, channels, keep, uncompensated=cut), samples, compensate, runtime or Runtime())

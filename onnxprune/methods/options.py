@@ -13,6 +13,8 @@ from onnxprune.allocate.ratios import checked_ratios
 from onnxprune.errors import UsageError
 
 DEFAULT_RATIO = 0.4
+MODES = ("none", "bias", "lstsq", "distil")
+"""Nothing; mean and variance of every output channel; all weights; all weights, then gradient steps."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class PruneOptions:
     exact_only: prune only groups whose removal equals zeroing.
     heads, head_dim: make attention heads, or positions inside of them, prunable (None: heads where recognised).
     input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
+    compensate: what is done about what is lost, out of `MODES`; None: "lstsq" where data are given, else "none".
+    memory: bytes that statistics of the data may take, None leaves it to them.
     seed: of the scores that draw.
     """
 
@@ -48,6 +52,8 @@ class PruneOptions:
     heads: bool | None = None
     head_dim: bool | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    compensate: str | None = None
+    memory: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,7 +65,9 @@ class PruneOptions:
         self._check_target()
         _choose("scope", self.scope, SCOPES)
         score.find(self.score)
-        for name in ("align", "min_channels"):
+        if self.compensate is not None:
+            _choose("compensate", self.compensate, MODES)
+        for name in ("align", "min_channels", "memory"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} {value!r}: give a whole number from 1.")
@@ -95,6 +103,7 @@ class PruneOptions:
         """Return the options that differ from their defaults, as JSON data."""
         default = asdict(PruneOptions())
         values = {name: value for name, value in asdict(self).items() if value != default[name]}
+        values.pop("memory", None)
         if self.target is None and not self.ratios:
             values["ratio"] = self.level
         return values

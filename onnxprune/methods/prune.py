@@ -1,14 +1,16 @@
 """Remove channels: analyse, score, allocate, rewrite.
 
-Exact for groups marked exact: the pruned network computes what the original computes with the parameters of the removed
-channels set to zero. Where an operator normalises over the pruned axis the mean and the norm are taken over what stays.
+With data, what stays is refitted to give what the original gave (`compensate`).
+Exact, before that, for groups marked exact: the pruned network computes what the original computes with the parameters
+of the removed channels set to zero. Where an operator normalises over the pruned axis the mean and the norm are taken
+over what stays.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,65 +22,60 @@ from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.ratios import ratios_of_groups
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import ChannelGroup, Keep
-from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import ModelError, NothingToPruneError
 from onnxprune.graph.count import WEIGHT_BITS
-from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.model import Source, load
+from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.refit import refit
+from onnxprune.methods.result import PruneResult
 from onnxprune.score import score_groups
 
 
-@dataclass(frozen=True, eq=False)
-class PruneResult:
-    """A pruned model and how it came about.
-
-    model: the pruned model; the source itself where nothing was removed.
-    plan: what was removed.
-    channels: the analysis of the source.
-    keep: the mask of every group that lost channels.
-    reasons: group name -> why it was left alone.
-    warnings: what was done otherwise than asked.
-    seconds: stage -> time that it took.
-    """
-
-    model: Model
-    plan: Plan
-    channels: Channels
-    keep: Keep
-    reasons: dict[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-def prune(source: Source, options: PruneOptions | None = None) -> PruneResult:
+def prune(
+    source: Source,
+    options: PruneOptions | None = None,
+    data: DataSource | None = None,
+    *,
+    runtime: Runtime | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> PruneResult:
     """Remove the channels that matter least.
 
     Args:
         source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
         options: how much, where, by which score; 40 % of every group by l2 if None.
+        data: inputs of the kind that the model is used on, without labels.
+        runtime: how models are run on the data.
+        progress: told what is being done.
 
     Raises:
+        DataError: the data do not fit the model.
         ModelError: the model cannot be read, or has no weights.
         NothingToPruneError: nothing can be removed as asked, or a target cannot be reached.
         UsageError: an option does not fit the model.
     """
     options = options or PruneOptions()
-    clock = _Clock()
+    clock, runtime = Clock(), runtime or Runtime()
     with clock.stage("load"):
         model = load(source)
+        samples = calibration(model, data) if data is not None else None
     with clock.stage("analyse"):
         channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
         _require_weights(channels)
     keep, reasons, warnings = choose(channels, options, clock)
     with clock.stage("rewrite"):
         plan = channels.plan(keep)
-        result = rewrite(channels, keep)
-    return PruneResult(result, plan, channels, keep, reasons, tuple(warnings), clock.seconds)
+        cut = rewrite(channels, keep)
+    result = PruneResult(cut, plan, channels, keep, reasons, tuple(warnings), clock.seconds, cut)
+    with clock.stage("compensate"):
+        progress("refitting what stays")
+        return refit(result, samples, options.compensate, runtime)
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Times of stages."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -92,7 +89,7 @@ class _Clock:
 
 
 def choose(
-    channels: Channels, options: PruneOptions, clock: _Clock | None = None
+    channels: Channels, options: PruneOptions, clock: Clock | None = None
 ) -> tuple[Keep, dict[str, str], list[str]]:
     """Choose the channels that stay.
 
@@ -103,7 +100,7 @@ def choose(
         NothingToPruneError: nothing can be removed as asked, or the target cannot be reached.
         UsageError: a pattern matches nothing.
     """
-    clock = clock or _Clock()
+    clock = clock or Clock()
     names = Names(channels.view, channels.groups)
     reasons = _left_alone(channels, names, options)
     groups = tuple(group for group in channels.groups if group.name not in reasons)

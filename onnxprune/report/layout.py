@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from onnxprune.report import figures
 from onnxprune.report.record import GroupLine, Report
@@ -34,7 +35,7 @@ class Section:
 
 def sections(report: Report) -> list[Section]:
     """Return the sections that have something to say, in reading order."""
-    makers = (_cost, _groups, _layers, _parity, _latency, _locks, _ending)
+    makers = (_cost, _groups, _compensation, _layers, _parity, _latency, _locks, _ending)
     return [part for make in makers for part in make(report) if part.lines or part.table]
 
 
@@ -76,6 +77,37 @@ def _groups(report: Report) -> Iterator[Section]:
     yield Section("", (line,))
     rows = tuple((g.name, g.kind, str(g.size), str(g.kept), g.reason or "") for g in chosen)
     yield Section("Groups", table=Table(("group", "kind", "size", "kept", "note"), rows, numbers=2), detail=True)
+
+
+def _compensation(report: Report) -> Iterator[Section]:
+    """Errors are shares of the variance of each layer's output, on held-out samples."""
+    done = report.details.get("compensation")
+    if not done:
+        return
+    layers = [layer for layer in done["layers"] if layer["before"] is not None and layer["after"] is not None]
+    used = [layer for layer in layers if layer["used"]]
+    lines = [f"Refitted {len(used)} of {_many(len(done['layers']), 'layer')} on {_many(done['samples'], 'sample')}"]
+    if used:
+        before, after = (median(layer[when] for layer in used) for when in ("before", "after"))
+        lines[0] += f": median error {figures.figure(before)} before, {figures.figure(after)} after"
+    if "distance" in done:
+        distance = {when: figures.figure(value) for when, value in done["distance"].items()}
+        lines.append(
+            f"Gradient steps: distance to the original {distance['before']} before, {distance['after']} after."
+        )
+    yield Section("", (f"{lines[0]}.", *lines[1:]))
+    rows = tuple(
+        (
+            layer["name"],
+            layer["op_type"],
+            figures.figure(layer["before"]),
+            figures.figure(layer["after"]),
+            layer["note"] or ("" if layer["used"] else "not better, left as it was"),
+        )
+        for layer in layers
+    )
+    table = Table(("layer", "operator", "before", "after", "note"), rows, 2)
+    yield Section("Errors of layers, as a share of the variance of what they give", table=table, detail=True)
 
 
 def _inspect_table(groups: Sequence[GroupLine]) -> Table:

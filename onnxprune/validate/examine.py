@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ def examine(
     own_data: bool = False,
     threads: int = 0,
     provider: str | None = None,
+    uncompensated: Model | None = None,
 ) -> Evidence:
     """Run the original and the compressed file and compare them.
 
@@ -58,6 +60,7 @@ def examine(
         make_masked: makes the original with the removed slices zeroed; None where there is no such thing.
         verify: check masked parity; None leaves it to the size and speed of the model, False runs nothing at all.
         required: a gate needs the outputs, so they are compared whatever `verify` says.
+        uncompensated: the compressed model before what stays was refitted, if it was: masked parity is checked on it.
         own_data: the samples are the user's, so it is an error if they do not fit.
 
     Raises:
@@ -82,11 +85,14 @@ def examine(
         lines = [_ran(reference)]
         if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
             return Evidence(comparison, lines=tuple(lines))
-        masked = _masked(reference, session, source, make_masked(), threads, provider)
-    return Evidence(comparison, masked, (*lines, _verdict(masked)), _unsure(masked))
+        with ExitStack() as stack:
+            if uncompensated is not None:
+                session = stack.enter_context(_open(uncompensated, threads, provider))
+            masked = _masked(reference, session, source, make_masked(), threads, provider)
+    return Evidence(comparison, masked, (*lines, _verdict(masked, uncompensated is not None)), _unsure(masked))
 
 
-def _open(path: Path, threads: int, provider: str | None) -> Session:
+def _open(path: Path | Model, threads: int, provider: str | None) -> Session:
     try:
         return open_session(path, threads=threads, provider=provider, label="the pruned model")
     except ModelError as error:
@@ -128,10 +134,11 @@ def _ran(reference: Reference) -> str:
     return f"It runs in onnxruntime, at {' and '.join(list(sizes)[:3])}." if sizes else "It runs in onnxruntime."
 
 
-def _verdict(masked: MaskedParity) -> str:
+def _verdict(masked: MaskedParity, before_refit: bool) -> str:
     error = f"{masked.worst:.1e}" if masked.worst else "0"
+    when = ", before what stays was refitted" if before_refit else ""
     return (
-        "Masked parity: it does what the original does with the removed channels zeroed "
+        f"Masked parity{when}: it does what the original does with the removed channels zeroed "
         f"(relative error {error}, allowed {masked.tolerance:.1e})."
     )
 

@@ -39,9 +39,8 @@ LEFT = click.FloatRange(0, 1, min_open=True)
 @click.option("--only", multiple=True, metavar="PATTERN", help="Prune nothing but these (repeatable).")
 @click.option("--exact-only", is_flag=True, help="Prune only where removing equals zeroing (no LayerNorm over it).")
 @options.attention
-@click.option(
-    "--compensate", type=click.Choice(["none"]), default="none", expose_value=False, help="Change of what stays: none."
-)
+@options.compensation
+@options.memory
 @options.verify
 @options.outputs()
 @options.runs()
@@ -57,7 +56,7 @@ def command(
     screen: Screen,
     **choices: Any,
 ) -> None:
-    """Remove channels and show that nothing else changed.
+    """Remove channels and show that nothing else changed. With --data, what stays is refitted to them.
 
     Give at most one target out of --ratio, --macs, --params and --size.
     """
@@ -66,6 +65,7 @@ def command(
     from onnxprune.cli.finish import Ending, finish
     from onnxprune.cli.groups import pruned
     from onnxprune.graph.model import load
+    from onnxprune.methods.calibration import Runtime
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.prune import prune
     from onnxprune.report import Report
@@ -79,13 +79,16 @@ def command(
     record = Report("prune", details={"seed": runs.seed, "options": settings})
     with screen.stage(record, "load", "reading the model"):
         source = load(model)
-    with screen.stage(record, "prune", "choosing and removing channels"):
-        result = prune(source, wanted)
+    with screen.stage(record, "prune", "choosing and removing channels") as tell:
+        data = evidence.samples_of(source, runs)
+        result = prune(source, wanted, data, runtime=Runtime(runs.threads, runs.provider), progress=tell)
     channels, keep = result.channels, result.keep
     record.groups = pruned(channels, keep, result.reasons)
     record.input, record.output = evidence.describe_pruned(channels, keep)
     for warning in result.warnings:
         record.warn(warning)
     evidence.note_limits(record, channels)
+    evidence.note_compensation(record, result, data)
     traced = (channels.view, channels.trace)
-    finish(ending, record, source, result.model, result.plan, lambda: masked_model(channels, keep), traced)
+    cut = result.uncompensated if result.compensation is not None else None
+    finish(ending, record, source, result.model, result.plan, lambda: masked_model(channels, keep), traced, cut)

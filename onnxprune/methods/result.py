@@ -1,0 +1,37 @@
+"""What a prune gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onnxprune.channels.analyse import Channels
+from onnxprune.channels.groups import Keep
+from onnxprune.channels.plan import Plan
+from onnxprune.compensate.compensate import Compensation
+from onnxprune.graph.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """A pruned model and how it came about.
+
+    model: the pruned model; the source itself where nothing was removed.
+    plan: what was removed.
+    channels: the analysis of the source.
+    keep: the mask of every group that lost channels.
+    reasons: group name -> why it was left alone.
+    warnings: what was done otherwise than asked.
+    seconds: stage -> time that it took.
+    uncompensated: the pruned model before its layers were refitted; `model` itself where they were not.
+    compensation: what the refit did, None where there was none.
+    """
+
+    model: Model
+    plan: Plan
+    channels: Channels
+    keep: Keep
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    uncompensated: Model | None = None
+    compensation: Compensation | None = None

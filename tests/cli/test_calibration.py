@@ -1,0 +1,95 @@
+"""Data on the command line: the refit that they buy, and what is said about data that do not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Inputs of the small network."""
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.random.default_rng(0).standard_normal((64, 3, 12, 12)).astype(np.float32))
+    return path
+
+
+def test_with_data_what_stays_is_refitted_and_comes_nearer_to_the_original(run: Run, model: Path, data: Path) -> None:
+    cosines = {}
+    for mode in ("none", "bias", "lstsq"):
+        args = ("--ratio", 0.5, "--data", data, "--compensate", mode, "--threads", 1, "--json")
+        cosines[mode] = json.loads(run(model, *args).stdout)["parity"]["logits"]["cosine"]
+    assert cosines["none"] < cosines["bias"] < cosines["lstsq"]
+
+
+def test_least_squares_are_the_default_with_data_and_the_report_has_every_layer(
+    run: Run, model: Path, data: Path
+) -> None:
+    result = run(model, "--ratio", 0.5, "--data", data, "--threads", 1, "--json")
+    document = json.loads(result.stdout)
+    layers = {layer["name"]: layer for layer in document["compensation"]["layers"]}
+    assert document["compensation"]["samples"] == 64 and set(layers) == {"conv1", "conv2", "head"}
+    assert layers["conv2"]["used"] and layers["conv2"]["after"] < layers["conv2"]["before"]
+    assert "Refitted 2 of 3 layers on 64 samples" in result.stderr
+    assert document["masked_parity"]["relative_error"]["logits"] < 1e-4
+    assert "before what stays was refitted" in result.stderr
+
+
+def test_the_report_with_details_has_a_table_of_layers(run: Run, model: Path, data: Path) -> None:
+    shown = run(model, "--ratio", 0.5, "--data", data, "--threads", 1, "-v").stdout
+    assert "nothing changed before it" in shown and "Errors of layers" in shown
+
+
+def test_samples_limit_what_is_read(run: Run, model: Path, data: Path) -> None:
+    result = run(model, "--ratio", 0.5, "--data", data, "--samples", 32, "--threads", 1, "--json")
+    assert json.loads(result.stdout)["compensation"]["samples"] == 32
+
+
+def test_a_plan_can_be_applied_with_a_refit(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    run(model, "--ratio", 0.5, "--data", data, "--plan", plan, "--threads", 1, "-o", tmp_path / "a.onnx")
+    result = run("apply", model, plan, "--data", data, "--threads", 1, "-o", tmp_path / "b.onnx")
+    assert result.exit_code == 0, result.stderr
+    one, two = (onnx.load(tmp_path / name) for name in ("a.onnx", "b.onnx"))
+    assert one.graph.SerializeToString() == two.graph.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": np.zeros((4, 3, 9, 12), np.float32)}, "[4, 3, 9, 12]"),
+        ({"a": np.zeros((4, 3, 12, 12), np.float32), "b": np.zeros(3)}, "'x'"),
+        ({"x": np.full((4, 3, 12, 12), np.nan, np.float32)}, "NaN"),
+        ({"x": np.zeros((0, 3, 12, 12), np.float32)}, "no samples"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_in_one_line(
+    run: Run, model: Path, tmp_path: Path, arrays: dict[str, np.ndarray], words: str
+) -> None:
+    np.savez(tmp_path / "bad.npz", **arrays)
+    result = run(model, "--data", tmp_path / "bad.npz")
+    assert result.exit_code == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not model.with_name("net-pruned.onnx").exists()
+
+
+def test_constant_data_and_one_sample_are_used_with_a_warning(run: Run, model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "one.npz", x=np.ones((1, 3, 12, 12), np.float32))
+    result = run(model, "--data", tmp_path / "one.npz", "--threads", 1)
+    assert result.exit_code == 0
+    assert "constant" in result.stderr and "one sample" in result.stderr
+
+
+def test_a_refit_without_data_is_refused_before_any_work(run: Run, model: Path) -> None:
+    result = run(model, "--compensate", "lstsq")
+    assert result.exit_code == 2 and "--data" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [("--mean", "a"), ("--image-size", "0"), ("--memory", "-4GB"), ("--memory", "lots"), ("--compensate", "x")]
+)
+def test_wrong_values_are_refused(run: Run, model: Path, args: tuple[str, str]) -> None:
+    assert run(model, *args).exit_code == 2
