@@ -13,10 +13,15 @@ from itertools import repeat
 import numpy as np
 
 from onnxprune.compensate.layouts import Layout
-from onnxprune.compensate.solve import STRENGTHS, Moments, bias_only, matched, ridge
+from onnxprune.compensate.solve import STRENGTHS, Moments, Ridge, bias_only, matched, ridge
 from onnxprune.types import Array
 
 CHUNK_BYTES = 1 << 25
+KEPT_BYTES = 3 << 28
+"""The rows of a layer stay in memory between passes up to this size; else they are made again."""
+
+Block = tuple[bool, Array, Array, Array | None]
+"""Held out?, rows with a 1 at their end, targets, offsets."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class LstsqOptions:
     match_only: match mean and variance of each output instead of refitting the weights.
     """
 
-    rows: int = 30_000
-    rows_per_feature: int = 16
+    rows: int = 16_000
+    rows_per_feature: int = 6
     strengths: Sequence[float] = STRENGTHS
     sweeps: int = 4
     match_only: bool = False
@@ -78,9 +83,12 @@ class Blocks:
         self._problem, self._options = problem, options
         self._batches = sum(1 for _ in problem.inputs())
         self._share: float | None = None
+        self._kept: list[Block] | None = None
 
-    def __iter__(self) -> Iterator[tuple[bool, Array, Array, Array | None]]:
-        """Yield (held out, rows, targets, offsets)."""
+    def __iter__(self) -> Iterator[Block]:
+        if self._kept is not None:
+            yield from self._kept
+            return
         layout, offsets = self._problem.layout, self._problem.offsets
         streams = (self._problem.inputs(), self._problem.targets(), offsets() if offsets else repeat(None))
         for number, (x, y, offset) in enumerate(zip(*streams, strict=False)):
@@ -91,13 +99,24 @@ class Blocks:
             for held_out, part in self._split(indices, source.count, number):
                 for piece in self._pieces(part):
                     shift = added[:, piece].astype(np.float32) if added is not None else None
-                    yield held_out, source.rows(piece).astype(np.float32), targets[:, piece].astype(np.float32), shift
+                    yield held_out, _with_one(source.rows(piece)), targets[:, piece].astype(np.float32), shift
+
+    def keep(self) -> None:
+        """Keep the rows for later passes if they are small enough."""
+        if self._size() <= KEPT_BYTES:
+            self._kept = list(self)
+
+    def _size(self) -> int:
+        groups, outs, width = self._problem.start.shape
+        return int(4 * groups * (width + 2 * outs) * self._limit())
+
+    def _limit(self) -> int:
+        groups, _, width = self._problem.start.shape
+        return int(max(self._options.rows, self._options.rows_per_feature * width) // min(groups, 4))
 
     def _subset(self, count: int, number: int) -> Array:
         if self._share is None:
-            groups, _, width = self._problem.start.shape
-            limit = max(self._options.rows, self._options.rows_per_feature * width) // min(groups, 4)
-            self._share = min(1.0, limit / max(count * self._batches, 1))
+            self._share = min(1.0, self._limit() / max(count * self._batches, 1))
         wanted = max(1, round(count * self._share))
         if wanted >= count:
             return np.arange(count)
@@ -117,29 +136,54 @@ class Blocks:
         return (indices[i : i + size] for i in range(0, len(indices), size))
 
 
+def _with_one(rows: Array) -> Array:
+    result = np.ones((*rows.shape[:2], rows.shape[2] + 1), np.float32)
+    result[:, :, :-1] = rows
+    return result
+
+
 def fit(problem: Problem, options: LstsqOptions) -> Fit:
     """Return the refit of one reader, or its start if nothing is better on held-out rows."""
     blocks = Blocks(problem, options)
+    blocks.keep()
     train, held = _moments(blocks, problem)
     if not held.count or not train.count:
         train = held = train + held
+    level = held.spread()
     if options.match_only:
-        return _matched(problem, train, held, held.spread())
-    candidates: list[tuple[float, Array]] = [(0.0, problem.start)]
-    if problem.free_bias:
-        candidates.append((np.inf, bias_only(train, problem.start)))
-    candidates += [(s, ridge(train, problem.start, s, free_bias=problem.free_bias)) for s in options.strengths]
-    errors = [held.error(weights) for _, weights in candidates]
-    best, level = int(np.nanargmin(errors)), held.spread()
-    strength = candidates[best][0]
-    if errors[best] >= errors[0] * (1 - 1e-6):
-        return Fit(problem.start, errors[0], errors[0], level)
-    if strength == np.inf:
-        return Fit(bias_only(train + held, problem.start), errors[0], errors[best], level)
-    linear = ridge(train + held, problem.start, strength, free_bias=problem.free_bias)
+        return _matched(problem, train, held, level)
+    start_error = held.error(problem.start)
+    strength, trial, error = _best_strength(problem, train, held, options.strengths)
+    shift = bias_only(train, problem.start) if problem.free_bias else problem.start
+    if held.error(shift) < min(error, start_error):
+        return Fit(bias_only(train + held, problem.start), start_error, held.error(shift), level)
+    if not error < start_error * (1 - 1e-6):
+        return Fit(problem.start, start_error, start_error, level)
     if problem.clamp is None or not options.sweeps:
-        return Fit(linear, errors[0], errors[best], level)
-    return _Clamped(problem, blocks, train, held, strength).run(candidates[best][1], linear, options.sweeps)
+        final = ridge(train + held, problem.start, strength, free_bias=problem.free_bias)
+        return Fit(final, start_error, error, level)
+    return _Clamped(problem, blocks, train, held, strength).run(trial, options.sweeps)
+
+
+def _best_strength(
+    problem: Problem, train: Moments, held: Moments, strengths: Sequence[float]
+) -> tuple[float, Array, float]:
+    """Walk from the middle strength to the better side while the held-out error falls."""
+    tried: dict[int, tuple[float, Array]] = {}
+
+    def error(index: int) -> float:
+        if not 0 <= index < len(strengths):
+            return np.inf
+        if index not in tried:
+            weights = ridge(train, problem.start, strengths[index], free_bias=problem.free_bias)
+            tried[index] = (held.error(weights), weights)
+        return tried[index][0]
+
+    best = (len(strengths) - 1) // 2
+    step = -1 if error(best - 1) <= error(best) else 1
+    while error(best + step) <= error(best) < np.inf:
+        best += step
+    return strengths[best], tried[best][1], tried[best][0]
 
 
 def _matched(problem: Problem, train: Moments, held: Moments, level: float) -> Fit:
@@ -153,12 +197,9 @@ def _matched(problem: Problem, train: Moments, held: Moments, level: float) -> F
 
 def _moments(blocks: Blocks, problem: Problem) -> tuple[Moments, Moments]:
     groups, outs, width = problem.start.shape
-    train = held = Moments.zeros(groups, width - 1, outs)
+    train, held = (Moments.zeros(groups, width - 1, outs) for _ in range(2))
     for held_out, rows, targets, _ in blocks:
-        if held_out:
-            held = held.add(rows, targets)
-        else:
-            train = train.add(rows, targets)
+        (held if held_out else train).add(rows, targets)
     return train, held
 
 
@@ -166,7 +207,7 @@ def _moments(blocks: Blocks, problem: Problem) -> tuple[Moments, Moments]:
 class _Clamped:
     """Alternate: targets that the clamp hides move to what the layer gives, then the layer is refitted to them.
 
-    Two weights go side by side: `trial`, of the fitting rows, is judged on held-out rows; `final` has all rows.
+    The weights of the fitting rows are judged on held-out rows; the result has all rows, with the same targets.
     """
 
     problem: Problem
@@ -175,41 +216,40 @@ class _Clamped:
     held: Moments
     strength: float
 
-    def run(self, trial: Array, final: Array, sweeps: int) -> Fit:
-        before = self._pass(self.problem.start, self.problem.start)[0]
-        best = (before, self.problem.start)
+    def run(self, trial: Array, sweeps: int) -> Fit:
+        trial_ridge = self._ridge(self.train)
+        before = self._pass(self.problem.start)[0]
+        best, cross = before, (self.train.cross, self.held.cross)
+        used = False
         for _ in range(sweeps + 1):
-            error, trial_cross, final_cross = self._pass(trial, final)
-            if error >= best[0] * (1 - 1e-4):
+            error, train_cross, held_cross = self._pass(trial)
+            if not error < best * (1 - 1e-3):
                 break
-            best = (error, final)
-            trial = self._solve(self.train, trial_cross)
-            final = self._solve(self.train + self.held, final_cross)
-        return Fit(best[1], before, best[0], self.held.spread())
+            best, used, cross = error, True, (train_cross, held_cross)
+            trial = trial_ridge.solve(train_cross)
+        if not used:
+            return Fit(self.problem.start, before, before, self.held.spread())
+        final = self._ridge(self.train + self.held).solve(cross[0] + cross[1])
+        return Fit(final, before, best, self.held.spread())
 
-    def _solve(self, moments: Moments, cross: Array) -> Array:
-        moved = Moments(moments.gram, cross, moments.power)
-        return ridge(moved, self.problem.start, self.strength, free_bias=self.problem.free_bias)
+    def _ridge(self, moments: Moments) -> Ridge:
+        return Ridge(moments, self.problem.start, self.strength, free_bias=self.problem.free_bias)
 
-    def _pass(self, trial: Array, final: Array) -> tuple[float, Array, Array]:
-        """Return the visible error of `trial` on held-out rows, and the cross moments with moved targets of both."""
+    def _pass(self, trial: Array) -> tuple[float, Array, Array]:
+        """Return the visible error of `trial` on held-out rows, and the cross moments with the targets it moves."""
         assert self.problem.clamp is not None
         low, high = self.problem.clamp
-        trial_cross, final_cross = np.zeros_like(self.train.cross), np.zeros_like(self.train.cross)
+        crosses = np.zeros_like(self.train.cross), np.zeros_like(self.train.cross)
+        turned_trial = trial.transpose(0, 2, 1).astype(np.float32)
         error, count = 0.0, 0
         for held_out, rows, targets, offsets in self.blocks:
             shift = np.float32(0) if offsets is None else offsets
-            rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1), rows.dtype)], axis=2)
-            turned, wanted = rows.transpose(0, 2, 1), targets + shift
-            given = rows @ final.transpose(0, 2, 1).astype(np.float32) + shift
-            final_cross += turned @ (visible(wanted, given, low, high) - shift)
-            given = rows @ trial.transpose(0, 2, 1).astype(np.float32) + shift
+            given, wanted = rows @ turned_trial + shift, targets + shift
+            crosses[held_out][...] += rows.transpose(0, 2, 1) @ (visible(wanted, given, low, high) - shift)
             if held_out:
                 error += float(np.square(np.clip(given, low, high) - np.clip(wanted, low, high)).sum())
                 count += rows.shape[1]
-            else:
-                trial_cross += turned @ (visible(wanted, given, low, high) - shift)
-        return error / max(count, 1), trial_cross, final_cross
+        return error / max(count, 1), crosses[0], crosses[1]
 
 
 def visible(targets: Array, given: Array, low: float, high: float) -> Array:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.types import Array
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Ridge strengths that are tried, relative to the mean diagonal of the covariance."""
+STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+"""Ridge strengths that are tried, relative to the mean diagonal of the covariance, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over rows, the last feature being the constant 1.
+    """Sums over rows, the last feature being the constant 1; `add` writes into them.
 
     gram: (groups, features + 1, features + 1); cross: (groups, features + 1, outs); power: (groups, outs).
     """
@@ -37,15 +38,12 @@ class Moments:
         """Number of rows."""
         return float(self.gram[0, -1, -1])
 
-    def add(self, rows: Array, targets: Array) -> Moments:
-        """Return the sums with more rows in them; products in float32, sums in float64."""
-        rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1), rows.dtype)], axis=2)
-        turned = rows.transpose(0, 2, 1)
-        return Moments(
-            self.gram + turned @ rows,
-            self.cross + turned @ targets,
-            self.power + np.einsum("gro,gro->go", targets, targets, dtype=np.float64),
-        )
+    def add(self, rows: Array, targets: Array) -> None:
+        """Add rows, the 1 at their end, and targets; products in float32, sums in float64."""
+        for group, (a, y) in enumerate(zip(rows, targets, strict=True)):
+            self.gram[group] += a.T @ a
+            self.cross[group] += a.T @ y
+        self.power[...] += np.einsum("gro,gro->go", targets, targets, dtype=np.float64)
 
     def spread(self) -> float:
         """Return the variance of the targets, summed over outputs."""
@@ -63,40 +61,53 @@ class Moments:
         return float(max(total.sum(), 0.0)) / max(self.count, 1.0)
 
 
-def ridge(moments: Moments, start: Array, strength: float, *, free_bias: bool = True) -> Array:
-    """Return argmin over w of the error of w plus strength * mean diagonal * |w - start|^2.
+class Ridge:
+    """argmin over w of the error of w plus strength * mean diagonal * |w - start|^2, for any targets.
 
-    Args:
-        start: (groups, outs, features + 1) weights to stay near.
-        free_bias: the bias is fitted too, without a penalty; else it stays zero.
+    The bias is fitted without a penalty, or stays zero if it is not free. Factorised once.
     """
-    count = max(moments.count, 1.0)
-    mean = free_bias * moments.gram[:, -1, :-1] / count
-    target_mean = free_bias * moments.cross[:, -1, :] / count
-    covariance = moments.gram[:, :-1, :-1] / count - mean[:, :, None] * mean[:, None, :]
-    cross = moments.cross[:, :-1, :] / count - mean[:, :, None] * target_mean[:, None, :]
-    w = start[:, :, :-1]
-    residual = cross - covariance @ w.transpose(0, 2, 1)
-    change = np.stack([_solve(c, r, strength) for c, r in zip(covariance, residual, strict=True)])
-    w = w + change.transpose(0, 2, 1)
-    bias = target_mean - np.einsum("gof,gf->go", w, mean)
-    return np.concatenate([w, bias[:, :, None]], axis=2)
+
+    def __init__(self, moments: Moments, start: Array, strength: float, *, free_bias: bool = True) -> None:
+        """Take (groups, outs, features + 1) weights to stay near."""
+        self._count, self._start, self._free = max(moments.count, 1.0), start, free_bias
+        self._mean = free_bias * moments.gram[:, -1, :-1] / self._count
+        self._covariance = moments.gram[:, :-1, :-1] / self._count - self._mean[:, :, None] * self._mean[:, None, :]
+        self._factors = [_factor(c, strength) for c in self._covariance]
+
+    def solve(self, cross: Array) -> Array:
+        """Return the weights for the cross moments (groups, features + 1, outs) with some targets."""
+        target_mean = self._free * cross[:, -1, :] / self._count
+        w = self._start[:, :, :-1]
+        wanted = cross[:, :-1, :] / self._count - self._mean[:, :, None] * target_mean[:, None, :]
+        residual = wanted - self._covariance @ w.transpose(0, 2, 1)
+        change = np.stack([factor(part) for factor, part in zip(self._factors, residual, strict=True)])
+        w = w + change.transpose(0, 2, 1)
+        bias = target_mean - np.einsum("gof,gf->go", w, self._mean)
+        return np.concatenate([w, bias[:, :, None]], axis=2)
 
 
-def _solve(covariance: Array, residual: Array, strength: float) -> Array:
+def ridge(moments: Moments, start: Array, strength: float, *, free_bias: bool = True) -> Array:
+    """Return the weights of `Ridge` for the targets of the moments."""
+    return Ridge(moments, start, strength, free_bias=free_bias).solve(moments.cross)
+
+
+def _factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
+    """Return what solves (covariance + strength * mean diagonal) x = b; no change where nothing varies."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
     size = len(covariance)
     level = float(np.trace(covariance)) / size
     if not np.isfinite(level) or level <= 0:
-        return np.zeros_like(residual)
-    damped = covariance + strength * level * np.eye(size)
+        return np.zeros_like
+    damped = covariance.copy()
+    damped[np.diag_indices(size)] += strength * level
     try:
-        solution = cho_solve(cho_factor(damped, check_finite=False), residual, check_finite=False)
+        factor = cho_factor(damped, overwrite_a=True, check_finite=False)
     except LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
-        solution = vectors @ ((vectors.T @ residual) / (np.maximum(values, 0) + strength * level)[:, None])
-    return np.asarray(solution)
+        scale = (np.maximum(values, 0) + strength * level)[:, None]
+        return lambda b: np.asarray(vectors @ ((vectors.T @ b) / scale))
+    return lambda b: np.asarray(cho_solve(factor, b, check_finite=False))
 
 
 def bias_only(moments: Moments, start: Array) -> Array:

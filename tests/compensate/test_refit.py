@@ -76,7 +76,7 @@ def test_a_channel_that_is_a_mixture_of_the_kept_ones_costs_nothing(name: str) -
     result = prune(model, {0: [5]}, feeds)
     (wanted,), (cut,), (given,) = (run(m, feeds) for m in (model, result.cut, result.refitted))
     assert np.abs(cut - wanted).max() > 0.1
-    np.testing.assert_allclose(given, wanted, atol=2e-3)  # ridge strength 1e-5 and float32 moments
+    np.testing.assert_allclose(given, wanted, atol=1e-3 * np.abs(wanted).max())  # ridge, float32 moments
     assert result.errors[-1].used
     assert result.errors[-1].after < 1e-6 < result.errors[-1].before
 

@@ -14,7 +14,14 @@ def problem(rows: int = 400, features: int = 7, outs: int = 3, groups: int = 2):
     y = (x @ RNG.normal(size=(groups, features, outs)) + 0.3 * RNG.normal(size=(groups, rows, outs)) + 2).astype(
         np.float32
     )
-    return x, y, Moments.zeros(groups, features, outs).add(x[:, :150], y[:, :150]).add(x[:, 150:], y[:, 150:])
+    moments = Moments.zeros(groups, features, outs)
+    moments.add(with_one(x[:, :150]), y[:, :150])
+    moments.add(with_one(x[:, 150:]), y[:, 150:])
+    return x, y, moments
+
+
+def with_one(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([x, np.ones((*x.shape[:2], 1), np.float32)], axis=2)
 
 
 def test_moments_of_blocks_are_those_of_all_rows() -> None:
@@ -47,7 +54,8 @@ def test_a_strong_ridge_stays_at_the_start_but_for_the_bias() -> None:
 def test_equal_and_dead_features_give_finite_weights() -> None:
     x, y, _ = problem()
     x[:, :, 1], x[:, :, 2] = x[:, :, 0], 0
-    moments = Moments.zeros(2, 7, 3).add(x, y)
+    moments = Moments.zeros(2, 7, 3)
+    moments.add(with_one(x), y)
     weights = ridge(moments, np.zeros((2, 3, 8)), 1e-5)
     assert np.isfinite(weights).all()
     assert moments.error(weights) < moments.error(np.zeros((2, 3, 8)))
