@@ -72,5 +72,5 @@ def test_every_pattern_has_several_cases() -> None:
     for name in CASES:
         pattern = name.split("/")[0]
         counts[pattern] = counts.get(pattern, 0) + 1
-    assert len(counts) == 14
+    assert len(counts) == 16
     assert min(counts.values()) >= 5, counts

@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 Shapes = list[Shape | None]
 Known = list[Shape]
 
-DOMAINS = ("", "com.microsoft", "com.microsoft.nchwc")
+DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 
 TYPE_SOURCES = {
     "DequantizeLinear": 1,
@@ -241,6 +241,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("QLinearAveragePool", "NhwcMaxPool"), _pool),
     **dict.fromkeys(("QLinearAdd", "QLinearMul"), _quantized_binary),
     **dict.fromkeys(("GroupNormalization", "MeanVarianceNormalization"), _like_first),
+    **dict.fromkeys(("Scaler", "Normalizer", "Imputer", "Binarizer"), _like_first),
     **dict.fromkeys(COMPARISONS, _binary),
     "SkipGroupNorm": _twice,
     "EmbedLayerNormalization": _embedded,

@@ -4,11 +4,13 @@ from tests.micro import (
     algebra,
     attention,
     branches,
+    families,
     flatten,
     fused,
     grouped,
     indexing,
     normalise,
+    oddities,
     pixels,
     preactivation,
     quantised,
@@ -20,7 +22,7 @@ from tests.micro.build import CASES, Case
 
 PATTERNS = (
     flatten, preactivation, grouped, pixels, attention, residual, recurrent, branches, normalise, algebra,
-    indexing, quantised, storage, fused,
+    indexing, quantised, storage, fused, families, oddities,
 )  # fmt: skip
 
 __all__ = ["CASES", "PATTERNS", "Case"]

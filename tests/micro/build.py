@@ -37,6 +37,7 @@ class Net:
         self.functions: list[onnx.FunctionProto] = []
         self.domains: dict[str, int] = {"": opset}
         self.counter = [0]
+        self.declares_shapes = False
 
     def fresh(self, stem: str) -> str:
         """Return a name that nothing else has."""
@@ -225,7 +226,7 @@ class Net:
         if runs:
             measure_outputs(proto)
             onnx.checker.check_model(proto)
-        return proto
+        return onnx.shape_inference.infer_shapes(proto) if self.declares_shapes else proto
 
 
 def add_initializers_to_inputs(proto: onnx.ModelProto) -> None:

@@ -105,9 +105,9 @@ def shuffle_v1(net):
     head(net, net.Relu(net.conv(y, 16, 16, kernel=1)), 16)
 
 
-@case(share=0.55)
-@case("opset11", share=0.55, opset=11)
-@case("opset18", share=0.55, opset=18)
+@case(share=0.45)
+@case("opset11", share=0.45, opset=11)
+@case("opset18", share=0.45, opset=18)
 def shuffle_v2(net):
     """ShuffleNet v2: split, branch, concat, shuffle."""
     y = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 16))
