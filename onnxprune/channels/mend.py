@@ -131,7 +131,7 @@ class Mender:
         value_name = self.editor.add_initializer(base, value)
         merged = self.editor.new_name(f"{base}_merged")
         inputs = [mask_name, proto.input[index], value_name]
-        self.editor.put_before(node, [onnx.helper.make_node("Where", inputs, [merged], name=merged)])
+        self.editor.put_before(node, onnx.helper.make_node("Where", inputs, [merged], name=merged))
         self.editor.node_proto(node).input[index] = merged
 
     def _reshape_target(self, node: Node, expected: tuple[Array, Array]) -> Array | None:
@@ -168,7 +168,7 @@ class Mender:
         indices = self.editor.add_initializer(f"{proto.output[0]}_positions", rank)
         taken = self.editor.new_name(f"{indices}_taken")
         gather = onnx.helper.make_node("Gather", [proto.input[0], indices], [taken], name=taken, axis=edit.axis)
-        self.editor.put_before(edit.node, [gather])
+        self.editor.put_before(edit.node, gather)
         self.editor.node_proto(edit.node).input[0] = taken
         self._open_slice(edit)
 

@@ -48,7 +48,7 @@ class _Rewrite:
         self.constants.flush()
         self._parameters()
         self._declared_shapes()
-        return Model(self.editor.proto, self.channels.model.path, self.pending)
+        return Model(self.editor.finish(), self.channels.model.path, self.pending)
 
     def _parameters(self) -> None:
         """Cut tensors that all users see alike."""

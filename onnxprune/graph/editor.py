@@ -13,7 +13,7 @@ from onnxprune.types import Array
 
 
 class Editor:
-    """Edits a copy; nothing moves but what is put in.
+    """Edits a copy; nothing moves but what is put in. Nodes that come and go do so in `finish`.
 
     Attributes:
         view: the flat reading of the copy.
@@ -24,7 +24,9 @@ class Editor:
         proto.CopyFrom(source.model.proto)
         self.view = View(Model(proto, source.model.path))
         self._twins = {id(a): b for a, b in zip(source.nodes, self.view.nodes, strict=True)}
-        self._protos: dict[int, onnx.NodeProto] = {id(n): n.proto for n in self.view.nodes}
+        self._before: dict[int, list[onnx.NodeProto]] = {}
+        self._after: dict[int, list[onnx.NodeProto]] = {}
+        self._instead: dict[int, onnx.NodeProto | None] = {}
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -37,7 +39,7 @@ class Editor:
 
     def node_proto(self, node: Node) -> onnx.NodeProto:
         """Return the copy's proto for a node of the original's view."""
-        return self._protos[id(self._twins[id(node)])]
+        return self.twin(node).proto
 
     def new_name(self, base: str) -> str:
         """Return a tensor name that the model does not use yet."""
@@ -61,40 +63,36 @@ class Editor:
         set_array(tensor, value)
         return str(tensor.name)
 
-    def put_before(self, node: Node, made: list[onnx.NodeProto]) -> None:
-        """Insert nodes before the copy of a node."""
-        self._insert(node, made, 0)
+    def put_before(self, node: Node, made: onnx.NodeProto) -> None:
+        """Insert a node before the copy of a node, after what was inserted there already."""
+        self._before.setdefault(id(self.twin(node)), []).append(made)
 
-    def put_after(self, node: Node, made: list[onnx.NodeProto]) -> None:
+    def put_after(self, node: Node, made: Sequence[onnx.NodeProto]) -> None:
         """Insert nodes after the copy of a node."""
-        self._insert(node, made, 1)
+        self._after.setdefault(id(self.twin(node)), []).extend(made)
 
     def replace(self, nodes: Sequence[Node], made: onnx.NodeProto) -> None:
         """Put one node in the place of the last of several nodes of one graph."""
-        graph = self.twin(nodes[-1]).graph
-        gone = [self.node_proto(node).output[0] for node in nodes]
-        self.put_before(nodes[-1], [made])
-        for output in gone:
-            places = [i for i, proto in enumerate(graph.node) if output in proto.output]
-            del graph.node[places[-1]]
-        for value in [v for v in graph.value_info if v.name in gone[:-1]]:
-            graph.value_info.remove(value)
         for node in nodes:
-            del self._protos[id(self._twins.pop(id(node)))]
-        self._relink(graph)
+            self._instead[id(self.twin(node))] = None
+        self._instead[id(self.twin(nodes[-1]))] = made
+        graph = self.twin(nodes[-1]).graph
+        gone = {name for node in nodes[:-1] for name in self.node_proto(node).output}
+        for value in [v for v in graph.value_info if v.name in gone]:
+            graph.value_info.remove(value)
 
-    def _insert(self, node: Node, made: list[onnx.NodeProto], offset: int) -> None:
-        graph = self.twin(node).graph
-        output = self.node_proto(node).output[0]
-        place = next(i for i, proto in enumerate(graph.node) if output in proto.output) + offset
-        for number, proto in enumerate(made):
-            graph.node.insert(place + number, proto)
-        self._relink(graph)
-
-    def _relink(self, graph: onnx.GraphProto) -> None:
-        """Inserting moves the protos of a graph in memory: look them up again by their first output."""
-        by_output = {o: proto for proto in graph.node for o in proto.output if o}
-        for twin in self._twins.values():
-            if twin.graph is graph:
-                first = next(o for o in self._protos[id(twin)].output if o)
-                self._protos[id(twin)] = by_output[first]
+    def finish(self) -> onnx.ModelProto:
+        """Let the nodes come and go, and return the copy; node protos must not be edited after that."""
+        touched = self._before.keys() | self._after.keys() | self._instead.keys()
+        graphs = {id(twin.graph): twin.graph for twin in self._twins.values() if id(twin) in touched}
+        for graph in graphs.values():
+            twins = {tuple(t.proto.output): id(t) for t in self._twins.values() if t.graph is graph}
+            nodes: list[onnx.NodeProto] = []
+            for proto in graph.node:
+                twin = twins.get(tuple(proto.output), 0)
+                kept = self._instead.get(twin, proto)
+                nodes += [*self._before.get(twin, ()), *([kept] if kept else []), *self._after.get(twin, ())]
+            copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+            del graph.node[:]
+            graph.node.extend(copies)
+        return self.proto

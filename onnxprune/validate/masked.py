@@ -53,12 +53,12 @@ class MaskedParity:
 
 
 def masked_parity(
-    reference: Reference, masked: Session, pruned: Session, measure_noise: Callable[[], Meters], view: View
+    reference: Reference, masked: Session, pruned: Session, measure_noise: Callable[[], list[float]], view: View
 ) -> MaskedParity:
     """Compare the pruned model with the masked original on the samples of the reference.
 
     Args:
-        measure_noise: compares the original with itself, see `self_noise`; called only where it decides.
+        measure_noise: relative errors of models that should not differ at all; called only where they decide.
         view: the original, to see which outputs stand behind steps.
     """
     series: dict[str, list[float]] = {}
@@ -70,7 +70,7 @@ def masked_parity(
     errors = {name: float(np.median(values)) for name, values in series.items()}
     tolerance = TOLERANCE
     if any(not error <= TOLERANCE for error in errors.values()):
-        own = [error for error in measure_noise().relative_errors().values() if math.isfinite(error)]
+        own = [error for error in measure_noise() if math.isfinite(error)]
         tolerance = max(TOLERANCE, NOISE_FACTOR * max(own, default=0.0))
     above = [name for name, error in errors.items() if not error <= tolerance]
     unsure = _behind_steps(view) if reference.repeatable else set(errors)

@@ -36,7 +36,7 @@ def masked_model(channels: Channels, keep: Keep) -> Model:
     _zero(channels, editor, plan.removed)
     for node in channels.state.normalised:
         _compress(channels, editor, node, mask)
-    return Model(editor.proto, channels.model.path)
+    return Model(editor.finish(), channels.model.path)
 
 
 def _embed(channels: Channels, editor: Editor) -> None:
@@ -151,7 +151,7 @@ def _gather_input(editor: Editor, node: Node, index: int, axis: int, positions: 
     indices = editor.add_initializer(f"{proto.input[index]}_kept", positions.astype(np.int64))
     taken = editor.new_name(f"{indices}_taken")
     made = onnx.helper.make_node("Gather", [proto.input[index], indices], [taken], name=taken, axis=axis)
-    editor.put_before(node, [made])
+    editor.put_before(node, made)
     editor.node_proto(node).input[index] = taken
 
 

@@ -60,7 +60,9 @@ def test_masked_parity_tells_a_wrong_model_from_a_right_one(factor: float, fails
         open_session(model, threads=1) as masked,
         open_session(load(changed(model.proto, "w2", factor)), threads=1) as pruned,
     ):
-        outcome = masked_parity(reference, masked, pruned, lambda: self_noise(reference), View(model))
+        outcome = masked_parity(
+            reference, masked, pruned, lambda: list(self_noise(reference).relative_errors().values()), View(model)
+        )
     assert outcome.failed == (("logits",) if fails else ())
     assert not outcome.unsure
 
@@ -72,7 +74,9 @@ def test_an_output_behind_a_sort_is_not_judged() -> None:
     model, other = load(proto), load(changed(changed(proto, "w3", -1), "b3", -1))
     reference = open_reference(model, threads=1)
     with open_session(model, threads=1) as masked, open_session(other, threads=1) as pruned:
-        outcome = masked_parity(reference, masked, pruned, lambda: self_noise(reference), View(model))
+        outcome = masked_parity(
+            reference, masked, pruned, lambda: list(self_noise(reference).relative_errors().values()), View(model)
+        )
     assert outcome.failed == ("logits",) and outcome.unsure == ("label",)
 
 
