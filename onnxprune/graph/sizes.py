@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from onnx import TensorProto
 
@@ -49,32 +50,56 @@ def _kinds(view: View) -> dict[str, str]:
     return kinds
 
 
+_DISTINCT = {
+    "batch": ((3,), (5,)),
+    "image": ((224, 256), (256, 320)),
+    "signal": ((8192,), (9216,)),
+    "sequence": ((37, 43, 53), (41, 47, 59)),
+}
+"""First choice: primes where nothing speaks against them; images that survive five halvings."""
+
+_ALTERNATIVES: dict[str, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
+    "image": (
+        ((224,), (256,)),
+        ((48, 320), (48, 256)),
+        ((32, 320), (32, 256)),
+        ((64, 256), (64, 320)),
+        ((640,), (512,)),
+        ((224,), (224,)),
+        ((416,), (416,)),
+        ((299,), (299,)),
+    ),
+    "signal": (((16384,), (32768,)), ((512,), (512,)), ((16000,), (16000,))),
+    "sequence": (((64,), (32,)), ((16,), (16,)), ((1,), (1,))),
+}
+"""What models with fixed heights, windows or strides accept, the likeliest first."""
+
+
 def assignments(view: View) -> list[tuple[dict[str, int], dict[str, int]]]:
     """Pairs of assignments to try in order; the empty symbol carries the size of data-dependent dimensions."""
     kinds = _kinds(view)
-    tables = [
-        ({"batch": [3], "image": [224, 256], "signal": [8192], "sequence": [37, 43, 53]},
-         {"batch": [5], "image": [256, 320], "signal": [9216], "sequence": [41, 47, 59]}),
-        ({"batch": [3], "image": [224], "signal": [16384], "sequence": [64]},
-         {"batch": [5], "image": [256], "signal": [32768], "sequence": [32]}),
-        ({"batch": [1], "image": [224], "signal": [512], "sequence": [16]},
-         {"batch": [1], "image": [256], "signal": [512], "sequence": [16]}),
-        ({"batch": [1], "image": [640], "signal": [16000], "sequence": [1]},
-         {"batch": [1], "image": [640], "signal": [16000], "sequence": [1]}),
-    ]  # fmt: skip
-    pairs = []
-    for one, two in tables:
-        first: dict[str, int] = {"": 0}
-        second: dict[str, int] = {"": 4}
-        seen: dict[str, int] = {}
-        for symbol, kind in kinds.items():
-            number = seen[kind] = seen.get(kind, -1) + 1
-            first[symbol] = one[kind][number % len(one[kind])]
-            second[symbol] = two[kind][number % len(two[kind])]
-        pairs.append((first, second))
-        if not kinds:
-            break
-    return pairs
+    used = set(kinds.values())
+    tables = [_DISTINCT]
+    for kind, choices in _ALTERNATIVES.items():
+        if kind in used:
+            tables += [{**_DISTINCT, kind: choice} for choice in choices]
+    if "batch" in used:
+        tables += [{**table, "batch": ((1,), (1,))} for table in tables]
+    return [_assign(kinds, table) for table in tables]
+
+
+def _assign(
+    kinds: dict[str, str], table: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+) -> tuple[dict[str, int], dict[str, int]]:
+    first: dict[str, int] = {"": 0}
+    second: dict[str, int] = {"": 4}
+    seen: dict[str, int] = {}
+    for symbol, kind in kinds.items():
+        number = seen[kind] = seen.get(kind, -1) + 1
+        one, two = table[kind]
+        first[symbol] = one[number % len(one)]
+        second[symbol] = two[number % len(two)]
+    return first, second
 
 
 def expression_value(expression: str, sizes: dict[str, int]) -> int | None:
