@@ -10,7 +10,7 @@ from onnxprune.types import FloatArray
 
 @criterion("bn-scale")
 def bn_scale(slices: Slices) -> FloatArray:
-    """Absolute scale of the channel in BatchNorm: s[c] = sum over its BatchNorms of |gamma[c]|; l2 where there is none.
+    """Absolute scale of the channel in BatchNorm: s[c] = sum of |gamma[c]| / mean |gamma| over BatchNorms; else l2.
 
     Source: Liu et al. 2017, Learning Efficient Convolutional Networks through Network Slimming, section 3.
     """

@@ -41,8 +41,10 @@ def cosine(slices: Slices) -> FloatArray:
 
 
 def _gram(slices: Slices) -> FloatArray:
-    """Return (channels, channels): inner products of the slices, all writers laid end to end."""
+    """Return (channels, channels): inner products of the slices, all writers of mean energy 1 laid end to end."""
     gram: FloatArray = np.zeros((slices.group.size, slices.group.size))
     for matrix in slices.matrices():
-        gram = gram + matrix @ matrix.T
+        own = matrix @ matrix.T
+        energy = float(np.trace(own)) / len(own)
+        gram = gram + (own / energy if energy > 0 else own)
     return gram

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.graph.view import View
 from onnxprune.score.registry import Criterion, find
-from onnxprune.score.slices import Slices, Weights
+from onnxprune.score.slices import Slices, Weights, over_mean
 from onnxprune.types import FloatArray
 
 Scores = dict[str, FloatArray]
@@ -58,6 +58,4 @@ def _score(criterion: Criterion, slices: Slices) -> FloatArray:
     scores = np.nan_to_num(scores, nan=np.inf, posinf=np.inf)
     if criterion.comparable:
         return scores
-    finite = scores[np.isfinite(scores)]
-    mean = float(finite.mean()) if len(finite) else 0.0
-    return scores / mean if mean > 0 else scores
+    return over_mean(scores)

@@ -99,10 +99,21 @@ class Slices:
         return (self.weights.matrix(site) for site in self.sites)
 
     def total(self, reduction: Reduction, sites: tuple[Site, ...] | None = None) -> FloatArray:
-        """Return (channels,): slices of all sites (or of those given) reduced to one number each."""
+        """Return (channels,): slices of all sites (or of those given) reduced to one number each.
+
+        Every site is divided by its mean over the channels first, so that all writers of a residual group have a say:
+        the one with the largest weights would else decide alone.
+        """
         per_site = [self.weights.reduced(site, reduction) for site in (self.sites if sites is None else sites)]
-        combined: FloatArray = COMBINE[reduction].reduce(per_site, axis=0)
+        combined: FloatArray = COMBINE[reduction].reduce([over_mean(values) for values in per_site], axis=0)
         return combined
+
+
+def over_mean(values: FloatArray) -> FloatArray:
+    """Divide by the mean of what is finite; values whose mean is 0 come back as they are."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    mean = float(finite.mean()) if len(finite) else 0.0
+    return values / mean if mean > 0 else values
 
 
 def as_float(array: Array) -> FloatArray:

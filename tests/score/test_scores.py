@@ -40,19 +40,24 @@ def weights(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "formula"),
+    ("name", "size", "formula"),
     [
-        ("l1", lambda m: np.abs(m).sum(1)),
-        ("l2", lambda m: np.sqrt((m**2).sum(1))),
-        ("linf", lambda m: np.abs(m).max(1)),
-        ("fpgm", lambda m: np.linalg.norm(m[:, None] - m[None], axis=2).sum(1)),
+        ("l1", lambda m: np.abs(m).sum(1).mean(), lambda m: np.abs(m).sum(1)),
+        ("l2", lambda m: np.sqrt((m**2).sum(1).mean()), lambda m: np.sqrt((m**2).sum(1))),
+        ("linf", lambda m: np.abs(m).max(1).mean(), lambda m: np.abs(m).max(1)),
+        (
+            "fpgm",
+            lambda m: np.sqrt((m**2).sum(1).mean()),
+            lambda m: np.linalg.norm(m[:, None] - m[None], axis=2).sum(1),
+        ),
     ],
 )
-def test_a_score_is_its_formula_over_all_writers_divided_by_its_mean(name, formula):
-    a, b = weights(6, 3, 2, 2), weights(5, 12, seed=1)
+def test_a_score_is_its_formula_over_all_writers_at_one_size_divided_by_its_mean(name, size, formula):
+    a, b = weights(6, 3, 2, 2), 9 * weights(5, 12, seed=1)
     twice = np.arange(12).reshape(6, 2)
     of = group(site("a", 0, 6), site("b", 1, 6, positions=twice), site("r", 1, 6, "reads"))
-    rows = np.concatenate([a.reshape(6, -1), b.T.reshape(6, -1)], axis=1).astype(np.float64)
+    writers = [a.reshape(6, -1).astype(np.float64), b.T.reshape(6, -1).astype(np.float64)]
+    rows = np.concatenate([m / size(m) for m in writers], axis=1)
     expected = formula(rows) / formula(rows).mean()
     # float32 sums of some thirty terms
     np.testing.assert_allclose(scores(view_of(a=a, b=b, r=weights(4, 6)), of, name), expected, rtol=1e-5)
