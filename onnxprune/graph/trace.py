@@ -267,6 +267,14 @@ class _Walker:
             if output and shape is not None
         }
 
+    def _squeezed(self, node: Node) -> dict[str, TypeProto]:
+        """A Squeeze without axes drops what has size 1 here; onnx leaves that open."""
+        shape, known = self.run.shapes.get(node.inputs[0]), self.run.types.get(node.inputs[0])
+        if shape is None or known is None:
+            return {}
+        left = [size for size in shape if size != 1]
+        return {node.proto.output[0]: onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, left)}
+
     def _scales(self, node: Node) -> dict[str, TensorProto]:
         """Stored scales are floats, which are not folded elsewhere, but decide the size here."""
         stored = {}
