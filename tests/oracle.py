@@ -170,9 +170,15 @@ def _norm_axes(name: str, uses: Mapping[str, list[tuple[NodeProto, int]]]) -> se
 
 def _along(node: NodeProto, point: np.ndarray, dims: list[int]) -> np.ndarray:
     """Shape a zero point so that it broadcasts against the integers that it belongs to."""
-    if point.ndim != 1 or point.size == 1:
-        return point.reshape(()) if point.size == 1 else point
+    if point.size == 1:
+        return point.reshape(())
+    if point.ndim != 1:  # one for every block of positions
+        for axis, (size, entries) in enumerate(zip(dims, point.shape, strict=True)):
+            point = np.repeat(point, size // entries if entries > 1 else 1, axis=axis)
+        return point
     default = 1 if node.op_type == "DequantizeLinear" else 0 if "Conv" in node.op_type else len(dims) - 1
+    if any(a.name == "transB" and a.i for a in node.attribute):
+        default = 0
     axis = next((a.i for a in node.attribute if a.name == "axis"), default) % len(dims)
     return point.reshape([-1 if i == axis else 1 for i in range(len(dims))])
 

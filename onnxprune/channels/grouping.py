@@ -123,6 +123,17 @@ def _signatures(rows: _Incidence, axes: int) -> tuple[IntArray, IntArray]:
     return owner[first], total.view(np.int64)
 
 
+def _factor_numbers(solution: Solution) -> IntArray:
+    """By class: 0, or the place of the factor that it belongs to: factors of one size must not mix in a group."""
+    numbers = np.zeros(len(solution.label), dtype=np.int64)
+    for product in solution.products:
+        loose = [factor for factor in product.factors if not solution.pinned[factor].all()]
+        for number, factor in enumerate(loose, start=1):
+            seen = numbers[factor]
+            numbers[factor] = np.where((seen == 0) | (seen > number), number, seen)
+    return numbers
+
+
 def build_groups(
     state: State, solution: Solution, heads: bool | None = None, head_dim: bool | None = None
 ) -> tuple[list[ChannelGroup], list[Axis]]:
@@ -142,6 +153,8 @@ def build_groups(
     if not len(rows.channel):
         return [], axes
     channels, signature = _signatures(rows, len(axes))
+    with np.errstate(over="ignore"):
+        signature ^= _factor_numbers(solution)[channels] * np.int64(0x9E3779B97F4A7C1)
     _, number = np.unique(signature, return_inverse=True)
     kinds = _Kinds(state, solution)
     drafts = []
@@ -154,7 +167,7 @@ def build_groups(
         draft = _draft(axes, roles, rows.channel[part], rows.axis[part], rows.position[part])
         if draft is not None:
             drafts.append((draft[0], kinds.of(draft[0]), draft[1]))
-    drafts.sort(key=lambda d: _rank(state, d[2]))
+    drafts.sort(key=lambda d: (*_rank(state, d[2]), len(d[0]), d[1]))
     active = _activate(solution, drafts, heads, head_dim)
     names: dict[str, int] = {}
     groups = []

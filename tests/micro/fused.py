@@ -17,7 +17,7 @@ def close(net: Net, y: str, size: int = WIDTH) -> None:
     net.output(net.linear(net.Relu(net.linear(y, size, 24)), 24, 4))
 
 
-@case(share=0.25)
+@case(share=0.35)
 def attention(net):
     """Packed weight (width, 3 * hidden)."""
     weight = net.constant((net.rng.normal(size=(WIDTH, 48)) / 4).astype(np.float32))
