@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -48,6 +49,16 @@ class Weights:
     view: View
     _reduced: dict[tuple[str, int, Reduction], FloatArray] = field(default_factory=dict)
 
+    @cached_property
+    def batchnorm_scales(self) -> set[tuple[str, str | None]]:
+        """Tensor and use (None where it is not copied per user) of the scale of every BatchNormalization."""
+        found: set[tuple[str, str | None]] = set()
+        for node in self.view.nodes:
+            if node.op_type == "BatchNormalization":
+                root = self.view.root(node.inputs[1])
+                found |= {(root, None), (root, f"{node.name or node.outputs[0]}:1")}
+        return found
+
     def matrix(self, site: Site) -> FloatArray:
         """Return the slices of a site: (channels, elements)."""
         array = as_float(read_weight(self.view, site.tensor))
@@ -91,8 +102,8 @@ class Slices:
     @property
     def batchnorm_sites(self) -> tuple[Site, ...]:
         """Sites that are the scale of a BatchNormalization."""
-        view = self.weights.view
-        return tuple(site for site in self.group.sites if site.role == "scales" and _is_batchnorm_scale(view, site))
+        scales = self.weights.batchnorm_scales
+        return tuple(s for s in self.group.sites if s.role == "scales" and (s.tensor, s.use) in scales)
 
     def matrices(self) -> Iterator[FloatArray]:
         """Yield (channels, elements) per site; only one is in memory at a time."""
@@ -136,12 +147,3 @@ def _reduce_in_blocks(array: Array, axis: int, reduction: Reduction) -> FloatArr
         return np.concatenate(parts)
     total: FloatArray = COMBINE[reduction].reduce(parts, axis=0)
     return total
-
-
-def _is_batchnorm_scale(view: View, site: Site) -> bool:
-    for node in view.nodes:
-        if node.op_type == "BatchNormalization" and view.root(node.inputs[1]) == site.tensor:
-            label = f"{node.name or node.outputs[0]}:1"
-            if site.use is None or site.use == label:
-                return True
-    return False
