@@ -167,7 +167,8 @@ def _pin(
         for product in products:
             flat = number[product.flat].reshape(product.shape)
             stuck = None
-            for axis, factor in enumerate(product.factors):
+            for axis in _telling_first(product, number):
+                factor = product.factors[axis]
                 others = tuple(a for a in range(flat.ndim) if a != axis)
                 seen = flat.max(axis=others)
                 newly = (number[factor] < 0) & (seen >= 0)
@@ -175,13 +176,24 @@ def _pin(
                     number[factor[newly]] = seen[newly]
                     changed = True
                 held = number[factor].reshape([-1 if a == axis else 1 for a in range(flat.ndim)])
-                stuck = held if stuck is None else np.where((stuck >= 0) & (held >= 0), np.maximum(stuck, held), -1)
+                stuck = held if stuck is None else np.where((stuck >= 0) & (held >= 0), stuck, -1)
             assert stuck is not None
             newly_flat = (flat < 0) & (stuck >= 0)
             if newly_flat.any():
                 number[product.flat[newly_flat.reshape(-1)]] = stuck[newly_flat]
                 changed = True
     return number >= 0, _Reasons(number, [reason for _, reason in pins])
+
+
+def _telling_first(product: Product, number: IntArray) -> list[int]:
+    """Order factors by how much the reason of their pin says: an axis born pinned (gates, a kernel) says least."""
+    return sorted(
+        range(len(product.factors)),
+        key=lambda axis: (
+            bool((product.factors[axis] == product.factors[axis][0]).all()),
+            int(number[product.factors[axis][0]]),
+        ),
+    )
 
 
 def _simplify(
