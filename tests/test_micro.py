@@ -11,6 +11,7 @@ from tests.oracle import is_dynamic, parity, random_inputs, run, share_left
 
 PRUNABLE = [case for case in CASES.values() if case.prunable]
 EXACT = [case for case in PRUNABLE if case.exact]
+ATTENTIONS = [case for case in EXACT if case.runs and case.name.startswith(("attention/", "fused/", "residual/"))]
 LOCKED = [case for case in CASES.values() if case.reason]
 
 
@@ -59,6 +60,19 @@ def test_what_normalises_over_its_channels_is_not_pruned_as_exact(case: Case) ->
 def test_what_cannot_be_pruned_says_so(case: Case) -> None:
     with pytest.raises(NothingToPruneError):
         prune(case.model())
+
+
+@pytest.mark.parametrize(
+    "options", [{"heads": False, "head_dim": True}, {"heads": True, "head_dim": True}], ids=["dim", "both"]
+)
+@named(ATTENTIONS)
+def test_positions_inside_heads_can_go_as_well(case: Case, options: dict[str, bool]) -> None:
+    original = case.model()
+    result = prune(original, exact_only=True, score="random", seed=1, **options)
+    kinds = {group.kind for group in result.channels.groups if group.name in result.keep}
+    assert result.plan.removed
+    assert "head" not in kinds or options["heads"]
+    assert parity(original, result.model.proto, result.plan.removed) < case.tolerance
 
 
 @named(LOCKED)
