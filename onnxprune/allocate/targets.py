@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice, permutations
 
 from onnxprune.allocate.counts import Counts, counts_at
 from onnxprune.allocate.masks import best_channels
@@ -17,6 +18,7 @@ CLOSE_ENOUGH = 0.002
 """Relative distance at which the search ends early."""
 HALVINGS = 20
 STEP_TRIALS = 200
+ROUNDS = 3
 
 
 @dataclass(eq=False)
@@ -44,7 +46,8 @@ def meet(request: Request, measure: Measure, goal: float, name: str) -> Keep:
     """Return the masks whose share left is nearest to `goal`.
 
     The level is halved towards the goal; then groups move one by one from the last choice above it to the first one
-    below; then single aligned steps, largest groups first, close what is left.
+    below; then single aligned steps, largest groups first, close what is left, and where the steps of few wide groups
+    are too coarse for that, steps of two groups against each other.
 
     Args:
         request: groups, scores and limits.
@@ -67,6 +70,9 @@ def meet(request: Request, measure: Measure, goal: float, name: str) -> Keep:
     best = _between(search, above, below)
     if search.distance(best) > CLOSE_ENOUGH:
         best = _single_steps(search, best)
+    for _ in range(ROUNDS):
+        if search.distance(best) > TOLERANCE:
+            best = _single_steps(search, _pairs_of_steps(search, best))
     return best_channels(request.groups, request.scores, best)
 
 
@@ -116,6 +122,20 @@ def _single_steps(search: _Search, best: Counts) -> Counts:
         if changed is not None and search.distance(changed) < search.distance(best):
             best = changed
         if search.distance(best) < CLOSE_ENOUGH or trials >= STEP_TRIALS:
+            break
+    return best
+
+
+def _pairs_of_steps(search: _Search, best: Counts) -> Counts:
+    """Try every pair of groups, one a step up and the other one down, until the goal is met."""
+    free = sorted((g for g in search.request.groups if g.name not in search.request.ratios), key=lambda g: -g.size)
+    start = best
+    for one, other in islice(permutations(free, 2), STEP_TRIALS):
+        down = _one_step(search, one, start, less=True)
+        both = _one_step(search, other, down, less=False) if down is not None else None
+        if both is not None and search.distance(both) < search.distance(best):
+            best = both
+        if search.distance(best) < TOLERANCE / 2:
             break
     return best
 

@@ -20,6 +20,7 @@ from onnxprune.allocate import MEASURES, Names, Request, matching_groups, meet
 from onnxprune.allocate.counts import counts_at
 from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.ratios import ratios_of_groups
+from onnxprune.allocate.targets import TOLERANCE
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.channels.rewrite import rewrite
@@ -116,20 +117,27 @@ def choose(
         groups, scores, options.scope, options.align, options.min_channels, ratios, _axis_sizes(channels, groups)
     )
     with clock.stage("allocate"):
-        keep = _allocate(channels, request, options)
+        keep, remarks = _allocate(channels, request, options)
     if not keep and options.target is None:
         raise NothingToPruneError(
             f"ratio {options.level:g} rounds to no channel in any of {len(groups)} groups; ask for more, or give "
             "--align 1."
         )
-    return keep, reasons, warnings
+    return keep, reasons, warnings + remarks
 
 
-def _allocate(channels: Channels, request: Request, options: PruneOptions) -> Keep:
+def _allocate(channels: Channels, request: Request, options: PruneOptions) -> tuple[Keep, list[str]]:
     if options.target is None:
-        return best_channels(request.groups, request.scores, counts_at(request, options.level))
+        return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
     name, goal = options.target
-    return meet(request, MEASURES[name](channels), goal, name)
+    measure = MEASURES[name](channels)
+    keep = meet(request, measure, goal, name)
+    reached = measure(keep)
+    if abs(reached / goal - 1) <= TOLERANCE:
+        return keep, []
+    return keep, [
+        f"{name} {goal:g} was asked for, {reached:.3f} is left: the aligned widths allow no nearer; see --align"
+    ]
 
 
 def _left_alone(channels: Channels, names: Names, options: PruneOptions) -> dict[str, str]:

@@ -37,6 +37,20 @@ def test_a_target_is_hit_within_two_percent_on_aligned_widths(scope, goal):
     assert all(mask.sum() % 8 == 0 for mask in keep.values())
 
 
+def test_few_groups_with_coarse_steps_are_moved_against_each_other():
+    groups = [group("a", site("a", 64)), group("b", site("b", 32)), group("c", site("c", 48))]
+
+    def measure(keep):
+        a, b, c = (int(keep[g.name].sum()) if g.name in keep else g.size for g in groups)
+        return (20 * a + a * b + b * c) / (20 * 64 + 64 * 32 + 32 * 48)
+
+    asked = request(*groups)
+    for goal in (0.8, 0.7, 0.6, 0.5):
+        keep = meet(asked, measure, goal, "macs")
+        assert measure(keep) == pytest.approx(goal, rel=0.035)  # steps of 8 out of 32 channels
+        assert all(mask.sum() % 8 == 0 for mask in keep.values())
+
+
 def test_one_removes_nothing():
     asked, measure = chain()
     assert measure(meet(asked, measure, 1.0, "macs")) == 1.0

@@ -231,3 +231,9 @@ def test_validate_can_be_called_before_and_after_its_package_is_imported():
         comparison = onnxprune.validate(convnet(), result.model, samples=2, threads=1)
         assert set(comparison.parity) == {"logits"}
         importlib.import_module("onnxprune.validate.compare")
+
+
+def test_a_target_between_two_widths_is_missed_with_a_warning():
+    result = onnxprune.prune(convnet(), params=0.9, align=16)
+    assert left(result) != pytest.approx(0.9, rel=0.02)
+    assert f"params 0.9 was asked for, {left(result):.3f} is left" in result.warnings[0]
