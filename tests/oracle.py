@@ -68,11 +68,11 @@ def is_dynamic(proto: onnx.ModelProto) -> bool:
     """Tell whether some input has a dynamic first dimension."""
     initial = {tensor.name for tensor in proto.graph.initializer}
     shapes = [v.type.tensor_type.shape.dim for v in proto.graph.input if v.name not in initial]
-    return any(shape and not shape[0].dim_value for shape in shapes)
+    return any(shape and shape[0].dim_value <= 0 for shape in shapes)
 
 
-def random_inputs(proto: onnx.ModelProto, rng: np.random.Generator, batch: int = 2) -> Feeds:
-    """Return one random array per input. A dynamic first dimension is `batch`, every other dynamic one is 8."""
+def random_inputs(proto: onnx.ModelProto, rng: np.random.Generator, batch: int = 2, dynamic: int = 8) -> Feeds:
+    """Return one random array per input. A dynamic first dimension is `batch`, every other dynamic one `dynamic`."""
     initial = {tensor.name: tensor for tensor in proto.graph.initializer}
     values = [value for value in proto.graph.input if value.name not in initial]
     leading = {v.type.tensor_type.shape.dim[0].dim_param for v in values if v.type.tensor_type.shape.dim} - {""}
@@ -80,7 +80,7 @@ def random_inputs(proto: onnx.ModelProto, rng: np.random.Generator, batch: int =
     for value in values:
         kind = value.type.tensor_type
         shape = [
-            dim.dim_value or (batch if axis == 0 or dim.dim_param in leading else 8)
+            dim.dim_value if dim.dim_value > 0 else batch if axis == 0 or dim.dim_param in leading else dynamic
             for axis, dim in enumerate(kind.shape.dim)
         ]
         dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
