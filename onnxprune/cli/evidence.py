@@ -50,23 +50,19 @@ def samples_of(model: Model, runs: Runs) -> Data | None:
     return calibration(model, runs.data, runs.samples, images_of(runs))
 
 
-def reference(
-    model: Model, runs: Runs, traced: tuple[View, Trace] | None = None, batch: int | None = None
-) -> Reference:
-    """Return the original, ready to be compared with, on the data of the user or on random inputs.
-
-    Args:
-        batch: samples a feed, where the batch is dynamic.
-    """
+def reference(model: Model, runs: Runs, traced: tuple[View, Trace] | None = None) -> Reference:
+    """Return the original, ready to be compared with, on the data of the user or on random inputs."""
     from onnxprune.validate.compare import open_reference
 
     data, name, count = None, "", None
     if runs.data is not None:
+        from onnxprune.statistics.batch import batch_size
         from onnxprune.statistics.data import read
         from onnxprune.statistics.feeds import input_specs
 
+        size = batch_size(*traced) if traced is not None else None
         count = runs.samples or DATA_SAMPLES
-        data = read(runs.data, input_specs(model.proto), samples=count, batch=batch, images=images_of(runs))
+        data = read(runs.data, input_specs(model.proto), samples=count, batch=size, images=images_of(runs))
         count = data.samples
         name = f"{count} samples of {runs.data}"
     return open_reference(

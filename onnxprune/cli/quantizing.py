@@ -42,12 +42,12 @@ def samples(
     gates: Gates,
 ) -> tuple[list[dict[str, Array]], Judge | None]:
     """Return the inputs for ranges and noise, and the judge if there are gates."""
+    from onnxprune.methods.quantization.native import release
     from onnxprune.methods.quantization.search import Judge
-    from onnxprune.methods.quantize import batch_size
 
     gated = gates.needs_outputs or gates.max_drop is not None
     try:
-        reference = evidence.reference(model, runs, traced, batch_size(*traced))
+        reference = evidence.reference(model, runs, traced)
     except ModelError:
         if options.mode == "static" or gated:
             raise
@@ -56,6 +56,8 @@ def samples(
     if runs.data is None and options.mode == "static":
         record.warn("without --data ranges come from random inputs: the result runs, but its accuracy means nothing")
     if not gated:
+        reference.session.close()
+        release()
         return feeds, None
     drop = _drop(model, limits) if gates.max_drop is not None else None
     return feeds, Judge(reference, gates, runs.threads, drop)

@@ -5,7 +5,6 @@ Nothing of this is exact. What stays as it was: names, metadata, inputs and outp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,16 +13,16 @@ import onnx
 
 from onnxprune.errors import DataError, GateError, NothingToPruneError
 from onnxprune.graph.model import Model, Source, load
-from onnxprune.graph.trace import Trace
-from onnxprune.graph.view import View
 from onnxprune.methods.quantization import (
     half,
     integer,
     layers,
     native,
+    observe,
     ranges,
     recognise,
     restore,
+    rounding,
     search,
     weight_only,
 )
@@ -32,13 +31,12 @@ from onnxprune.methods.quantization.layers import Layer
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.options import QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import captured_names, opset_of, prepare, split_gemms
-from onnxprune.types import Array
+from onnxprune.types import Array, FloatArray
 
 Feeds = dict[str, Array]
 
 LEAST_OPSET = {"static": 13, "dynamic": 11, "weight-only": 0, "fp16": 0, "bf16": 13}
-WATCHED_FEEDS = 4
-ACTIVATION_BYTES, LARGEST_BATCH = 1 << 26, 32
+WATCHED_SAMPLES = 8
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
@@ -71,7 +69,7 @@ def quantize(
     Args:
         source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
         feeds: inputs for the ranges (static mode, which needs some) and the noise of the layers. All activations of
-            one feed are held at once: see `batch_size`.
+            one feed are held at once: see `statistics.batch`.
         judge: limits to keep: layers stay float until they hold.
 
     Raises:
@@ -89,14 +87,6 @@ def quantize(
     work = _Work(model, mode, options, list(feeds), threads)
     result = work.search(judge)
     return replace(result, layers=work.watched(result))
-
-
-def batch_size(view: View, traced: Trace) -> int:
-    """Return how many samples a feed should have, so that their activations stay below ACTIVATION_BYTES."""
-    made = [traced.shapes[name] for node in view.nodes for name in node.outputs if name in traced.shapes]
-    batch = next((traced.shapes[key][0] for key in view.inputs if traced.shapes.get(key)), 1)
-    sample_bytes = 4 * sum(math.prod(shape) for shape in made) // max(1, batch)
-    return int(min(LARGEST_BATCH, max(1, ACTIVATION_BYTES // max(1, sample_bytes))))
 
 
 def default_mode(proto: onnx.ModelProto, with_data: bool) -> str:
@@ -130,6 +120,8 @@ class _Work:
             raise NothingToPruneError(_why_nothing(mode, proto))
         self.types = self._types()
         self.ranges = self._ranges() if mode == "static" else None
+        self.grams = self._grams()
+        self.rounded: dict[str, tuple[Array, Array, Array]] = {}
 
     def search(self, judge: search.Judge | None) -> QuantizeResult:
         """Build the model, with as few layers in float as the limits need."""
@@ -155,7 +147,8 @@ class _Work:
         elif self.mode == "static":
             made = integer.quantize_static(proto, self.ranges, self._integers(), self.operators, left)
         elif self.mode == "weight-only":
-            made = weight_only.quantize_weights(_copy(proto), weight_bits(options, self.mode), options.block_size, left)
+            bits = weight_bits(options, self.mode)
+            made = weight_only.quantize_weights(_copy(proto), bits, options.block_size, left, self._rounded)
         elif self.mode == "fp16":
             made = half.to_float16(_copy(proto), options.keep_io_types, options.op_block_list, left)
         else:
@@ -170,8 +163,31 @@ class _Work:
         if not self.feeds:
             return result.layers
         proto = result.model.proto
-        noise = layers.noise(self.prepared.proto, proto, list(result.layers), self.feeds[:WATCHED_FEEDS], self.threads)
+        noise = layers.noise(self.prepared.proto, proto, list(result.layers), _first(self.feeds), self.threads)
+        native.release()
         return tuple(replace(layer, sqnr_db=noise.get(layer.name)) for layer in result.layers)
+
+    def _rounded(self, name: str, matrix: Array) -> tuple[Array, Array, Array]:
+        """Round the matrix of a node, once for all builds."""
+        if name not in self.rounded:
+            bits, gram = weight_bits(self.options, self.mode), self.grams.get(name)
+            size = self.options.block_size
+            fits = gram is not None and len(gram) == len(matrix)
+            self.rounded[name] = (
+                rounding.round_with_gram(matrix, gram, bits, size)
+                if gram is not None and fits
+                else weight_only.round_blocks(matrix, bits, size)
+            )
+        return self.rounded[name]
+
+    def _grams(self) -> dict[str, FloatArray]:
+        """Return the second moment of what each layer multiplies, as far as there is memory and need."""
+        if self.mode != "weight-only" or self.options.rounding == "nearest" or not self.feeds:
+            return {}
+        names = {layer.name for layer in self.layers}
+        reads = {node.name: node.input[0] for node in self.prepared.proto.graph.node if node.name in names}
+        found = observe.grams(self.prepared.proto, list(reads.values()), self.feeds, self.threads)
+        return {name: found[tensor] for name, tensor in reads.items()}
 
     def _operators(self) -> list[str]:
         if self.mode == "dynamic":
@@ -200,14 +216,17 @@ class _Work:
 
     def _ranges(self) -> Any:
         options = self.options
-        return ranges.collect(
+        found = ranges.collect(
             self.prepared.proto,
             self.feeds,
             method=options.calibration,
             operators=self.operators,
             percentile=options.percentile,
+            same=integer.clamped(self.prepared.proto, self.operators, self.fixed),
             threads=self.threads,
         )
+        native.release()
+        return found
 
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = {"mode": self.mode, "bits": weight_bits(self.options, self.mode)}
@@ -218,8 +237,17 @@ class _Work:
         if self.mode == "static":
             settings |= {"calibration": self.options.calibration}
         if self.mode == "weight-only":
-            settings |= {"block_size": self.options.block_size}
+            settings |= {"block_size": self.options.block_size, "rounding": "gptq" if self.grams else "nearest"}
         return settings
+
+
+def _first(feeds: list[Feeds]) -> list[Feeds]:
+    """Return the first feeds that together have WATCHED_SAMPLES samples; one feed where their batch is small.
+
+    A small batch means large activations: see `statistics.batch`.
+    """
+    size = max((array.shape[0] for array in feeds[0].values() if array.ndim), default=1)
+    return feeds[: max(1, min(size, WATCHED_SAMPLES // max(1, size)))]
 
 
 def _captured(proto: onnx.ModelProto) -> set[str]:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import DataError, ModelError, NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, load
-from onnxprune.methods.quantization import fold_norms, prepare, ranges, weight_only
+from onnxprune.methods.quantization import fold_norms, prepare, ranges, rounding, weight_only
 from onnxprune.methods.quantization.native import declare_types
 from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantization.search import Judge
@@ -246,3 +246,25 @@ def test_external_weights_are_quantized(tmp_path: Path) -> None:
     result = quantize(tmp_path / "net.onnx", QuantizeOptions(mode="weight-only"), threads=1)
     inside = quantize(mlp(), QuantizeOptions(mode="weight-only"), threads=1)
     assert run(result.model.proto, ROWS[0]).tolist() == run(inside.model.proto, ROWS[0]).tolist()
+
+
+def test_rounding_with_the_gram_has_less_error_on_the_data_than_rounding_to_nearest() -> None:
+    mixed = RNG.standard_normal((96, 12)) @ RNG.standard_normal((12, 96))
+    rows = RNG.standard_normal((500, 96)) @ (mixed + 0.3 * np.eye(96))
+    matrix = RNG.standard_normal((96, 24)).astype(np.float32)
+
+    def error(parts: tuple[Array, Array, Array]) -> float:
+        codes, scales, zeros = parts
+        meant = ((codes.astype(np.float32) - zeros[..., None]) * scales[..., None]).reshape(24, -1)[:, :96].T
+        return float(np.square(rows @ (meant - matrix)).mean())
+
+    gram = rows.T @ rows / len(rows)
+    assert error(rounding.round_with_gram(matrix, gram, 4, 32)) < 0.5 * error(weight_only.round_blocks(matrix, 4, 32))
+
+
+def test_rounding_with_white_data_is_rounding_to_nearest_and_fits_blocks_that_are_not_full() -> None:
+    matrix = RNG.standard_normal((40, 6)).astype(np.float32)
+    for one, two in zip(
+        rounding.round_with_gram(matrix, np.eye(40), 4, 32), weight_only.round_blocks(matrix, 4, 32), strict=True
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-6)

@@ -46,6 +46,11 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "--block-size", type=int, default=32, metavar="N", help="Weights that share a scale, weight-only [default: 32]."
 )
 @click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "gptq"]),
+    help="Of weights, weight-only [default: gptq with --data, else nearest].",
+)
+@click.option(
     "--keep-io-types/--convert-io-types", default=True, help="Inputs and outputs stay float32 in fp16 [default: keep]."
 )
 @click.option(
@@ -54,6 +59,9 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Keep nodes float (repeatable).")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Quantize nothing but these (repeatable).")
 @click.option("--latency/--no-latency", default=True, help="Measure the result against the original [default: do].")
+@click.option(
+    "--verify/--no-verify", default=None, help="Compare the outputs with the original's [default: do, up to 1 GB]."
+)
 @click.option("--pass-through", is_flag=True, help="Write a model that is quantized already as it is.")
 @options.outputs("output", "no_clobber", "report", "no_provenance")
 @options.runs()
@@ -63,6 +71,7 @@ def command(
     model: Path,
     bits: str | None,
     latency: bool,
+    verify: bool | None,
     pass_through: bool,
     outputs: Outputs,
     runs: Runs,
@@ -88,7 +97,7 @@ def command(
         **choices, bits=int(bits) if bits else None, input_shapes=runs.input_shapes, seed=runs.seed
     )
     settings = {"command": "quantize", **wanted.to_dict()}
-    ending = Ending(model, suffix(wanted, wanted.mode or "dynamic"), outputs, runs, limits, None, settings, screen)
+    ending = Ending(model, suffix(wanted, wanted.mode or "dynamic"), outputs, runs, limits, verify, settings, screen)
     gates = ending.check()
     record = Report("quantize", details={"seed": runs.seed, "options": settings})
     with screen.stage(record, "load", "reading the model"):

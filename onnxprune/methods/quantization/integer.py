@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 from onnxprune.errors import ModelError
 from onnxprune.methods.quantization.machine import IntegerTypes
 from onnxprune.methods.quantization.native import quant_type, quiet
+from onnxprune.methods.quantization.recognise import nodes
 
 DYNAMIC_OPERATORS = ("MatMul", "LSTM", "Attention", "Gather", "EmbedLayerNormalization")
 """Conv stays out: onnxruntime's ConvInteger is several times slower than float."""
@@ -20,6 +22,8 @@ STATIC_OPERATORS = (
     "Transpose Flatten Squeeze Unsqueeze Split Resize Pad Slice Gather"
 ).split()
 """What onnxruntime's CPU runs in 8 bits; norms and softmax stay float, as they would be dequantized again."""
+
+CLAMPS = frozenset({"Relu", "Clip"})
 
 MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul", "Gather")
 """What is quantized of a transformer: sums, norms and attention scores stay float."""
@@ -43,6 +47,17 @@ def is_transformer(proto: onnx.ModelProto) -> bool:
 def static_operators(proto: onnx.ModelProto) -> list[str]:
     """Return the operators to quantize: all that the CPU runs in 8 bits, in a transformer only those with weights."""
     return list(MATRIX_OPERATORS if is_transformer(proto) else STATIC_OPERATORS)
+
+
+def clamped(proto: onnx.ModelProto, operators: Collection[str], left: Collection[str]) -> dict[str, str]:
+    """Return tensors that only a Relu or Clip reads, each with what comes out: the quantizer gives them its range.
+
+    They need not be observed, which lets onnxruntime fuse the Relu with the layer before it.
+    """
+    uses = Counter(name for node in nodes(proto.graph) for name in node.input)
+    uses.update(value.name for value in proto.graph.output)
+    clamps = [n for n in proto.graph.node if n.op_type in CLAMPS and n.op_type in operators and n.name not in left]
+    return {node.input[0]: node.output[0] for node in clamps if uses[node.input[0]] == 1}
 
 
 def activation_products(proto: onnx.ModelProto) -> set[str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.types import Array
-from onnxprune.validate.parity import Meter
+from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 Feeds = Mapping[str, Array]
 
@@ -86,19 +88,42 @@ def chosen_by_name(
 
 
 def noise(
-    original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[Layer], feeds: Iterable[Feeds], threads: int = 0
+    original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[Layer], feeds: Sequence[Feeds], threads: int = 0
 ) -> dict[str, float | None]:
-    """Return the SQNR in dB of each layer's output, by the layer's name: quantized model against the original."""
+    """Return the SQNR in dB of each layer's output, by the layer's name: quantized model against the original.
+
+    The original's tensors are held for all feeds: give few.
+    """
     pairs = _pairs(original, quantized, layers)
-    names = list(pairs)
-    meters = [Meter() for _ in names]
-    here, there = [pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()]
-    one, two = _watched(original, here, threads), _watched(quantized, there, threads)
-    for feed in feeds:
-        for meter, a, b in zip(meters, one.run(here, dict(feed)), two.run(there, dict(feed)), strict=True):
-            meter.add(a, b)
-    results = {name: meter.result() for name, meter in zip(names, meters, strict=True)}
-    return {name: result.sqnr_db if result else None for name, result in results.items()}
+    sums = [_Sums() for _ in pairs]
+    known = list(_run(original, [pair[0] for pair in pairs.values()], feeds, threads))
+    for before, after in zip(known, _run(quantized, [pair[1] for pair in pairs.values()], feeds, threads), strict=True):
+        for item, a, b in zip(sums, before, after, strict=True):
+            item.add(a, b)
+    return {name: item.sqnr_db() for name, item in zip(pairs, sums, strict=True)}
+
+
+class _Sums:
+    """Energies of one tensor and of its noise, in single precision: many tensors are watched."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+        self.fits = True
+
+    def add(self, original: Array, other: Array) -> None:
+        """Take one batch in."""
+        self.fits = self.fits and original.shape == other.shape and original.dtype.kind == "f"
+        if self.fits:
+            a = original.ravel().astype(np.float32, copy=False)
+            difference = a - other.ravel()
+            self.signal += float(a @ a)
+            self.noise += float(difference @ difference)
+
+    def sqnr_db(self) -> float | None:
+        """Return the ratio in dB; None where there is nothing to compare."""
+        if not self.fits or not math.isfinite(self.signal + self.noise) or not self.signal:
+            return None
+        return 10 * math.log10(self.signal / self.noise) if self.noise else SQNR_LIMIT_DB
 
 
 def _pairs(original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[Layer]) -> dict[str, tuple[str, str]]:
@@ -117,8 +142,8 @@ def _pairs(original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[L
     return pairs
 
 
-def _watched(proto: onnx.ModelProto, names: list[str], threads: int) -> Any:
-    """Return a session of a model that hands out more tensors."""
+def _run(proto: onnx.ModelProto, names: list[str], feeds: Iterable[Feeds], threads: int) -> Iterator[list[Array]]:
+    """Yield the named tensors for each feed; the session goes before the next model's is opened."""
     from onnxprune.graph.model import Model
     from onnxprune.validate.session import open_session
 
@@ -128,7 +153,11 @@ def _watched(proto: onnx.ModelProto, names: list[str], threads: int) -> Any:
     for name in dict.fromkeys(names):
         if name not in present:
             copy.graph.output.add(name=name)
-    return open_session(Model(copy), threads=threads, label="the model with watched layers").native
+    label = "the model with watched layers"
+    with open_session(Model(copy), threads=threads, level="basic", arena=False, label=label) as session:
+        del copy
+        for feed in feeds:
+            yield session.native.run(names, dict(feed))
 
 
 def _made(proto: onnx.ModelProto) -> set[str]:

@@ -11,6 +11,7 @@ from onnxprune.errors import UsageError
 MODES = ("dynamic", "static", "weight-only", "fp16", "bf16")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 INTEGERS = ("u8", "s8")
+ROUNDINGS = ("nearest", "gptq")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class QuantizeOptions:
     per_channel: a scale for each output channel of a weight (dynamic and static mode).
     symmetric: ranges of activations are symmetric around zero; None where activations are s8.
     block_size: weights that share a scale (weight-only mode).
+    rounding: "nearest", or "gptq": the error of a weight is made up for by those after it, as the data ask for
+        (weight-only mode); None is gptq where there are data.
     keep_io_types: inputs and outputs stay float32 (fp16 mode).
     op_block_list: operators that stay float.
     skip, only: globs over node names: nodes that stay float, nodes that alone are quantized.
@@ -41,6 +44,7 @@ class QuantizeOptions:
     per_channel: bool = True
     symmetric: bool | None = None
     block_size: int = 32
+    rounding: str | None = None
     keep_io_types: bool = True
     op_block_list: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -61,6 +65,8 @@ class QuantizeOptions:
         for name in ("activation_type", "weight_type"):
             if getattr(self, name) is not None:
                 _choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
+        if self.rounding is not None:
+            _choose("rounding", self.rounding, ROUNDINGS)
         if self.bits not in (None, 4, 8):
             raise UsageError(f"bits {self.bits!r}: choose 4 or 8.")
         if self.bits == 4 and self.mode != "weight-only":

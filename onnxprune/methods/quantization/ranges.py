@@ -30,7 +30,7 @@ def collect(
     method: str,
     operators: list[str],
     percentile: float = 99.99,
-    symmetric: bool = False,
+    same: Mapping[str, str] | None = None,
     threads: int = 0,
 ) -> Any:
     """Return onnxruntime's `TensorsData`: the range of every float tensor that one of the operators touches.
@@ -39,13 +39,14 @@ def collect(
         proto: with the types of its tensors in `value_info`.
         feeds: inputs; each one is run and forgotten.
         method: minmax, entropy or percentile.
+        same: tensors that are not observed -> the tensor whose range they get.
 
     Raises:
         ModelError: onnxruntime cannot run the model.
         DataError: no inputs, or values that are not finite.
     """
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder, quiet():
-        calibrator = _calibrator(proto, Path(folder), method, operators, percentile, symmetric)
+        calibrator = _calibrator(proto, Path(folder), method, operators, percentile, same or {})
         calibrator.infer_session = _session(Path(folder) / "augmented.onnx", threads)
         calibrator.model = None
         number = 0
@@ -60,7 +61,9 @@ def collect(
             raise DataError("there are no calibration data; give --data.")
         ranges = calibrator.compute_data()
     _check(ranges)
-    return ranges
+    found = dict(ranges.items())
+    found |= {name: found[other] for name, other in (same or {}).items() if other in found}
+    return type(ranges)(ranges.calibration_method, found)
 
 
 class _Reader:
@@ -76,7 +79,7 @@ class _Reader:
 
 
 def _calibrator(
-    proto: onnx.ModelProto, folder: Path, method: str, operators: list[str], percentile: float, symmetric: bool
+    proto: onnx.ModelProto, folder: Path, method: str, operators: list[str], percentile: float, same: Mapping[str, str]
 ) -> Any:
     from onnxruntime.quantization import calibrate
 
@@ -85,7 +88,7 @@ def _calibrator(
         "op_types_to_calibrate": operators,
         "augmented_model_path": str(folder / "augmented.onnx"),
         "use_external_data_format": proto.ByteSize() > 1 << 30,
-        "symmetric": symmetric,
+        "symmetric": False,
     }
     if method == "minmax":
         calibrator = calibrate.MinMaxCalibrater(folder / "model.onnx", **settings)
@@ -95,6 +98,13 @@ def _calibrator(
         calibrator = calibrate.PercentileCalibrater(
             folder / "model.onnx", num_bins=HISTOGRAM_BINS[method], percentile=percentile, **settings
         )
+    choose = calibrator.select_tensors_to_calibrate
+
+    def without(model: onnx.ModelProto) -> tuple[set[str], Any]:
+        tensors, declared = choose(model)
+        return tensors - {name for name, other in same.items() if other in tensors}, declared
+
+    calibrator.select_tensors_to_calibrate = without
     calibrator.augment_graph()
     return calibrator
 
@@ -102,7 +112,7 @@ def _calibrator(
 def _session(path: Path, threads: int) -> Any:
     from onnxprune.validate.session import open_session
 
-    return open_session(path, threads=threads, level="extended", label="the model with observers").native
+    return open_session(path, threads=threads, level="extended", arena=False, label="the model with observers").native
 
 
 def _check(ranges: Any) -> None:

@@ -6,7 +6,7 @@ the range of each block is the one that gives the least squared error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import onnx
@@ -23,12 +23,19 @@ SHRINKS = tuple(1 - 0.04 * step for step in range(1, 8))
 """Shares of a block's range that are tried: outliers are clipped where that pays."""
 
 
-def quantize_weights(proto: onnx.ModelProto, bits: int, block_size: int, left: Collection[str]) -> onnx.ModelProto:
+Round = Callable[[str, Array], tuple[Array, Array, Array]]
+"""Rounds the matrix of the node of this name: see `round_blocks`."""
+
+
+def quantize_weights(
+    proto: onnx.ModelProto, bits: int, block_size: int, left: Collection[str], round_matrix: Round
+) -> onnx.ModelProto:
     """Return the model with MatMulNBits for the products with a stored matrix.
 
     Args:
         proto: prepared, Gemm split; it is changed.
         left: names of the nodes that stay float.
+        round_matrix: see `round_blocks` and `rounding.round_with_gram`.
     """
     graph = proto.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -40,7 +47,7 @@ def quantize_weights(proto: onnx.ModelProto, bits: int, block_size: int, left: C
         source = node.input[1]
         matrix = to_array(stored[source])
         if source not in made:
-            codes, scales, zeros = round_blocks(matrix.astype(np.float32), bits, block_size)
+            codes, scales, zeros = round_matrix(node.name, matrix.astype(np.float32))
             names = [free_name(f"{source}.{part}", taken) for part in (f"int{bits}", "scales", "zeros")]
             parts = (pack(codes, bits), scales.astype(matrix.dtype), pack(zeros, bits))
             for name, array in zip(names, parts, strict=True):
@@ -79,6 +86,12 @@ def round_blocks(matrix: Array, bits: int, block_size: int) -> tuple[Array, Arra
     padded = np.zeros((columns, blocks * block_size), np.float32)
     padded[:, :rows] = matrix.T
     values = padded.reshape(columns, blocks, block_size)
+    codes, scales, zeros = block_grid(values, bits)
+    return codes.astype(np.uint8), scales, zeros.astype(np.uint8)
+
+
+def block_grid(values: Array, bits: int) -> tuple[Array, Array, Array]:
+    """Return codes, scales and zero points of the blocks on the last axis, each with the best of the ranges tried."""
     best = _grid(values, bits, 1.0)
     least = _error(values, *best)
     for shrink in SHRINKS:
@@ -88,7 +101,7 @@ def round_blocks(matrix: Array, bits: int, block_size: int) -> tuple[Array, Arra
         codes = np.where(better[..., None], tried[0], best[0])
         best = codes, np.where(better, tried[1], best[1]), np.where(better, tried[2], best[2])
         least = np.minimum(least, error)
-    return best[0].astype(np.uint8), best[1], best[2].astype(np.uint8)
+    return best
 
 
 def _grid(values: Array, bits: int, shrink: float) -> tuple[Array, Array, Array]:

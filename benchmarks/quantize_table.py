@@ -1,0 +1,165 @@
+"""Quantization in figures, against onnxruntime.quantization as it comes, in the same run.
+
+python benchmarks/quantize_table.py accuracy     # trained networks, 10,000 test images, gate --min-agreement 0.99
+python benchmarks/quantize_table.py static       # resnet50, 32 samples: CPU seconds and peak memory of both
+python benchmarks/quantize_table.py zoo          # 36 structure-only graphs, dynamic and static, synthetic data
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from models import zoo
+from models.eval import evaluate
+
+COMMAND = [sys.executable, "-m", "onnxprune", "quantize"]
+NETWORKS = ("fm_rnn/model", "fm_vit/model", "fm_resnet20/model", "fm_resnet20/model_bn", "fm_mbv2/model")
+
+THEIRS_STATIC = """
+import importlib.util, sys, numpy as np
+from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
+source, prepared, target, data = sys.argv[1:]
+class Reader(CalibrationDataReader):
+    def __init__(self):
+        with np.load(data) as arrays:
+            name = next(key for key in arrays.files if not key.startswith("_"))
+            self.feeds = iter([{name: arrays[name][i : i + 1]} for i in range(len(arrays[name]))])
+    def get_next(self):
+        return next(self.feeds, None)
+quant_pre_process(source, prepared, skip_symbolic_shape=importlib.util.find_spec("sympy") is None)
+quantize_static(prepared, target, Reader())
+"""
+THEIRS_DYNAMIC = """
+import sys
+from onnxruntime.quantization import quantize_dynamic
+quantize_dynamic(sys.argv[1], sys.argv[3])
+"""
+
+
+def run(command: list[str]) -> tuple[float, float, str]:
+    """Run a command; return its CPU seconds, its peak memory in GB, and the last line of an error ("" if none)."""
+    script = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "lines = [l for l in done.stderr.splitlines() if l.strip()]\n"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss, done.returncode)\n"
+        "print(lines[-1] if lines and done.returncode else '')\n"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    shown = subprocess.run(
+        [sys.executable, "-c", script, *command], capture_output=True, text=True, env=environment, check=True
+    ).stdout.splitlines()
+    seconds, memory, code = shown[0].split()
+    return float(seconds), float(memory) / 1e6, shown[1] if int(code) else ""
+
+
+def accuracy(images: int) -> None:
+    """Print accuracy and size of float, onnxruntime's defaults, and onnxprune with a gate."""
+    print(f"{'network':22} {'method':30} {'accuracy':>8} {'lost':>6} {'size':>6} {'CPU s':>6}  note")
+    for name in NETWORKS:
+        source = ROOT / "models" / "trained" / f"{name}.onnx"
+        data = zoo.calibration(source)
+        base = evaluate(source, images)
+        print(f"{name:22} {'float':30} {base:8.4f} {0:6.2f} {1:6.2f}", flush=True)
+        for label, command in _ways(source, data):
+            with tempfile.TemporaryDirectory() as folder:
+                target = Path(folder) / "out.onnx"
+                seconds, _, error = run([word.format(folder=folder, target=target) for word in command])
+                if error or not target.exists():
+                    print(f"{'':22} {label:30} {'-':>8} {'-':>6} {'-':>6} {seconds:6.1f}  {error[:90]}", flush=True)
+                    continue
+                size = target.stat().st_size / source.stat().st_size
+                reached = evaluate(target, images)
+            lost = 100 * (base - reached)
+            print(f"{'':22} {label:30} {reached:8.4f} {lost:6.2f} {size:6.2f} {seconds:6.1f}", flush=True)
+
+
+def _ways(source: Path, data: Path) -> list[tuple[str, list[str]]]:
+    ours = [*COMMAND, str(source), "--threads", "1", "--no-latency", "-q", "-o", "{target}"]
+    theirs = [str(source), "{folder}/prepared.onnx", "{target}", str(data)]
+    gate = ["--data", str(data), "--min-agreement", "0.99"]
+    return [
+        ("onnxruntime dynamic", [sys.executable, "-c", THEIRS_DYNAMIC, *theirs]),
+        ("onnxruntime static", [sys.executable, "-c", THEIRS_STATIC, *theirs]),
+        ("onnxprune --min-agreement 0.99", [*ours, *gate]),
+        ("onnxprune dynamic", [*ours, "--mode", "dynamic"]),
+        ("onnxprune static", [*ours, "--mode", "static", "--data", str(data)]),
+        ("onnxprune weight-only 4 bits", [*ours, "--mode", "weight-only"]),
+        ("onnxprune fp16", [*ours, "--mode", "fp16"]),
+    ]
+
+
+def static(samples: int, repeat: int) -> None:
+    """Print CPU seconds and peak memory of static quantization of resnet50."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, data = Path(folder) / "resnet50.onnx", Path(folder) / "data.npz"
+        proto = zoo.build("resnet50")
+        onnx.save(proto, source)
+        images = np.random.default_rng(0).standard_normal((samples, 3, 224, 224)).astype(np.float32)
+        np.savez(data, **{proto.graph.input[0].name: images})
+        theirs = [sys.executable, "-c", THEIRS_STATIC, str(source), f"{folder}/p.onnx", f"{folder}/t.onnx", str(data)]
+        ours = [*COMMAND, str(source), "--mode", "static", "--data", str(data), "-o", f"{folder}/o.onnx"]
+        ours += ["-q", "--no-latency"]
+        figures = {name: [run(way) for _ in range(repeat)] for name, way in (("theirs", theirs), ("ours", ours))}
+        best = {name: (min(r[0] for r in runs), min(r[1] for r in runs)) for name, runs in figures.items()}
+        for name, (seconds, memory) in best.items():
+            print(f"{name:8} {seconds:6.1f} CPU s {memory:6.2f} GB  {figures[name][0][2]}")
+        print(f"share    {best['ours'][0] / best['theirs'][0]:6.2f} {best['ours'][1] / best['theirs'][1]:12.2f}")
+
+
+def whole_zoo() -> None:
+    """Print for every structure-only graph whether dynamic and static quantization run, with synthetic data."""
+    for name in zoo.names():
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "model.onnx", Path(folder) / "out.onnx"
+            onnx.save(zoo.build(name), source)
+            for mode in ("dynamic", "static"):
+                report = Path(folder) / "report.json"
+                options = ["--mode", mode, "--samples", "2", "--threads", "1", "--report", str(report), "-q"]
+                start = time.perf_counter()
+                _, memory, error = run([*COMMAND, str(source), *options, "--no-latency", "-o", str(target)])
+                seconds = time.perf_counter() - start
+                if error:
+                    print(f"{name:34} {mode:8} {seconds:6.1f} s  {error[:150]}", flush=True)
+                    continue
+                found = json.loads(report.read_text())
+                size = found["output"]["bytes"] / found["input"]["bytes"]
+                noise = min(values["sqnr_db"] if values else -999 for values in found["parity"].values())
+                shown = f"runs, shapes {'equal' if all(found['parity'].values()) else 'DIFFER'}"
+                cost = f"{seconds:6.1f} s {memory:5.2f} GB"
+                print(f"{name:34} {mode:8} {cost}  {shown}, size {size:.2f}, SQNR {noise:.1f} dB", flush=True)
+                target.unlink()
+
+
+def main() -> None:
+    """Run one table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("table", choices=["accuracy", "static", "zoo"])
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--repeat", type=int, default=1)
+    options = parser.parse_args()
+    tables: dict[str, Callable[[], None]] = {
+        "accuracy": lambda: accuracy(options.images),
+        "static": lambda: static(options.samples, options.repeat),
+        "zoo": whole_zoo,
+    }
+    tables[options.table]()
+
+
+if __name__ == "__main__":
+    main()
