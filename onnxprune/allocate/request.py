@@ -10,7 +10,7 @@ from onnxprune.allocate.alignment import AxisSizes, step_of
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.score.scoring import Scores
 
-SCOPES = ("uniform", "global")
+SCOPES = ("uniform", "global", "sensitivity")
 LEAST_LEFT_GLOBAL = 0.1
 """A global threshold removes at most 90 % of a group, whatever its scores say."""
 
@@ -19,7 +19,8 @@ LEAST_LEFT_GLOBAL = 0.1
 class Request:
     """Groups that may be pruned, their scores, and the limits.
 
-    scope: "uniform" (every group loses the same share) or "global" (one threshold on the scores of all groups).
+    scope: "uniform" (every group loses the same share), "global" (one threshold on the scores of all groups) or
+        "sensitivity" (measured errors decide).
     align: kept counts make axes multiples of this; None chooses by width.
     min_channels: every group keeps at least so many (or all it has).
     ratios: group name -> its own share removed, whatever the level of the others.
@@ -40,5 +41,5 @@ class Request:
 
     def least(self, group: ChannelGroup) -> int:
         """Return how many channels the group keeps at least."""
-        share = LEAST_LEFT_GLOBAL if self.scope == "global" and group.name not in self.ratios else 0.0
+        share = LEAST_LEFT_GLOBAL if self.scope != "uniform" and group.name not in self.ratios else 0.0
         return min(group.size, max(1, self.min_channels, ceil(share * group.size)))

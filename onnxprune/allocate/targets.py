@@ -76,6 +76,12 @@ def meet(request: Request, measure: Measure, goal: float, name: str) -> Keep:
     return best_channels(request.groups, request.scores, best)
 
 
+def nearest(request: Request, measure: Measure, goal: float, counts: Counts) -> Counts:
+    """Return counts near the given ones whose share left is nearest to `goal`."""
+    search = _Search(request, measure, goal)
+    return _single_steps(search, counts) if search.distance(counts) > CLOSE_ENOUGH else counts
+
+
 def _halve(search: _Search, above: Counts, below: Counts) -> tuple[Counts, Counts]:
     low, high = 0.0, 1.0
     for _ in range(HALVINGS):

@@ -164,6 +164,14 @@ def note_compensation(report: Report, result: PruneResult, data: Data | None) ->
         report.details["compensation"]["distance"] = asdict(done.distilled)
 
 
+def note_latency(report: Report, result: PruneResult) -> None:
+    """Put what was measured for a latency target into the report."""
+    if result.latency is not None:
+        found = result.latency
+        report.latency = {"original": found.original.to_json(), "pruned": found.pruned.to_json()}
+        report.details["latency_share"] = {"asked": found.asked, "measured": round(found.share, 4)}
+
+
 def note_noise(report: Report, noise: Meters) -> None:
     """Put the difference of the original from itself into the report."""
     report.details["self_noise"] = {

@@ -150,7 +150,7 @@ class ScoreOption(click.Option):
 
 
 score = click.option(
-    "--score", cls=ScoreOption, default="l2", metavar="NAME", help="How much a channel matters [default: l2]."
+    "--score", cls=ScoreOption, metavar="NAME", help="How much a channel matters [default: lstsq with --data, else l2]."
 )
 model = click.argument("model", type=PATH)
 

@@ -13,6 +13,7 @@ from onnxprune.allocate.ratios import checked_ratios
 from onnxprune.errors import UsageError
 
 DEFAULT_RATIO = 0.4
+TARGETS = (*MEASURES, "latency")
 MODES = ("none", "bias", "lstsq", "distil")
 """Nothing; mean and variance of every output channel; all weights; all weights, then gradient steps."""
 
@@ -23,8 +24,12 @@ class PruneOptions:
 
     ratio: share of the channels removed, [0, 1): of every group, or with scope "global" of all together.
     macs, params, size: share left of the multiply-accumulates, the parameters or the bytes of the file, (0, 1].
-    scope: "uniform" (every group loses the same share) or "global" (one threshold on the scores of all groups).
-    score: how much a channel matters, a name out of `onnxprune.score.names()`.
+    latency: share left of the time of one sample, measured with onnxruntime on this machine, (0, 1].
+    scope: "uniform" (every group loses the same share), "global" (one threshold on the scores of all groups) or
+        "sensitivity" (errors measured on data against what a width saves; for targets other than a ratio). None: the
+        last one where it can be, else the first.
+    tie_blocks: groups of the same shape, as repeated blocks have them, keep the same number.
+    score: how much a channel matters, a name out of `onnxprune.score.names()`; None: "lstsq" with data, "l2" without.
     align: lengths of axes that are left are multiples of it; None: 8 from 32 positions, 16 from 128; 1: off.
     min_channels: every group keeps at least so many.
     ratios: globs over node, tensor or group names -> ratio of the groups that are written there.
@@ -41,8 +46,10 @@ class PruneOptions:
     macs: float | None = None
     params: float | None = None
     size: float | None = None
-    scope: str = "uniform"
-    score: str = "l2"
+    latency: float | None = None
+    scope: str | None = None
+    tie_blocks: bool = False
+    score: str | None = None
     align: int | None = None
     min_channels: int = 1
     ratios: Mapping[str, float] = field(default_factory=dict)
@@ -63,8 +70,14 @@ class PruneOptions:
         object.__setattr__(self, "ratios", checked_ratios(self.ratios or {}, "ratios"))
         object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
         self._check_target()
-        _choose("scope", self.scope, SCOPES)
-        score.find(self.score)
+        if self.scope is not None:
+            _choose("scope", self.scope, SCOPES)
+        if self.scope == "sensitivity" and self.target is None:
+            raise UsageError(
+                "scope 'sensitivity' spends a budget: give macs, params, size or latency instead of a ratio."
+            )
+        if self.score is not None:
+            score.find(self.score)
         if self.compensate is not None:
             _choose("compensate", self.compensate, MODES)
         for name in ("align", "min_channels", "memory"):
@@ -92,7 +105,7 @@ class PruneOptions:
     @property
     def target(self) -> tuple[str, float] | None:
         """Name and share of what is to be left; None where a ratio is asked for."""
-        return next(((name, getattr(self, name)) for name in MEASURES if getattr(self, name, None) is not None), None)
+        return next(((name, getattr(self, name)) for name in TARGETS if getattr(self, name) is not None), None)
 
     @property
     def level(self) -> float:
@@ -109,7 +122,7 @@ class PruneOptions:
         return values
 
     def _check_target(self) -> None:
-        given = [name for name in ("ratio", *MEASURES) if getattr(self, name, None) is not None]
+        given = [name for name in ("ratio", *TARGETS) if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are given; a prune has one target, leave the others out.")
         for name in given:

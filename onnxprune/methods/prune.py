@@ -12,26 +12,33 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from onnxprune.allocate import MEASURES, Names, Request, matching_groups, meet
 from onnxprune.allocate.counts import counts_at
 from onnxprune.allocate.masks import best_channels
+from onnxprune.allocate.measures import Measure
+from onnxprune.allocate.probe import Probe
 from onnxprune.allocate.ratios import ratios_of_groups
+from onnxprune.allocate.sensitivity import curves, knapsack
 from onnxprune.allocate.targets import TOLERANCE
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.channels.rewrite import rewrite
-from onnxprune.errors import ModelError, NothingToPruneError
+from onnxprune.errors import ModelError, NothingToPruneError, UsageError
 from onnxprune.graph.count import WEIGHT_BITS
 from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.latency import ALIGN, meet_latency, time_both
+from onnxprune.methods.latency import TOLERANCE as LATENCY_TOLERANCE
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.score import score_groups
+from onnxprune.score.activity import Activity
+from onnxprune.score.registry import DEFAULT, DEFAULT_WITH_DATA
 
 
 def prune(
@@ -65,14 +72,27 @@ def prune(
     with clock.stage("analyse"):
         channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
         _require_weights(channels)
-    keep, reasons, warnings = choose(channels, options, clock)
+    activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory) if samples else None
+    progress("choosing channels")
+    keep, reasons, warnings = choose(channels, options, clock, activity, runtime, progress)
     with clock.stage("rewrite"):
         plan = channels.plan(keep)
         cut = rewrite(channels, keep)
     result = PruneResult(cut, plan, channels, keep, reasons, tuple(warnings), clock.seconds, cut)
     with clock.stage("compensate"):
         progress("refitting what stays")
-        return refit(result, samples, options.compensate, runtime)
+        result = refit(result, samples, options.compensate, runtime)
+    if options.latency is None or not keep:
+        return result
+    with clock.stage("measure"):
+        progress("measuring the result")
+        timed = time_both(channels.model, result.model, options.latency, samples, runtime)
+        if abs(timed.share - options.latency) > LATENCY_TOLERANCE:
+            timed = time_both(channels.model, result.model, options.latency, samples, runtime, effort=3)
+    if abs(timed.share - options.latency) > LATENCY_TOLERANCE:
+        note = f"--latency {options.latency:g}: {timed.share:.2f} was measured at last; the machine may be busy"
+        result = replace(result, warnings=(*result.warnings, note))
+    return replace(result, latency=timed)
 
 
 @dataclass
@@ -90,7 +110,12 @@ class Clock:
 
 
 def choose(
-    channels: Channels, options: PruneOptions, clock: Clock | None = None
+    channels: Channels,
+    options: PruneOptions,
+    clock: Clock | None = None,
+    activity: Activity | None = None,
+    runtime: Runtime | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[Keep, dict[str, str], list[str]]:
     """Choose the channels that stay.
 
@@ -112,12 +137,15 @@ def choose(
     if not groups:
         raise NothingToPruneError(_why_nothing(channels, reasons))
     with clock.stage("score"):
-        scores, warnings = score_groups(channels.view, groups, options.score, options.seed)
-    request = Request(
-        groups, scores, options.scope, options.align, options.min_channels, ratios, _axis_sizes(channels, groups)
-    )
+        name = options.score or (DEFAULT_WITH_DATA if activity else DEFAULT)
+        scores, warnings = score_groups(channels.view, groups, name, options.seed, activity)
+    scope = options.scope or ("sensitivity" if activity and options.target else "uniform")
+    if scope == "sensitivity" and activity is None:
+        raise UsageError("--scope sensitivity measures errors on inputs of the model: give --data.")
+    align = ALIGN if options.latency is not None and options.align is None else options.align
+    request = Request(groups, scores, scope, align, options.min_channels, ratios, _axis_sizes(channels, groups))
     with clock.stage("allocate"):
-        keep, remarks = _allocate(channels, request, options)
+        keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress)
     if not keep and options.target is None:
         raise NothingToPruneError(
             f"ratio {options.level:g} rounds to no channel in any of {len(groups)} groups; ask for more, or give "
@@ -126,12 +154,32 @@ def choose(
     return keep, reasons, warnings + remarks
 
 
-def _allocate(channels: Channels, request: Request, options: PruneOptions) -> tuple[Keep, list[str]]:
+def _allocate(
+    channels: Channels,
+    request: Request,
+    options: PruneOptions,
+    activity: Activity | None,
+    runtime: Runtime,
+    progress: Callable[[str], None],
+) -> tuple[Keep, list[str]]:
     if options.target is None:
         return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
     name, goal = options.target
+    if request.scope == "sensitivity" and activity is not None:
+        table = curves(request, Probe(activity, request.groups), progress)
+
+        def spend(measure: Measure, share: float) -> Keep:
+            return knapsack(request, measure, share, name, table, options.tie_blocks)
+
+    else:
+
+        def spend(measure: Measure, share: float) -> Keep:
+            return meet(request, measure, share, name)
+
+    if name == "latency":
+        return meet_latency(channels, goal, spend, activity.data if activity else None, runtime, progress), []
     measure = MEASURES[name](channels)
-    keep = meet(request, measure, goal, name)
+    keep = spend(measure, goal)
     reached = measure(keep)
     if abs(reached / goal - 1) <= TOLERANCE:
         return keep, []

@@ -9,6 +9,7 @@ from onnxprune.channels.groups import Keep
 from onnxprune.channels.plan import Plan
 from onnxprune.compensate.compensate import Compensation
 from onnxprune.graph.model import Model
+from onnxprune.methods.latency import Latency
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class PruneResult:
     seconds: stage -> time that it took.
     uncompensated: the pruned model before its layers were refitted; `model` itself where they were not.
     compensation: what the refit did, None where there was none.
+    latency: measured on both models where that was the target.
     """
 
     model: Model
@@ -35,3 +37,4 @@ class PruneResult:
     seconds: dict[str, float] = field(default_factory=dict)
     uncompensated: Model | None = None
     compensation: Compensation | None = None
+    latency: Latency | None = None

@@ -1,7 +1,19 @@
 """How much each channel of a group matters: criteria by name, and the one call that scores groups."""
 
-from onnxprune.score import magnitude, other, redundancy
+from onnxprune.score import activation, magnitude, other, redundancy, residual
 from onnxprune.score.registry import SCORES, Criterion, criterion, find, names
 from onnxprune.score.scoring import score_groups
 
-__all__ = ["SCORES", "Criterion", "criterion", "find", "magnitude", "names", "other", "redundancy", "score_groups"]
+__all__ = [
+    "SCORES",
+    "Criterion",
+    "activation",
+    "criterion",
+    "find",
+    "magnitude",
+    "names",
+    "other",
+    "redundancy",
+    "residual",
+    "score_groups",
+]

@@ -11,7 +11,7 @@ from onnxprune.score.slices import Slices
 from onnxprune.types import FloatArray
 
 ScoreFunction = Callable[[Slices], FloatArray]
-DEFAULT = "l2"
+DEFAULT, DEFAULT_WITH_DATA = "l2", "lstsq"
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class Criterion:
     """One way to tell how much a channel matters.
 
     function: slices of one group -> (channels,) scores, higher matters more.
+    needs_data: it looks at what the model does on data.
     comparable: its values compare between groups as they are; all others are divided by their mean over the group.
     """
 
     name: str
     function: ScoreFunction
     comparable: bool
+    needs_data: bool = False
 
     @property
     def summary(self) -> str:
@@ -35,7 +37,9 @@ class Criterion:
 SCORES: dict[str, Criterion] = {}
 
 
-def criterion(*labels: str, comparable: bool = False) -> Callable[[ScoreFunction], ScoreFunction]:
+def criterion(
+    *labels: str, comparable: bool = False, needs_data: bool = False
+) -> Callable[[ScoreFunction], ScoreFunction]:
     """Register a function under one or more names.
 
     Raises:
@@ -46,7 +50,7 @@ def criterion(*labels: str, comparable: bool = False) -> Callable[[ScoreFunction
         for label in labels:
             if label in SCORES:
                 raise ValueError(f"the score '{label}' is registered twice")
-            SCORES[label] = Criterion(label, function, comparable)
+            SCORES[label] = Criterion(label, function, comparable, needs_data)
         return function
 
     return register

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from onnxprune.channels.groups import ChannelGroup
+from onnxprune.errors import UsageError
 from onnxprune.graph.view import View
+from onnxprune.score.activity import Activity
 from onnxprune.score.registry import Criterion, find
 from onnxprune.score.slices import Slices, Weights, over_mean
 from onnxprune.types import FloatArray
@@ -19,7 +21,11 @@ Scores = dict[str, FloatArray]
 
 
 def score_groups(
-    view: View, groups: Iterable[ChannelGroup], name: str = "l2", seed: int = 0
+    view: View,
+    groups: Iterable[ChannelGroup],
+    name: str = "l2",
+    seed: int = 0,
+    activity: Activity | None = None,
 ) -> tuple[Scores, list[str]]:
     """Score the channels of every group.
 
@@ -32,20 +38,23 @@ def score_groups(
         groups: what to score.
         name: a criterion of `names()`.
         seed: of the criteria that draw.
+        activity: what the model does on data, if there are data.
 
     Returns:
         The scores, and what a criterion had to do otherwise than asked.
 
     Raises:
-        UsageError: there is no such criterion.
+        UsageError: there is no such criterion, or it needs data and there are none.
     """
     criterion = find(name)
+    if criterion.needs_data and activity is None:
+        raise UsageError(f"--score {name} looks at what the model does on its inputs: give --data.")
     weights = Weights(view)
     scores: Scores = {}
     notes: Counter[str] = Counter()
     for group in groups:
         generator = np.random.default_rng([seed, zlib.crc32(group.name.encode())])
-        slices = Slices(group, weights, generator)
+        slices = Slices(group, weights, generator, activity=activity)
         scores[group.name] = _score(criterion, slices)
         notes.update(slices.notes)
     return scores, [f"score {name}: {count} of {len(scores)} groups {note}" for note, count in notes.items()]

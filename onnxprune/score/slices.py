@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxprune.channels.groups import ChannelGroup, Site
 from onnxprune.graph.view import View
+from onnxprune.score.activity import Activity
 from onnxprune.score.weights import read_weight
 from onnxprune.types import Array, FloatArray
 
@@ -83,12 +84,14 @@ class Slices:
     sites: those that write the channels; if nothing writes them those that read them, or else those that scale them.
     generator: the group's own source of randomness.
     notes: what the criterion had to do otherwise than asked, in words.
+    activity: what the model does on data, if there are data.
     """
 
     group: ChannelGroup
     weights: Weights
     generator: np.random.Generator
     notes: list[str] = field(default_factory=list)
+    activity: Activity | None = None
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -20,13 +20,17 @@ LEFT = click.FloatRange(0, 1, min_open=True)
 @click.option("--macs", type=LEFT, metavar="R", help="Share of the multiply-adds that is left.")
 @click.option("--params", type=LEFT, metavar="R", help="Share of the parameters that is left.")
 @click.option("--size", type=LEFT, metavar="R", help="Share of the bytes of the file that is left.")
+@click.option(
+    "--latency", type=LEFT, metavar="R", help="Share of the time of one sample that is left, as measured here."
+)
 @options.score
 @click.option(
     "--scope",
-    type=click.Choice(["uniform", "global"]),
-    default="uniform",
-    help="All groups lose the same share, or one threshold decides for all [default: uniform].",
+    type=click.Choice(["uniform", "global", "sensitivity"]),
+    help="All groups lose the same share, one threshold decides for all, or errors measured on --data against what a "
+    "width saves [default: sensitivity for a target with --data, else uniform].",
 )
+@click.option("--tie-blocks", is_flag=True, help="Groups of the same shape keep the same number (sensitivity).")
 @click.option(
     "--align",
     type=click.IntRange(min=1),
@@ -58,7 +62,7 @@ def command(
 ) -> None:
     """Remove channels and show that nothing else changed. With --data, what stays is refitted to them.
 
-    Give at most one target out of --ratio, --macs, --params and --size.
+    Give at most one target out of --ratio, --macs, --params, --size and --latency.
     """
     from onnxprune.allocate import read_ratios
     from onnxprune.cli import evidence
@@ -88,6 +92,7 @@ def command(
     for warning in result.warnings:
         record.warn(warning)
     evidence.note_limits(record, channels)
+    evidence.note_latency(record, result)
     evidence.note_compensation(record, result, data)
     traced = (channels.view, channels.trace)
     cut = result.uncompensated if result.compensation is not None else None

@@ -1,0 +1,110 @@
+"""What a model does on data, as criteria see it: statistics of everything that readers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+
+from onnxprune.channels.groups import ChannelGroup
+from onnxprune.graph.view import View
+from onnxprune.score.readings import Reading, find_readings
+from onnxprune.statistics.collect import GRAM_BYTES, Statistics, Wanted, collect, observed
+from onnxprune.statistics.data import Data
+from onnxprune.statistics.moments import ChannelStatistics
+from onnxprune.statistics.session import Session
+from onnxprune.types import Array, FloatArray, IntArray
+
+MAP_SAMPLES = 16
+
+
+@dataclass(eq=False)
+class Activity:
+    """Statistics of the data, computed when the first criterion asks for them and kept on disk.
+
+    threads, provider: how the model is run.
+    """
+
+    view: View
+    data: Data
+    threads: int = 0
+    provider: str | None = None
+    memory: int | None = None
+    _metrics: dict[tuple[str, int], FloatArray] = field(default_factory=dict)
+
+    @cached_property
+    def all_readings(self) -> list[Reading]:
+        """Every activation that a linear operator reads."""
+        return find_readings(self.view)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Mean, size, variance, zeros and Gram matrix of every tensor that is read."""
+        axes: dict[str, int] = {}
+        for reading in self.all_readings:
+            axes.setdefault(reading.tensor, reading.axis)
+        wanted = [Wanted(tensor, axis) for tensor, axis in axes.items()]
+        return collect(
+            self.view.model,
+            self.data,
+            wanted,
+            threads=self.threads or None,
+            provider=self.provider,
+            memory_bytes=self.memory or GRAM_BYTES,
+        )
+
+    def readings(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
+        """Return who reads the channels of a group, and at which positions."""
+        found = [(reading, reading.positions(group)) for reading in self.all_readings]
+        return [
+            (reading, positions)
+            for reading, positions in found
+            if positions is not None and self.statistics[reading.tensor].axis == reading.axis
+        ]
+
+    def of(self, reading: Reading) -> ChannelStatistics:
+        """Return the statistics of what is read."""
+        return self.statistics[reading.tensor]
+
+    def metric(self, reading: Reading) -> FloatArray:
+        """Return (positions, positions): W^T W of the weights that read them."""
+        key = (reading.weight, reading.weight_axis)
+        if key not in self._metrics:
+            matrix = reading.matrix(self.view)
+            self._metrics[key] = matrix @ matrix.T
+        return self._metrics[key]
+
+    def total(self, group: ChannelGroup, value: Callable[[Reading], FloatArray]) -> FloatArray | None:
+        """Return (channels,): a value per position, summed over positions and readers; None if nobody reads."""
+        found = self.readings(group)
+        if not found:
+            return None
+        return np.asarray(np.sum([value(reading)[positions].sum(axis=1) for reading, positions in found], axis=0))
+
+    def maps(self, reading: Reading) -> Array:
+        """Return (samples, positions of the axis, rest): what is read on a few samples."""
+        if reading.tensor not in self._maps:
+            return np.zeros((0, 0, 0))
+        array = self._maps[reading.tensor]
+        batch = 0 if reading.axis else 1
+        moved = np.moveaxis(array, (batch, reading.axis), (0, 1)) if array.ndim > 1 else array[None]
+        return moved.reshape(*moved.shape[:2], -1)
+
+    @cached_property
+    def _maps(self) -> dict[str, Array]:
+        names = list(dict.fromkeys(reading.tensor for reading in self.all_readings))
+        return run_tensors(self, names, MAP_SAMPLES)
+
+
+def run_tensors(activity: Activity, names: Sequence[str], samples: int) -> dict[str, Array]:
+    """Return tensors of the model on the first samples."""
+    model = activity.view.model
+    feed = next(islice(activity.data.batches(samples), 1))
+    inner = [name for name in names if name not in feed]
+    session = Session(
+        observed(model, inner), threads=activity.threads or None, provider=activity.provider, folder=model.folder
+    )
+    return dict(zip(inner, session.run(inner, feed), strict=True)) | {n: feed[n] for n in names if n in feed}
