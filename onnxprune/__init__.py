@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from onnxprune.methods.apply import apply
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.result import PruneResult
+    from onnxprune.methods.sparsify import SparsifyResult
+    from onnxprune.methods.sparsity.options import SparsifyOptions
     from onnxprune.validate.api import validate
     from onnxprune.validate.bench import bench
 
@@ -53,6 +55,8 @@ _HOMES = {
     "apply": "methods.apply",
     "PruneOptions": "methods.options",
     "PruneResult": "methods.result",
+    "SparsifyOptions": "methods.sparsity.options",
+    "SparsifyResult": "methods.sparsify",
     "bench": "validate.bench",
 }
 
@@ -71,6 +75,8 @@ __all__ = [
     "PruneOptions",
     "PruneResult",
     "Site",
+    "SparsifyOptions",
+    "SparsifyResult",
     "UsageError",
     "analyse",
     "apply",
@@ -78,6 +84,7 @@ __all__ = [
     "load",
     "prune",
     "save",
+    "sparsify",
     "validate",
 ]
 
@@ -104,6 +111,25 @@ def prune(model: Source, data: Any = None, **options: Any) -> PruneResult:
     from onnxprune.methods.prune import prune as run
 
     return run(model, PruneOptions.of(**options), data)
+
+
+def sparsify(model: Source, data: Any = None, **options: Any) -> SparsifyResult:
+    """Return a model with zeros in its weights; `result.model.proto` is the ModelProto.
+
+    Args:
+        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`; it is not changed.
+        data: inputs without labels: which weights go, and what the others become, follow them.
+        options: fields of `SparsifyOptions`, such as `sparsity=0.7`, `pattern="2:4"`, `scope="erk"`.
+
+    Raises:
+        DataError: the data do not fit the model.
+        NothingToPruneError: no layer can have the zeros that are asked for.
+        UsageError: an option that makes no sense.
+    """
+    from onnxprune.methods.sparsify import sparsify as run
+    from onnxprune.methods.sparsity.options import SparsifyOptions
+
+    return run(model, SparsifyOptions.of(**options), data)
 
 
 def analyse(model: Source, **options: Any) -> Channels:

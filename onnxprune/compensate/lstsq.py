@@ -146,7 +146,7 @@ def fit(problem: Problem, options: LstsqOptions) -> Fit:
     """Return the refit of one reader, or its start if nothing is better on held-out rows."""
     blocks = Blocks(problem, options)
     blocks.keep()
-    train, held = _moments(blocks, problem)
+    train, held = moments(blocks, problem)
     if not held.count or not train.count:
         train = held = train + held
     level = held.spread()
@@ -195,7 +195,8 @@ def _matched(problem: Problem, train: Moments, held: Moments, level: float) -> F
     return Fit(bias_only(train + held, problem.start) if after < before else problem.start, before, after, level)
 
 
-def _moments(blocks: Blocks, problem: Problem) -> tuple[Moments, Moments]:
+def moments(blocks: Blocks, problem: Problem) -> tuple[Moments, Moments]:
+    """Return the sums over the rows for fitting and over those held out."""
     groups, outs, width = problem.start.shape
     train, held = (Moments.zeros(groups, width - 1, outs) for _ in range(2))
     for held_out, rows, targets, _ in blocks:

@@ -68,7 +68,7 @@ def refit(original: Model, pruned: Model, positions: Positions, feeds: Iterable[
     proto = onnx.ModelProto()
     proto.CopyFrom(pruned.proto)
     weights = Weights(Model(proto, pruned.path, dict(pruned.pending)))
-    sequence = _Sequence(original, weights, positions, list(feeds), options)
+    sequence = Walk(original, weights, positions, list(feeds), options)
     errors = sequence.run()
     return Refit(weights.model, errors, sequence.cut, sequence.compared())
 
@@ -90,7 +90,9 @@ class Cut:
         return array
 
 
-class _Sequence:
+class Walk:
+    """Both networks side by side, level by level; at each level `change` gives readers new weights."""
+
     def __init__(
         self, original: Model, weights: Weights, positions: Positions, feeds: list[Feed], options: RefitOptions
     ) -> None:
@@ -123,22 +125,32 @@ class _Sequence:
         return tuple(totals or [reader.y for reader in self.readers[:: max(1, len(self.readers) // 8)]])
 
     def run(self) -> list[LayerError]:
+        """Walk through all levels and return the error of every reader before and after."""
         errors = []
         for level in range(max(self._level.values(), default=0) + 1):
             self._old.advance(level)
             for reader in self.readers:
                 if self._level[reader.y] == level:
-                    errors.append(self._refit(reader))
+                    errors.append(self.change(reader))
             self._new.advance(level)
             self._old.release(level)
             self._new.release(level)
         return errors
 
-    def _refit(self, reader: Reader) -> LayerError:
+    def change(self, reader: Reader) -> LayerError:
+        """Give one reader the weights that come nearest to what the original gave."""
         if self._is_same(reader):
             return LayerError(reader.name, reader.node.op_type, 0.0, 0.0, False, "nothing changed before it")
+        result = fit(self.problem(reader), self._options.lstsq)
+        if result.used:
+            reader.store(self._weights, result.weights)
+        level = max(result.level, 1e-30)
+        return LayerError(reader.name, reader.node.op_type, result.before / level, result.after / level, result.used)
+
+    def problem(self, reader: Reader) -> Problem:
+        """Return inputs of the changed network, targets of the original, and the weights to start from."""
         absorbs = bool(reader.other) and self._fits(reader)
-        problem = Problem(
+        return Problem(
             reader.layout,
             lambda: self._new.values(reader.x),
             lambda: self._targets(reader, absorbs),
@@ -147,11 +159,6 @@ class _Sequence:
             reader.sink is not None,
             (lambda: self._new.values(reader.other)) if absorbs else None,
         )
-        result = fit(problem, self._options.lstsq)
-        if result.used:
-            reader.store(self._weights, result.weights)
-        level = max(result.level, 1e-30)
-        return LayerError(reader.name, reader.node.op_type, result.before / level, result.after / level, result.used)
 
     def _is_same(self, reader: Reader) -> bool:
         pairs = zip(self._old.values(reader.x), self._new.values(reader.x), strict=True)

@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 
-from onnxprune.report import figures
+from onnxprune.report import figures, thin
 from onnxprune.report.record import GroupLine, Report
+from onnxprune.report.section import Section, Table
 
 TOP_REASONS = 5
 LOCKED_NAMES = 3
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table: columns from index `numbers` on are aligned to the right."""
-
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numbers: int = 1
-
-
-@dataclass(frozen=True)
-class Section:
-    """A titled part of a report; an empty title starts without one. `detail` is shown with -v and on the page only."""
-
-    title: str
-    lines: tuple[str, ...] = ()
-    table: Table | None = None
-    detail: bool = False
-
-
 def sections(report: Report) -> list[Section]:
     """Return the sections that have something to say, in reading order."""
-    makers = (_cost, _groups, _compensation, _layers, _parity, _latency, _locks, _ending)
+    makers = (_cost, _groups, thin.sparsity, _compensation, _layers, _parity, _latency, _locks, _ending)
     return [part for make in makers for part in make(report) if part.lines or part.table]
 
 

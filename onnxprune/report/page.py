@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from onnxprune.report.layout import Section, Table, sections
+from onnxprune.report.layout import sections
 from onnxprune.report.record import Report
+from onnxprune.report.section import Section, Table
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1d2329; }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxprune.report.layout import Section, Table, sections
+from onnxprune.report.layout import sections
 from onnxprune.report.record import Report
+from onnxprune.report.section import Section, Table
 
 if TYPE_CHECKING:
     from rich.console import Console

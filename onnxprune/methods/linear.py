@@ -1,0 +1,195 @@
+"""The layers of a model that multiply by a stored matrix: where it is stored, and how it is read and replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.allocate import Names
+from onnxprune.compensate.layouts import Layout, Rows, layout_of
+from onnxprune.compensate.weights import FLOATS
+from onnxprune.errors import UsageError
+from onnxprune.graph.model import Model
+from onnxprune.graph.tensors import is_external, set_array
+from onnxprune.graph.view import Node, Parameter, View
+from onnxprune.types import Array, IntArray
+
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+ROLES = {1: "input", 2: "recurrence"}
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """y[d, r] = sum over c of w[d, r, c] * x[c]: the weights of a recurrent layer, one block for each direction."""
+
+    def matrix(self, weight: Array) -> Array:
+        return weight.astype(np.float64)
+
+    def weight(self, matrix: Array, shape: tuple[int, ...]) -> Array:
+        return matrix.reshape(shape)
+
+    def inputs(self, x: Array, y_shape: tuple[int, ...]) -> Rows:
+        return _Steps(x.reshape(-1, x.shape[-1]))
+
+    def outputs(self, y: Array) -> Array:
+        return y.reshape(1, -1, y.shape[-1])
+
+
+@dataclass(frozen=True)
+class _Steps:
+    matrix: Array
+
+    @property
+    def count(self) -> int:
+        return len(self.matrix)
+
+    def rows(self, indices: IntArray) -> Array:
+        return self.matrix[None, indices]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A layer and its stored weight.
+
+    index: input of the node that reads the weight.
+    perms: transposes between the stored tensor and the reader, in the order in which they are done.
+    dims: shape of the weight as the reader sees it.
+    """
+
+    name: str
+    node: Node
+    index: int
+    parameter: Parameter
+    perms: tuple[tuple[int, ...], ...]
+    dims: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def key(self) -> str:
+        """Key of the stored tensor."""
+        return self.parameter.key
+
+    def seen(self, stored: Array) -> Array:
+        """Return the stored tensor as the reader sees it."""
+        for perm in self.perms:
+            stored = stored.transpose(perm)
+        return stored
+
+    def stored(self, seen: Array) -> Array:
+        """Return what to store so that the reader sees an array."""
+        for perm in reversed(self.perms):
+            seen = seen.transpose(np.argsort(perm))
+        return seen
+
+    def matrix(self, model: Model) -> Array:
+        """Return the weights as (groups, outs, features)."""
+        return self.layout.matrix(self.seen(content(model, self.parameter)))
+
+
+def linear_layers(view: View) -> list[Linear]:
+    """Return the layers of a model in order, branches of If included; a weight with several readers comes once."""
+    found: dict[str, Linear] = {}
+    for node in view.nodes:
+        for index in _places(node):
+            layer = _linear(view, node, index)
+            if layer is not None:
+                found.setdefault(layer.key, layer)
+    return list(found.values())
+
+
+def content(model: Model, parameter: Parameter) -> Array:
+    """Return the values of a stored tensor, those that are still to be written included."""
+    make = model.pending.get(parameter.key)
+    return make() if make is not None else model.array(parameter.tensor)
+
+
+def put(pending: dict[str, Callable[[], Array]], parameter: Parameter, make: Callable[[], Array]) -> None:
+    """Give a stored tensor of an edited copy new values of the same type; external ones are made when written."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(parameter.data_type)
+    if is_external(parameter.tensor):
+        pending[parameter.key] = lambda: np.ascontiguousarray(make(), dtype)
+    else:
+        set_array(parameter.tensor, make().astype(dtype))
+
+
+def chosen_layers(
+    view: View, layers: Sequence[Linear], skip: Sequence[str], only: Sequence[str]
+) -> tuple[list[Linear], dict[str, str]]:
+    """Return the layers that may change, and why the others may not (layer name -> reason).
+
+    Raises:
+        UsageError: a pattern matches no node or tensor.
+    """
+    from fnmatch import fnmatchcase
+
+    names = Names(view)
+    for option, patterns in (("skip", skip), ("only", only)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names.all):
+                raise UsageError(f"--{option} '{pattern}' matches no node or tensor; 'onnxprune inspect' shows names.")
+
+    def named(layer: Linear, patterns: Sequence[str]) -> bool:
+        labels = names.of_tensor(layer.key)
+        return any(fnmatchcase(label, pattern) for label in labels for pattern in patterns)
+
+    left, reasons = [], {}
+    for layer in layers:
+        if named(layer, skip):
+            reasons[layer.name] = "named by skip"
+        elif only and not named(layer, only):
+            reasons[layer.name] = "not named by only"
+        else:
+            left.append(layer)
+    return left, reasons
+
+
+def _places(node: Node) -> tuple[int, ...]:
+    """Inputs of a node that may be a weight."""
+    if node.domain:
+        return ()
+    if node.op_type in RECURRENT:
+        return (1, 2)
+    if node.op_type == "MatMul":
+        return (1, 0)
+    return (1,) if node.op_type in ("Conv", "ConvTranspose", "Gemm") else ()
+
+
+def _linear(view: View, node: Node, index: int) -> Linear | None:
+    if not node.has_input(index):
+        return None
+    resolved = resolve(view, node.inputs[index])
+    if resolved is None:
+        return None
+    parameter, perms = resolved
+    dims = parameter.dims
+    for perm in perms:
+        dims = tuple(dims[axis] for axis in perm)
+    layout = Recurrent() if node.op_type in RECURRENT else layout_of(node.proto, np.broadcast_to(0.0, dims), index)
+    if layout is None or not parameter.elements:
+        return None
+    name = node.name or next(output for output in node.outputs if output)
+    if node.op_type in RECURRENT:
+        name = f"{name}:{ROLES[index]}"
+    return Linear(name, node, index, parameter, perms, dims, layout)
+
+
+def resolve(view: View, key: str) -> tuple[Parameter, tuple[tuple[int, ...], ...]] | None:
+    """Follow Identity and Transpose nodes back to a stored floating-point tensor, None if there is none."""
+    perms: list[tuple[int, ...]] = []
+    while key not in view.parameters:
+        node = view.producers.get(key)
+        if node is None or node.domain or node.op_type not in ("Identity", "Transpose"):
+            return None
+        if node.op_type == "Transpose":
+            perm = node.attribute("perm")
+            if perm is None:
+                return None
+            perms.append(tuple(perm))
+        key = node.inputs[0]
+    parameter = view.parameters[key]
+    if parameter.data_type not in FLOATS or key in view.inputs:
+        return None
+    return parameter, tuple(reversed(perms))

@@ -1,0 +1,291 @@
+"""Make single weights zero: by magnitude, or on data with the others changed to make up for it.
+
+Nothing stays exact but shapes, names and what is not chosen. onnxruntime's CPU kernels are not faster for zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.compensate.refit import LayerError, RefitOptions
+from onnxprune.compensate.weights import Weights
+from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.tensors import is_external
+from onnxprune.graph.view import Parameter, View
+from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.linear import RECURRENT, Linear, chosen_layers, content, linear_layers, put
+from onnxprune.methods.sparsity.options import SparsifyOptions
+from onnxprune.methods.sparsity.shares import SCOPES
+from onnxprune.methods.sparsity.storage import stored_sparse
+from onnxprune.methods.sparsity.walk import Goal, SparseWalk, mask, solve
+from onnxprune.statistics.collect import Wanted, collect
+from onnxprune.statistics.data import Data
+from onnxprune.types import Array
+
+LEAST_INPUTS = 16
+"""Layers with fewer inputs for each output (depthwise, first) stay dense: each of their few weights counts."""
+MOST_INPUTS = 6144
+"""Second moments of wider layers take too much memory: they get their zeros by magnitude."""
+
+
+@dataclass(frozen=True)
+class SparseLayer:
+    """What happened to one layer.
+
+    error: mean squared error of its output on the data as a share of its variance; magnitude_error: with the zeros
+    by magnitude instead, nothing reconstructed. reason: why it stayed dense.
+    """
+
+    name: str
+    operator: str
+    weights: int
+    zeros: int
+    method: str = ""
+    error: float | None = None
+    magnitude_error: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SparsifyResult:
+    """A sparse model and how it came about."""
+
+    model: Model
+    layers: tuple[SparseLayer, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def sparsify(
+    source: Source,
+    options: SparsifyOptions | None = None,
+    data: DataSource | None = None,
+    *,
+    runtime: Runtime | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> SparsifyResult:
+    """Return the model with zeros in its weights.
+
+    Args:
+        source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
+        data: inputs of the kind that the model is used on: which weights go and what the others become follow them.
+
+    Raises:
+        DataError: the data do not fit the model.
+        NothingToPruneError: no layer can have the zeros that are asked for.
+        UsageError: a pattern of names matches nothing, or a score needs data.
+    """
+    options, runtime, model = options or SparsifyOptions(), runtime or Runtime(), load(source)
+    score = options.score or ("obc" if data is not None else "magnitude")
+    if data is None and (score in ("obc", "wanda") or options.reconstruct):
+        what = f"score {score}" if score in ("obc", "wanda") else "reconstruct"
+        raise UsageError(f"{what} needs inputs of the model: give --data.")
+    work = _Work(model, options, score, runtime)
+    goals = work.goals()
+    samples = calibration(model, data) if data is not None else None
+    work.plain([c for c in work.chosen if samples is None or c.inputs > MOST_INPUTS], goals)
+    if samples is not None:
+        progress("choosing zeros and making up for them")
+        work.recurrent(samples, goals)
+        work.walk(samples, goals)
+    result, warnings = work.result(), [*(samples.warnings if samples else ())]
+    if options.storage == "sparse":
+        result, note = stored_sparse(result)
+        warnings.append(note)
+    return SparsifyResult(result, tuple(work.report()), work.settings(), tuple(warnings))
+
+
+@dataclass(eq=False)
+class _Chosen:
+    """A layer that takes part; `number` tells layers apart where numbers are drawn."""
+
+    layer: Linear
+    number: int
+
+    @property
+    def inputs(self) -> int:
+        return _matrix_shape(self.layer)[2]
+
+
+class _Work:
+    """One model on its way: an edited copy, what is known of its layers, what was done to them."""
+
+    def __init__(self, source: Model, options: SparsifyOptions, score: str, runtime: Runtime) -> None:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(source.proto)
+        self._source, self._options, self._score, self._runtime = source, options, score, runtime
+        self._weights = Weights(Model(proto, source.path, dict(source.pending)))
+        self._model = self._weights.model
+        self._view = View(self._model)
+        self.layers = linear_layers(self._view)
+        self._methods: dict[str, str] = {}
+        self._errors: dict[str, LayerError] = {}
+        open_ones, self._reasons = chosen_layers(self._view, self.layers, options.skip, options.only)
+        for layer in open_ones:
+            reason = _why_dense(layer, options)
+            if reason is not None:
+                self._reasons[layer.name] = reason
+        taking = [layer for layer in open_ones if layer.name not in self._reasons]
+        if not taking:
+            raise NothingToPruneError(_why_nothing(self.layers, self._reasons, options))
+        self.chosen = [_Chosen(layer, number) for number, layer in enumerate(taking)]
+
+    def goals(self) -> dict[str, Goal]:
+        """Return what each layer is to become, by its name."""
+        scores = {c.layer.name: self._magnitudes(c.layer) for c in self.chosen}
+        sizes = {c.layer.name: c.layer.dims for c in self.chosen}
+        shares = SCOPES[self._options.scope](scores, sizes, self._options.level)
+        rebuild = self._options.reconstruct is not False
+        return {
+            c.layer.name: Goal(
+                self._options.form, shares[c.layer.name], self._score, rebuild, self._options.seed + c.number
+            )
+            for c in self.chosen
+        }
+
+    def plain(self, chosen: list[_Chosen], goals: Mapping[str, Goal]) -> None:
+        """Zeros without data."""
+        for item in chosen:
+            score = self._score if self._score == "random" else "magnitude"
+            self._zero(item, replace(goals[item.layer.name], score=score))
+
+    def recurrent(self, data: Data, goals: Mapping[str, Goal]) -> None:
+        """Zeros in recurrent layers, on what enters them in the original network."""
+        todo = [c for c in self.chosen if c.layer.node.op_type in RECURRENT and c.layer.name not in self._methods]
+        made = {name for node in self._source.proto.graph.node for name in node.output}
+        made |= {value.name for value in self._source.proto.graph.input}
+        watched = {c.layer.name: _watched(c.layer) for c in todo}
+        wanted = {name: Wanted(name, -1) for name in watched.values() if name in made}
+        if not wanted:
+            return
+        threads = self._runtime.threads or None
+        found = collect(self._source, data, list(wanted.values()), threads=threads, provider=self._runtime.provider)
+        for item in todo:
+            name = watched[item.layer.name]
+            gram = found[name].gram if name in found else None
+            if gram is None:
+                continue
+            layer, goal = item.layer, goals[item.layer.name]
+            parts = [solve(part, gram, goal, n)[0] for n, part in enumerate(layer.matrix(self._model))]
+            self._put(layer, np.stack(parts))
+            self._methods[layer.name] = goal.score
+
+    def walk(self, data: Data, goals: Mapping[str, Goal]) -> None:
+        """Zeros in all other layers, one after the other; those that cannot be followed get them by magnitude."""
+        todo = [c for c in self.chosen if c.layer.name not in self._methods and c.layer.node.op_type not in RECURRENT]
+        todo = [c for c in todo if self._weights.is_own(c.layer.node.inputs[c.layer.index])]
+        table = {c.layer.node.outputs[0]: goals[c.layer.name] for c in todo}
+        walk = SparseWalk(self._source, self._weights, data, table, RefitOptions(threads=self._runtime.threads or None))
+        errors = {error.name: error for error in walk.run()}
+        for item in todo:
+            name, output = item.layer.name, item.layer.node.outputs[0]
+            if output in walk.done:
+                self._methods[name] = self._score
+                self._errors[name] = errors.get(item.layer.node.name) or errors[self._reader_name(walk, output)]
+        self.plain([c for c in self.chosen if c.layer.name not in self._methods], goals)
+
+    def result(self) -> Model:
+        """Return the sparse model."""
+        return Model(self._model.proto, self._source.path, dict(self._model.pending))
+
+    def report(self) -> list[SparseLayer]:
+        """Return what happened to every layer, in order."""
+        view = View(self._model)
+        lines = []
+        for layer in linear_layers(view):
+            values = content(self._model, layer.parameter)
+            error, name = self._errors.get(layer.name), layer.name
+            lines.append(
+                SparseLayer(
+                    name,
+                    layer.node.op_type,
+                    values.size,
+                    int(values.size - np.count_nonzero(values)),
+                    self._methods.get(name, ""),
+                    error.after if error else None,
+                    error.before if error else None,
+                    self._reasons.get(name),
+                )
+            )
+        return lines
+
+    def settings(self) -> dict[str, Any]:
+        """Return the choices that were made."""
+        rebuilt = self._score == "obc" or any(error is not None for error in self._errors.values())
+        return {
+            "pattern": self._options.form.name,
+            "scope": self._options.scope,
+            "score": self._score,
+            "reconstructed": rebuilt and self._options.reconstruct is not False,
+        }
+
+    @staticmethod
+    def _reader_name(walk: SparseWalk, output: str) -> str:
+        return next(reader.name for reader in walk.readers if reader.node.output[0] == output)
+
+    def _magnitudes(self, layer: Linear) -> Callable[[], Array]:
+        return lambda: np.abs(layer.matrix(self._model))
+
+    def _zero(self, item: _Chosen, goal: Goal) -> None:
+        layer, old = item.layer, _reading(self._model, item.layer.parameter)
+
+        def make() -> Array:
+            seen = layer.seen(old())
+            keep = [mask(part, None, goal, n) for n, part in enumerate(layer.layout.matrix(seen))]
+            shown = layer.layout.weight(np.stack(keep), seen.shape)
+            return layer.stored(np.where(shown != 0, seen, np.zeros((), seen.dtype)))
+
+        put(self._pending, layer.parameter, make)
+        self._methods[layer.name] = goal.score
+
+    def _put(self, layer: Linear, matrix: Array) -> None:
+        values = layer.stored(layer.layout.weight(matrix, layer.dims))
+        put(self._pending, layer.parameter, lambda: values)
+
+    @property
+    def _pending(self) -> dict[str, Callable[[], Array]]:
+        return self._model.pending  # type: ignore[return-value]
+
+
+def _why_dense(layer: Linear, options: SparsifyOptions) -> str | None:
+    groups, outs, features = _matrix_shape(layer)
+    taps = int(np.prod(layer.dims[2:])) if layer.node.op_type.startswith("Conv") else 1
+    if features < LEAST_INPUTS and not options.only:
+        return f"it has {features} inputs for each output, fewer than {LEAST_INPUTS} (name it with --only)"
+    return options.form.obstacle(groups, outs, features // taps)
+
+
+def _reading(model: Model, parameter: Parameter) -> Callable[[], Array]:
+    """Return what gives the present values of a tensor; an external one is not held in memory."""
+    make = model.pending.get(parameter.key)
+    if make is not None:
+        return make
+    if is_external(parameter.tensor):
+        return lambda: model.array(parameter.tensor)
+    values = model.array(parameter.tensor)
+    return lambda: values
+
+
+def _matrix_shape(layer: Linear) -> tuple[int, int, int]:
+    groups, outs, features = layer.layout.matrix(np.broadcast_to(np.float32(0), layer.dims)).shape
+    return groups, outs, features
+
+
+def _watched(layer: Linear) -> str:
+    """Return the tensor that a weight of a recurrent layer multiplies: its input, or its own output."""
+    if layer.index == 1:
+        return str(layer.node.proto.input[0])
+    return str(layer.node.proto.output[0]) if layer.node.proto.output else ""
+
+
+def _why_nothing(layers: list[Linear], reasons: Mapping[str, str], options: SparsifyOptions) -> str:
+    if not layers:
+        return "the model has no Conv, Gemm, MatMul or recurrent layer with a stored float weight; nothing to sparsify."
+    shown = "; ".join(dict.fromkeys(reasons.values()))
+    return f"no layer takes pattern {options.form.name}: {shown}."

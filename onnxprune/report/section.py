@@ -1,0 +1,24 @@
+"""The parts of a report that the terminal and the page both draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: columns from index `numbers` on are aligned to the right."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: int = 1
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a report; an empty title starts without one. `detail` is shown with -v and on the page only."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    table: Table | None = None
+    detail: bool = False
