@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -102,12 +105,30 @@ def _factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
     damped = covariance.copy()
     damped[np.diag_indices(size)] += strength * level
     try:
-        factor = cho_factor(damped, overwrite_a=True, check_finite=False)
+        with _one_thread():
+            factor = cho_factor(damped, overwrite_a=True, check_finite=False)
     except LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
         scale = (np.maximum(values, 0) + strength * level)[:, None]
         return lambda b: np.asarray(vectors @ ((vectors.T @ b) / scale))
-    return lambda b: np.asarray(cho_solve(factor, b, check_finite=False))
+
+    def solve(b: Array) -> Array:
+        with _one_thread():
+            return np.asarray(cho_solve(factor, b, check_finite=False))
+
+    return solve
+
+
+@cache
+def _pools() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Factorise on one thread: on a busy machine several wait for each other up to 50 times longer than they work."""
+    return _pools().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 def bias_only(moments: Moments, start: Array) -> Array:
