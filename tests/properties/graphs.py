@@ -31,6 +31,7 @@ class Canvas:
     net: Net
     draw: Draw
     earlier: list[Stream] = field(default_factory=list)
+    weights: dict[int, str] = field(default_factory=dict)
 
     def pick(self, *options):
         """Choose one."""
@@ -282,6 +283,53 @@ def gathered(c: Canvas, s: Stream) -> Stream:
     rng = np.random.default_rng(c.pick(*range(20)))
     index = rng.permutation(s.width) if c.pick(True, False) else rng.integers(0, s.width, s.width)
     return Stream(c.net.Gather(s.name, index, axis=axis_of(s)), s.width, s.size)
+
+
+@block(TOKENS, VECTOR)
+def shared(c: Canvas, s: Stream) -> Stream:
+    """One matrix for several layers of one width: an unrolled network."""
+    weight = c.weights.setdefault(s.width, c.net.weight(s.width, s.width))
+    return Stream(c.net.Tanh(c.net.MatMul(s.name, weight)), s.width, s.size)
+
+
+@block(TOKENS, VECTOR)
+def einsum(c: Canvas, s: Stream) -> Stream:
+    width = c.width()
+    return Stream(c.net.Einsum(s.name, c.net.weight(s.width, width), equation="...i,io->...o"), width, s.size)
+
+
+@block(TOKENS, VECTOR)
+def stored_as_integers(c: Canvas, s: Stream) -> Stream:
+    width, axis = c.width(), c.pick(0, 1)
+    codes = c.net.constant(c.net.rng.integers(-90, 90, size=(s.width, width)).astype(np.int8))
+    scale = c.net.vector((s.width, width)[axis], 0.002, 0.01)
+    point = c.net.constant(c.net.rng.integers(-3, 3, size=(s.width, width)[axis]).astype(np.int8))
+    weight = c.net.DequantizeLinear(codes, scale, point, axis=axis)
+    return Stream(c.net.MatMul(s.name, weight), width, s.size)
+
+
+@block(TOKENS)
+def computed_heads(c: Canvas, s: Stream) -> Stream:
+    """Heads by targets from Shape, scores scaled by a size read from a shape."""
+    heads, dim = c.pick(2, 4), c.pick(2, 4)
+    parts = (c.net.linear(s.name, s.width, heads * dim) for _ in range(3))
+    q, k, v = (c.net.transpose(c.net.computed_reshape(p, 0, 0, heads, dim), 0, 2, 1, 3) for p in parts)
+    size = c.net.Cast(c.net.Gather(c.net.Shape(q), c.net.constant(np.array(-1)), axis=0), to=1)
+    scores = c.net.Div(c.net.MatMul(q, c.net.transpose(k, 0, 1, 3, 2)), c.net.Sqrt(size))
+    y = c.net.transpose(c.net.MatMul(c.net.Softmax(scores, axis=-1), v), 0, 2, 1, 3)
+    return Stream(c.net.computed_reshape(y, 0, 0, -1), heads * dim, s.size)
+
+
+@block(ANY)
+def branches(c: Canvas, s: Stream) -> Stream:
+    """An If whose branches read this tensor."""
+    flag = c.net.Greater(c.net.reduce("Max", s.name, list(range(2 + len(s.size))), keepdims=0), c.net.number(0.3))
+    bodies = []
+    for kind in ("Relu", "Neg"):
+        child = c.net.child()
+        child.output(child.op(kind, s.name))
+        bodies.append(child.graph())
+    return Stream(c.net.If(flag, then_branch=bodies[0], else_branch=bodies[1]), s.width, s.size)
 
 
 def start(c: Canvas) -> Stream:

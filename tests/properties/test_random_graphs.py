@@ -15,6 +15,7 @@ from onnxprune.validate.oracle import masked_model
 from tests.oracle import parity, random_inputs, relative_error, run
 from tests.properties.graphs import networks
 
+EXACT_LEVELS = ("disabled", "basic")  # the higher ones compute products of dequantized weights in integers
 FEW = settings(max_examples=max(20, settings.default.max_examples // 5))
 
 
@@ -35,7 +36,7 @@ def test_most_random_graphs_can_be_pruned_and_every_exact_prune_equals_the_zeroe
         if result is not None:
             assert not result.channels.state.defects
             # float32 through a dozen layers with products rounds to 1e-5; a wrong channel is above 1e-2
-            assert parity(original, result.model.proto, result.plan.removed) < 1e-3
+            assert parity(original, result.model.proto, result.plan.removed, EXACT_LEVELS) < 1e-3
 
     check()
     assert np.mean(outcomes) >= 0.9
@@ -52,7 +53,8 @@ def test_a_full_prune_equals_the_original_with_norms_taken_over_what_stays(
     onnx.checker.check_model(result.model.proto, full_check=True)
     feeds = random_inputs(original, np.random.default_rng(seed), 3)
     pruned, masked = result.model.proto, masked_model(result.channels, result.keep).proto
-    pairs = zip(run(masked, feeds, "all"), run(pruned, feeds, "all"), strict=True)
+    pairs = zip(run(masked, feeds), run(pruned, feeds), strict=True)
+    assert [v.shape for v in run(pruned, feeds, "all")] == [v.shape for v in run(original, feeds)]
     assert max(relative_error(a, b) for a, b in pairs) < 1e-3
 
 
