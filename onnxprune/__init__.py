@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     from onnxprune.methods.apply import apply
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.result import PruneResult
+    from onnxprune.methods.sensitivity import sensitivity
     from onnxprune.methods.sparsify import SparsifyResult
     from onnxprune.methods.sparsity.options import SparsifyOptions
+    from onnxprune.methods.tune import tune
+    from onnxprune.statistics.collect import Statistics
     from onnxprune.validate.api import validate
     from onnxprune.validate.bench import bench
+    from onnxprune.validate.gates import Gates
 
 _HOMES = {
     "Channels": "channels.analyse",
@@ -57,6 +61,10 @@ _HOMES = {
     "PruneResult": "methods.result",
     "SparsifyOptions": "methods.sparsity.options",
     "SparsifyResult": "methods.sparsify",
+    "sensitivity": "methods.sensitivity",
+    "tune": "methods.tune",
+    "Gates": "validate.gates",
+    "Statistics": "statistics.collect",
     "bench": "validate.bench",
 }
 
@@ -65,6 +73,7 @@ __all__ = [
     "Channels",
     "DataError",
     "GateError",
+    "Gates",
     "Lock",
     "Model",
     "ModelError",
@@ -77,6 +86,7 @@ __all__ = [
     "Site",
     "SparsifyOptions",
     "SparsifyResult",
+    "Statistics",
     "UsageError",
     "analyse",
     "apply",
@@ -84,7 +94,9 @@ __all__ = [
     "load",
     "prune",
     "save",
+    "sensitivity",
     "sparsify",
+    "tune",
     "validate",
 ]
 

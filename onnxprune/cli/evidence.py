@@ -189,7 +189,7 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: finite_or_none(value) for name, value in values.items()}
 
 
-def check_sources(runs: Runs, limits: Limits) -> None:
+def check_sources(runs: Runs, limits: Limits | None) -> None:
     """Look, before any work, whether the files of --data and --eval are there.
 
     Raises:
@@ -199,8 +199,8 @@ def check_sources(runs: Runs, limits: Limits) -> None:
         file, colon, _ = runs.data.rpartition(":")
         if not Path(runs.data).exists() and not (colon and Path(file).is_file()):
             raise DataError(f"--data '{runs.data}' does not exist; give .npz, .npy, a folder, or file.py:function.")
-    if limits.eval is not None:
-        _evaluator(limits.eval)
+    if limits is not None and limits.eval is not None:
+        evaluator(limits.eval)
 
 
 def measure_drop(report: Report, limits: Limits, original: Path, compressed: Path) -> float | None:
@@ -214,10 +214,16 @@ def measure_drop(report: Report, limits: Limits, original: Path, compressed: Pat
 
 def evaluated(spec: str, path: Path) -> float:
     """Return the user's value of a model, by the function of --eval."""
-    return evaluate(_evaluator(spec), path, spec)
+    return evaluate(evaluator(spec), path, spec)
 
 
-def _evaluator(spec: str) -> Callable[..., Any]:
+def evaluator(spec: str) -> Callable[..., Any]:
+    """Return the function of --eval.
+
+    Raises:
+        DataError: the file does not load or has no such function.
+        UsageError: it is not like file.py:function.
+    """
     from onnxprune.statistics.sources import load_function
 
     file, colon, name = spec.rpartition(":")

@@ -16,7 +16,10 @@ LOCKED_NAMES = 3
 
 def sections(report: Report) -> list[Section]:
     """Return the sections that have something to say, in reading order."""
-    makers = (_cost, _groups, thin.sparsity, _compensation, _layers, _parity, _latency, _locks, _ending)
+    makers = (
+        *(_cost, _groups, thin.sparsity, _compensation, _sensitivity, _curve, _layers),
+        *(_parity, _latency, _locks, _ending),
+    )
     return [part for make in makers for part in make(report) if part.lines or part.table]
 
 
@@ -89,6 +92,39 @@ def _compensation(report: Report) -> Iterator[Section]:
     )
     table = Table(("layer", "operator", "before", "after", "note"), rows, 2)
     yield Section("Errors of layers, as a share of the variance of what they give", table=table, detail=True)
+
+
+def _sensitivity(report: Report) -> Iterator[Section]:
+    rows = report.details.get("sensitivity")
+    if not rows:
+        return
+    ratios = [key for key in rows[0] if key.startswith("error_at_")]
+    headers = ("group", "kind", "size", "saves", *(f"{float(key.removeprefix('error_at_')):.0%}" for key in ratios))
+    cells = [
+        (
+            *(row["group"], row["kind"], str(row["size"]), _percent(row["macs_saved_at_half"])),
+            *(f"{row[key]:.3g}" for key in ratios),
+        )
+        for row in rows
+    ]
+    title = f"Error of the outputs with a share of one group gone, on {_many(report.details['samples'], 'sample')}"
+    yield Section(f"{title}; saves: MACs at half", table=Table(headers, tuple(cells), 2))
+
+
+def _curve(report: Report) -> Iterator[Section]:
+    """The candidates of a search, and those that no other one beats in both size and closeness."""
+    curve = report.details.get("curve")
+    if not curve:
+        return
+    names = ("macs", "params", "latency", "cosine", "agreement", "drop")
+    shown = [name for name in names if any(point.get(name) is not None for point in curve)]
+    headers = ("asked", *shown, "bound", "best of its size")
+    rows = []
+    for point in sorted(curve, key=lambda point: -point["asked"]):
+        cells = (figures.figure(point.get(name)) for name in shown)
+        kept, pareto = "kept" if point["kept"] else "missed", "yes" if point["pareto"] else ""
+        rows.append((f"{point['asked']:.4g}", *cells, kept, pareto))
+    yield Section("Candidates: what is left, and how near it is", table=Table(headers, tuple(rows)))
 
 
 def _inspect_table(groups: Sequence[GroupLine]) -> Table:

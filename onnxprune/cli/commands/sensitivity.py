@@ -1,0 +1,78 @@
+"""onnxprune sensitivity: what each group costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxprune.cli import options
+from onnxprune.cli.options import Runs
+from onnxprune.cli.screen import Screen
+
+
+@click.command()
+@options.model
+@options.score
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave nodes, tensors or groups out (repeatable).")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Nothing but these (repeatable).")
+@options.attention
+@options.memory
+@click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")
+@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.runs()
+@options.screen
+def command(model: Path, table: Path | None, report: Path | None, runs: Runs, screen: Screen, **choices: Any) -> None:
+    """Show what cutting each group alone does to the outputs, on --data.
+
+    Channels go in the order of the score, the readers of a group make up for them. An error of 1 is as large as the
+    variance of the outputs.
+    """
+    from onnxprune.cli import evidence
+    from onnxprune.cli.files import check_distinct, check_report_name, check_writable, write_report, write_text
+    from onnxprune.errors import UsageError
+    from onnxprune.graph.model import load
+    from onnxprune.methods.calibration import Runtime
+    from onnxprune.methods.options import PruneOptions
+    from onnxprune.methods.sensitivity import sensitivity
+    from onnxprune.report import Report
+    from onnxprune.report.table import to_csv
+
+    if runs.data is None:
+        raise UsageError("sensitivity runs the model on its inputs: give --data.")
+    check_report_name(report)
+    for path in (report, table):
+        check_writable(path, inputs=(model,))
+    check_distinct((report, table))
+    evidence.check_sources(runs, None)
+    wanted = PruneOptions(**choices, input_shapes=runs.input_shapes, seed=runs.seed)
+    record = Report("sensitivity", details={"seed": runs.seed, "options": wanted.to_dict()})
+    record.details["options"].pop("ratio", None)
+    with screen.stage(record, "load", "reading the model"):
+        source = load(model)
+    with screen.stage(record, "sensitivity", "running the model") as tell:
+        data = evidence.samples_of(source, runs)
+        found = sensitivity(source, data, wanted, runtime=Runtime(runs.threads, runs.provider), progress=tell)
+    record.input = evidence.describe_view(found.channels.view, found.channels.trace)
+    for warning in found.warnings:
+        record.warn(warning)
+    rows = [
+        {
+            "group": cost.name,
+            "kind": cost.kind,
+            "size": cost.size,
+            "macs_saved_at_half": round(cost.saves, 5),
+            **{
+                f"error_at_{ratio:g}": float(f"{error:.5g}")
+                for ratio, error in zip(found.ratios, cost.errors, strict=True)
+            },
+        }
+        for cost in found.groups
+    ]
+    record.details["sensitivity"] = rows
+    record.details["samples"] = found.samples
+    if table is not None:
+        write_text(table, to_csv(rows))
+    write_report(report, record)
+    screen.show(record)

@@ -1,0 +1,164 @@
+"""Which channels stay: groups that may be pruned, scores, and how much where."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from onnxprune.allocate import MEASURES, Names, Request, matching_groups, meet
+from onnxprune.allocate.counts import counts_at
+from onnxprune.allocate.masks import best_channels
+from onnxprune.allocate.measures import Measure
+from onnxprune.allocate.probe import Probe
+from onnxprune.allocate.ratios import ratios_of_groups
+from onnxprune.allocate.sensitivity import curves, knapsack
+from onnxprune.allocate.targets import TOLERANCE
+from onnxprune.channels.analyse import Channels
+from onnxprune.channels.groups import ChannelGroup, Keep
+from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.latency import ALIGN, meet_latency
+from onnxprune.methods.options import PruneOptions
+from onnxprune.score import score_groups
+from onnxprune.score.activity import Activity
+from onnxprune.score.registry import DEFAULT, DEFAULT_WITH_DATA
+
+
+@dataclass
+class Clock:
+    """Times of stages."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure one stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def choose(
+    channels: Channels,
+    options: PruneOptions,
+    clock: Clock | None = None,
+    activity: Activity | None = None,
+    runtime: Runtime | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> tuple[Keep, dict[str, str], list[str]]:
+    """Choose the channels that stay.
+
+    Returns:
+        masks of the groups that lose channels, the reasons of groups left alone, and warnings.
+
+    Raises:
+        NothingToPruneError: nothing can be removed as asked, or the target cannot be reached.
+        UsageError: a pattern matches nothing.
+    """
+    clock = clock or Clock()
+    if not (options.target is not None or options.level > 0 or any(options.ratios.values())):
+        return {}, left_alone(channels, Names(channels.view, channels.groups), options), []
+    request, reasons, warnings = prepare(channels, options, clock, activity)
+    with clock.stage("allocate"):
+        keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress)
+    if not keep and options.target is None:
+        raise NothingToPruneError(
+            f"ratio {options.level:g} rounds to no channel in any of {len(request.groups)} groups; ask for more, or "
+            "give --align 1."
+        )
+    return keep, reasons, warnings + remarks
+
+
+def prepare(
+    channels: Channels, options: PruneOptions, clock: Clock, activity: Activity | None
+) -> tuple[Request, dict[str, str], list[str]]:
+    """Return the groups that may be pruned with their scores and limits, why others may not, and warnings.
+
+    Raises:
+        NothingToPruneError: there are none.
+        UsageError: a pattern matches nothing, or data are needed.
+    """
+    names = Names(channels.view, channels.groups)
+    reasons = left_alone(channels, names, options)
+    groups = tuple(group for group in channels.groups if group.name not in reasons)
+    ratios = ratios_of_groups(names, groups, options.ratios)
+    if not groups:
+        raise NothingToPruneError(_why_nothing(channels, reasons))
+    scope = options.scope or ("sensitivity" if activity and options.target else "uniform")
+    if scope == "sensitivity" and activity is None:
+        raise UsageError("--scope sensitivity measures errors on inputs of the model: give --data.")
+    with clock.stage("score"):
+        name = options.score or (DEFAULT_WITH_DATA if activity else DEFAULT)
+        scores, warnings = score_groups(channels.view, groups, name, options.seed, activity)
+    align = ALIGN if options.latency is not None and options.align is None else options.align
+    sizes = _axis_sizes(channels, groups)
+    return Request(groups, scores, scope, align, options.min_channels, ratios, sizes), reasons, warnings
+
+
+def _allocate(
+    channels: Channels,
+    request: Request,
+    options: PruneOptions,
+    activity: Activity | None,
+    runtime: Runtime,
+    progress: Callable[[str], None],
+) -> tuple[Keep, list[str]]:
+    if options.target is None:
+        return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
+    name, goal = options.target
+    if request.scope == "sensitivity" and activity is not None:
+        table = curves(request, Probe(activity, request.groups), progress)
+
+        def spend(measure: Measure, share: float) -> Keep:
+            return knapsack(request, measure, share, name, table, options.tie_blocks)
+
+    else:
+
+        def spend(measure: Measure, share: float) -> Keep:
+            return meet(request, measure, share, name)
+
+    if name == "latency":
+        return meet_latency(channels, goal, spend, activity.data if activity else None, runtime, progress), []
+    measure = MEASURES[name](channels)
+    keep = spend(measure, goal)
+    reached = measure(keep)
+    if abs(reached / goal - 1) <= TOLERANCE:
+        return keep, []
+    return keep, [
+        f"{name} {goal:g} was asked for, {reached:.3f} is left: the aligned widths allow no nearer; see --align"
+    ]
+
+
+def left_alone(channels: Channels, names: Names, options: PruneOptions) -> dict[str, str]:
+    """Say of every group that may not be pruned why."""
+    reasons: dict[str, str] = {}
+    skipped = matching_groups(names, channels.groups, options.skip, "skip")
+    chosen = matching_groups(names, channels.groups, options.only, "only", roles=("writes",))
+    for group in channels.groups:
+        if not group.active:
+            reasons[group.name] = "overlaps with another group, which is pruned instead (see heads and head_dim)"
+        elif group.name in skipped:
+            reasons[group.name] = "named by skip"
+        elif options.only and group.name not in chosen:
+            reasons[group.name] = "not named by only"
+        elif options.exact_only and not group.exact:
+            reasons[group.name] = "not exact: an operator normalises over its channels"
+    return reasons
+
+
+def _axis_sizes(channels: Channels, groups: tuple[ChannelGroup, ...]) -> dict[tuple[str, int], int]:
+    parameters = channels.view.parameters
+    return {(s.tensor, s.axis): parameters[s.tensor].dims[s.axis] for group in groups for s in group.sites}
+
+
+def _why_nothing(channels: Channels, reasons: dict[str, str]) -> str:
+    """The most frequent reasons, by positions held."""
+    held: Counter[str] = Counter(reasons.values())
+    if not held:
+        for lock in channels.locks:
+            held[lock.reason] += lock.size
+    shown = "; ".join(reason for reason, _ in held.most_common(3)) or "no weight has an axis that could be cut"
+    return f"nothing can be pruned: {shown}. 'onnxprune inspect' lists every reason."

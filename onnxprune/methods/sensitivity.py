@@ -1,0 +1,97 @@
+"""What each group costs: the error of the outputs when that group alone is cut and its readers make up for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.allocate.probe import Probe
+from onnxprune.channels.analyse import Channels, analyse
+from onnxprune.channels.groups import keep_all
+from onnxprune.errors import UsageError
+from onnxprune.graph.count import macs
+from onnxprune.graph.model import Source, load
+from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.choice import Clock, prepare
+from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.prune import require_weights
+from onnxprune.score.activity import Activity
+
+RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
+
+
+@dataclass(frozen=True)
+class GroupCost:
+    """One group: the error at each ratio, and the share of all MACs that goes with half of its channels.
+
+    errors: mean squared difference of the outputs relative to their variance.
+    """
+
+    name: str
+    kind: str
+    size: int
+    errors: tuple[float, ...]
+    saves: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sensitivity:
+    """Costs of all groups, the cheapest to cut in half first."""
+
+    channels: Channels
+    ratios: tuple[float, ...]
+    groups: tuple[GroupCost, ...]
+    samples: int
+    warnings: tuple[str, ...] = ()
+
+
+def sensitivity(
+    source: Source,
+    data: DataSource,
+    options: PruneOptions | None = None,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    runtime: Runtime | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Sensitivity:
+    """Return what cutting each group alone does to the outputs.
+
+    Args:
+        data: inputs of the kind that the model is used on, without labels.
+        options: score, skip, only, exact_only, heads, head_dim and input_shapes are looked at.
+        ratios: shares of the channels removed.
+
+    Raises:
+        DataError: the data do not fit.
+        NothingToPruneError: there is no group that may be cut.
+        UsageError: a ratio outside (0, 1).
+    """
+    bad = [ratio for ratio in ratios if not 0 < ratio < 1]
+    if bad:
+        raise UsageError(f"ratio {bad[0]:g} is outside (0, 1).")
+    options, runtime = options or PruneOptions(), runtime or Runtime()
+    model = load(source)
+    samples = calibration(model, data)
+    channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
+    require_weights(channels)
+    activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory)
+    progress("collecting statistics")
+    request, _, warnings = prepare(channels, options, Clock(), activity)
+    probe = Probe(activity, request.groups)
+    total = max(1, sum(macs(channels.view, channels.trace.shapes).values()))
+    costs = []
+    for number, group in enumerate(request.groups, 1):
+        progress(f"group {number} of {len(request.groups)}: {group.name}")
+        order = np.argsort(request.scores[group.name], kind="stable")
+        counts = [min(group.size - 1, round(ratio * group.size)) for ratio in ratios]
+        errors = tuple(probe.alone(group, order[:count]) for count in counts)
+        half = keep_all((group,))
+        half[group.name][order[: group.size // 2]] = False
+        left = sum(macs(channels.view, channels.shapes(half)).values())
+        costs.append(GroupCost(group.name, group.kind, group.size, errors, 1 - left / total))
+    middle = len(ratios) // 2
+    costs.sort(key=lambda cost: cost.errors[middle])
+    notes = (*warnings, *samples.warnings)
+    return Sensitivity(channels, tuple(ratios), tuple(costs), samples.samples, notes)
