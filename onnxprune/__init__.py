@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnxprune.methods.sparsify import SparsifyResult
     from onnxprune.methods.sparsity.options import SparsifyOptions
     from onnxprune.methods.tune import tune
+    from onnxprune.recipe import Recipe, RecipeResult, read_recipe, run_recipe, step
     from onnxprune.statistics.collect import Statistics
     from onnxprune.validate.api import validate
     from onnxprune.validate.bench import bench
@@ -66,6 +67,11 @@ _HOMES = {
     "Gates": "validate.gates",
     "Statistics": "statistics.collect",
     "bench": "validate.bench",
+    "Recipe": "recipe",
+    "RecipeResult": "recipe",
+    "read_recipe": "recipe",
+    "run_recipe": "recipe",
+    "step": "recipe",
 }
 
 __all__ = [
@@ -83,6 +89,8 @@ __all__ = [
     "Plan",
     "PruneOptions",
     "PruneResult",
+    "Recipe",
+    "RecipeResult",
     "Site",
     "SparsifyOptions",
     "SparsifyResult",
@@ -93,9 +101,12 @@ __all__ = [
     "bench",
     "load",
     "prune",
+    "read_recipe",
+    "run_recipe",
     "save",
     "sensitivity",
     "sparsify",
+    "step",
     "tune",
     "validate",
 ]

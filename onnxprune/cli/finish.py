@@ -8,7 +8,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.cli import evidence
+import click
+
+from onnxprune.cli import evidence, recipes
 from onnxprune.cli.files import check_distinct, check_report_name, check_writable, write_report, write_text
 from onnxprune.cli.options import Limits, Outputs, Runs
 from onnxprune.cli.screen import Screen
@@ -64,7 +66,11 @@ class Ending:
             check_writable(path, inputs=(self.source, *self.also), clobber=not self.outputs.no_clobber)
         check_distinct(files)
         evidence.check_sources(self.runs, self.limits)
-        return evidence.gates_of(self.limits)
+        gates = evidence.gates_of(self.limits)
+        if self.outputs.print_recipe:
+            click.echo(recipes.written(self), nl=False)
+            raise click.exceptions.Exit(0)
+        return gates
 
 
 def finish(
@@ -101,6 +107,8 @@ def finish(
         with ending.screen.stage(report, "validate", "comparing with the original"):
             _examine(ending, report, gates, source, temporary, make_masked, traced, uncompensated)
 
+    if (recipe := recipes.recipe_of(ending)) is not None:
+        report.details["recipe"] = recipes.plain(recipe)
     with ending.screen.stage(report, "save", "writing"):
         clobber = not ending.outputs.no_clobber
         save(result, ending.target, clobber=clobber, inputs=ending.also, check=check, source=source)

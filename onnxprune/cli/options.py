@@ -115,6 +115,7 @@ class Outputs:
     report: Path | None = None
     plan: Path | None = None
     no_provenance: bool = False
+    print_recipe: bool = False
 
 
 def _bundle(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
@@ -217,12 +218,24 @@ _OUTPUT_OPTIONS = {
     "no_provenance": click.option(
         "--no-provenance", is_flag=True, help="Leave the onnxprune.* keys out of the metadata."
     ),
+    "print_recipe": click.option(
+        "--print-recipe", is_flag=True, help="Print the recipe that does the same (for onnxprune run), and do nothing."
+    ),
 }
+_NO_STEPS = frozenset({"apply", "run", "tune"})
+"""Commands that write a model and are no step of a recipe."""
 
 
 def outputs(*names: str) -> Callable[[Function], Function]:
-    """Add the named options of what is written where, or all of them."""
-    return _bundle("outputs", Outputs, *(_OUTPUT_OPTIONS[name] for name in names or _OUTPUT_OPTIONS))
+    """Add the named options of what is written where, or all of them. Commands that are steps also print recipes."""
+
+    def decorate(function: Function) -> Function:
+        own = () if function.__module__.rpartition(".")[2] in _NO_STEPS else ("print_recipe",)
+        all_names = [name for name in _OUTPUT_OPTIONS if name != "print_recipe"]
+        chosen = (*(names or all_names), *own)
+        return _bundle("outputs", Outputs, *(_OUTPUT_OPTIONS[name] for name in chosen))(function)
+
+    return decorate
 
 
 compensation = click.option(

@@ -1,0 +1,57 @@
+"""The container and the action: what they name exists, what is pinned is all there is, and the shell part runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PINS = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line)
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+
+
+def test_every_dependency_is_pinned_with_what_it_needs_itself() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [re.split(r"[<>=!~ ;\[]", text)[0] for text in project["dependencies"]]
+    for name in needed:
+        own = metadata.requires(name) or []
+        needed += [re.split(r"[<>=!~ ;(\[]", text)[0] for text in own if "extra ==" not in text and ";" not in text]
+    canonical = {name.lower().replace("_", "-") for name in needed}
+    assert canonical <= set(PINS)
+
+
+def test_the_dockerfile_copies_files_that_exist_and_are_sent() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    copied = [name for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for name in line.split()[:-1]]
+    sent = (ROOT / ".dockerignore").read_text()
+    assert len(copied) >= 5
+    assert all((ROOT / name).exists() and f"!{name}\n" in sent for name in copied)
+
+
+def test_the_action_hands_its_inputs_to_the_command_line_as_they_are(tmp_path: Path) -> None:
+    step = ACTION["runs"]["steps"][-1]
+    inputs = {name: str(item.get("default", "")) for name, item in ACTION["inputs"].items()}
+    inputs |= {"recipe": "a b.yaml", "model": "$(touch executed).onnx", "arguments": "--threads\n1\n"}
+    program = tmp_path / "onnxprune/bin/onnxprune"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\n")
+    program.chmod(0o755)
+    names = {key: re.fullmatch(r"\$\{\{ inputs\.([\w-]+) \}\}", value)[1] for key, value in step["env"].items()}  # type: ignore[index]
+    environment = {**os.environ, "RUNNER_TEMP": str(tmp_path), **{key: inputs[name] for key, name in names.items()}}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", step["run"]], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    given = ["--report", "onnxprune-report.html", "--threads", "1"]
+    assert done.stdout.strip() == str(["run", "a b.yaml", "--model", "$(touch executed).onnx", *given]), done.stderr
+    assert not (tmp_path / "executed").exists() and "${{" not in step["run"]
+
+
+def test_the_install_step_of_the_action_names_files_that_exist() -> None:
+    text = ACTION["runs"]["steps"][1]["run"]
+    assert "requirements.txt" in shlex.split(text.splitlines()[1])[-1] and (ROOT / "requirements.txt").exists()
