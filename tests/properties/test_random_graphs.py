@@ -79,10 +79,22 @@ def test_a_plan_survives_json_and_gives_the_same_bytes(original: onnx.ModelProto
 @FEW
 @given(networks(), st.randoms(use_true_random=False))
 def test_the_order_of_nodes_does_not_matter(original: onnx.ModelProto, random) -> None:
-    one, other = prune(original, ratio=0.5), prune(reordered(original, random), ratio=0.5)
-    assert (one is None) == (other is None)
-    if one is not None and other is not None:
-        assert one.plan.removed == other.plan.removed
+    other = reordered(original, random)
+    assert channel_sets(original) == channel_sets(other)
+    if original.graph.initializer:  # the order of weights in Constant nodes decides how an odd half is rounded
+        one, two = prune(original, ratio=0.5), prune(other, ratio=0.5)
+        assert (one and one.plan.removed) == (two and two.plan.removed)
+
+
+def channel_sets(proto: onnx.ModelProto) -> set[frozenset]:
+    """Return every group as the set of its channels, each the set of positions where it lives."""
+    return {
+        frozenset(
+            frozenset((site.tensor, site.axis, *sorted(site.positions[channel].tolist())) for site in group.sites)
+            for channel in range(group.size)
+        )
+        for group in onnxprune.analyse(proto).groups
+    }
 
 
 def test_pruning_some_groups_and_then_others_equals_pruning_all_at_once() -> None:
