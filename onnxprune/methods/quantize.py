@@ -28,9 +28,10 @@ from onnxprune.methods.quantization import (
 )
 from onnxprune.methods.quantization.fold_norms import fold_norms
 from onnxprune.methods.quantization.layers import Layer
+from onnxprune.methods.quantization.lift import captured_names, opset_of, split_gemms
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.options import QuantizeOptions, weight_bits
-from onnxprune.methods.quantization.prepare import captured_names, opset_of, prepare, split_gemms
+from onnxprune.methods.quantization.prepare import prepare
 from onnxprune.types import Array, FloatArray
 
 Feeds = dict[str, Array]

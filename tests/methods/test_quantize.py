@@ -56,6 +56,23 @@ def mlp(constants: bool = False, alias: bool = False) -> onnx.ModelProto:
     return networks.model(nodes, ports[:1], ports[1:], tensors)
 
 
+def transposed() -> onnx.ModelProto:
+    """The two layers as MatMul with matrices that the graph transposes and scales."""
+    source = mlp()
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.graph.initializer}
+    tensors["half"] = np.array(0.5, np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["w1"], ["t1"], "turn", perm=[1, 0]),
+        helper.make_node("Mul", ["t1", "half"], ["m1"], "scale"),
+        helper.make_node("MatMul", ["x", "m1"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("Transpose", ["w2"], ["t2"], "turn again", perm=[1, 0]),
+        helper.make_node("MatMul", ["r", "t2"], ["y"], "second"),
+    ]
+    stored = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    return networks.model(nodes, source.graph.input, source.graph.output, stored)
+
+
 def normed() -> onnx.ModelProto:
     """A convolution without bias and a batch normalization."""
     tensors = networks.weights(w=(4, 3, 3, 3), gamma=(4,), beta=(4,), mean=(4,))
@@ -91,6 +108,16 @@ def test_weights_in_constant_nodes_and_behind_identity_are_quantized_too(mode: s
     assert result.model.proto.ByteSize() < 1.1 * plain.model.proto.ByteSize()
     assert len(result.layers) == len(plain.layers)
     np.testing.assert_allclose(run(result.model.proto, ROWS[0]), run(plain.model.proto, ROWS[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only"])
+def test_weights_that_the_graph_computes_are_quantized_too(mode: str) -> None:
+    source = transposed()
+    result = quantize(source, QuantizeOptions(mode=mode), feeds=ROWS, threads=1)
+    assert {"first", "second"} <= {layer.name for layer in result.layers}
+    assert result.model.proto.ByteSize() < 0.5 * source.ByteSize()
+    assert sqnr(source, result, ROWS[0]) > 12
+    assert not {"Transpose", "Mul"} & {node.name for node in result.model.proto.graph.node}
 
 
 @pytest.mark.parametrize("mode", ["static", "fp16", "bf16"])

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.prepare import add_initializer, captured_names, free_name, remove_unused
+from onnxprune.methods.quantization.lift import add_initializer, captured_names, free_name, remove_unused
 from onnxprune.types import Array
 
 OUTPUT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}

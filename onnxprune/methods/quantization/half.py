@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.tensors import to_array
+from onnxprune.methods.quantization.lift import free_name
 from onnxprune.methods.quantization.native import quiet
-from onnxprune.methods.quantization.prepare import free_name
 
 SMALL_ELEMENTS = 64
 """Tensors below this size stay float32: they would not make the file smaller."""

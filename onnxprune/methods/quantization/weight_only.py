@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.prepare import add_initializer, free_name, remove_unused
+from onnxprune.methods.quantization.lift import add_initializer, free_name, remove_unused
 from onnxprune.types import Array
 
 ACCURACY_LEVEL = 4
