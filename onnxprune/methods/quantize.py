@@ -14,6 +14,7 @@ import onnx
 from onnxprune.errors import DataError, GateError, NothingToPruneError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.quantization import (
+    bias,
     half,
     integer,
     layers,
@@ -24,6 +25,7 @@ from onnxprune.methods.quantization import (
     restore,
     rounding,
     search,
+    smooth,
     weight_only,
 )
 from onnxprune.methods.quantization.fold_norms import fold_norms
@@ -102,6 +104,8 @@ class _Work:
     def __init__(self, model: Model, mode: str, options: QuantizeOptions, feeds: list[Feeds], threads: int) -> None:
         self.source, self.mode, self.options, self.feeds, self.threads = model, mode, options, feeds, threads
         self.warnings: list[str] = []
+        self.smoothed = 0
+        self.corrections: dict[str, Array] = {}
         self.prepared = prepare(model, LEAST_OPSET[mode])
         proto = self.prepared.proto
         if opset_of(proto) > opset_of(model.proto):
@@ -112,6 +116,7 @@ class _Work:
         if mode in ("dynamic", "weight-only"):
             split_gemms(proto.graph, lambda name: name not in blocked)
         native.declare_types(proto)
+        native.release()
         self.fixed = blocked | _captured(proto)
         self.operators = self._operators()
         if mode == "static" and integer.is_transformer(proto):
@@ -120,9 +125,14 @@ class _Work:
         if not self.layers and mode not in ("fp16", "bf16"):
             raise NothingToPruneError(_why_nothing(mode, proto))
         self.types = self._types()
+        if mode in ("static", "dynamic") and options.smooth and feeds:
+            self.smoothed = smooth.smooth(proto, feeds, self.fixed, threads)
         self.ranges = self._ranges() if mode == "static" else None
         self.grams = self._grams()
         self.rounded: dict[str, tuple[Array, Array, Array]] = {}
+        if mode == "static" and options.correct_bias:
+            made = integer.quantize_static(proto, self.ranges, self._integers(), self.operators, self.fixed)
+            self.corrections = bias.mean_errors(proto, made, feeds, threads)
 
     def search(self, judge: search.Judge | None) -> QuantizeResult:
         """Build the model, with as few layers in float as the limits need."""
@@ -146,6 +156,9 @@ class _Work:
         if self.mode == "dynamic":
             made = integer.quantize_dynamic(proto, self._integers(), self.operators, left)
         elif self.mode == "static":
+            if self.corrections:
+                proto = _copy(proto)
+                bias.add_to_biases(proto, {n: mean for n, mean in self.corrections.items() if n not in left})
             made = integer.quantize_static(proto, self.ranges, self._integers(), self.operators, left)
         elif self.mode == "weight-only":
             bits = weight_bits(options, self.mode)
@@ -236,7 +249,9 @@ class _Work:
             settings |= {"types": f"{activation}{self.types.weight}", "per_channel": self.options.per_channel}
             settings |= {"reduce_range": self.types.reduce_range}
         if self.mode == "static":
-            settings |= {"calibration": self.options.calibration}
+            settings |= {"calibration": self.options.calibration, "corrected_biases": len(self.corrections)}
+        if self.smoothed:
+            settings |= {"smoothed": self.smoothed}
         if self.mode == "weight-only":
             settings |= {"block_size": self.options.block_size, "rounding": "gptq" if self.grams else "nearest"}
         return settings

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import DataError, ModelError, NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, load
-from onnxprune.methods.quantization import fold_norms, prepare, ranges, rounding, weight_only
+from onnxprune.methods.quantization import bias, fold_norms, integer, prepare, ranges, rounding, smooth, weight_only
+from onnxprune.methods.quantization.machine import IntegerTypes
 from onnxprune.methods.quantization.native import declare_types
 from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantization.search import Judge
@@ -295,3 +296,61 @@ def test_rounding_with_white_data_is_rounding_to_nearest_and_fits_blocks_that_ar
         rounding.round_with_gram(matrix, np.eye(40), 4, 32), weight_only.round_blocks(matrix, 4, 32), strict=True
     ):
         np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def block() -> onnx.ModelProto:
+    """A LayerNormalization with one large channel before two products: x (rows, 32) -> y (rows, 8), z (rows, 8)."""
+    tensors = networks.weights(scale=(32,), shift=(32,), a=(32, 8), b=(8, 32))
+    scale = numpy_helper.to_array(tensors[0]).copy()
+    scale[3] = 60
+    tensors[0].CopyFrom(numpy_helper.from_array(scale, "scale"))
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "scale", "shift"], ["n"], "norm"),
+        helper.make_node("MatMul", ["n", "a"], ["y"], "first"),
+        helper.make_node("Gemm", ["n", "b"], ["z"], "second", transB=1),
+    ]
+    sizes = {"x": 32, "y": 8, "z": 8}
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", size]) for n, size in sizes.items()]
+    return networks.model(nodes, ports[:1], ports[1:], tensors)
+
+
+def test_smoothing_changes_nothing_but_levels_the_channels() -> None:
+    source = block()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(source)
+    assert smooth.smooth(copy, ROWS, ()) == 1
+    np.testing.assert_allclose(run(copy, ROWS[0]), run(source, ROWS[0]), rtol=1e-3, atol=1e-4)
+    before, after = ({t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (source, copy))
+    assert np.abs(after["scale"]).max() < 0.5 * np.abs(before["scale"]).max()
+    assert smooth.smooth(copy, ROWS, ("first",)) == 0
+
+
+def test_smoothing_lowers_the_noise_of_static_quantization() -> None:
+    plain = quantize(block(), QuantizeOptions(mode="static"), feeds=ROWS, threads=1)
+    smoothed = quantize(block(), QuantizeOptions(mode="static", smooth=True), feeds=ROWS, threads=1)
+    assert smoothed.settings["smoothed"] == 1
+    assert sqnr(block(), smoothed, ROWS[0]) > sqnr(block(), plain, ROWS[0])
+
+
+def test_corrected_biases_leave_no_mean_error_in_a_layer_of_its_own() -> None:
+    """What is left after the correction is what rounding the bias itself adds."""
+    proto = prepare.prepare(load(networks.convnet()), 13).proto
+    declare_types(proto)
+    operators = ["Conv", "Relu", "Gemm"]
+    found = ranges.collect(proto, FEEDS, method="minmax", operators=operators, threads=1)
+    how = integer.Integers(IntegerTypes("u8", "s8", False), per_channel=False)
+    quantized = integer.quantize_static(proto, found, how, operators, ())
+    before = bias.mean_errors(proto, quantized, FEEDS, threads=1)
+    assert set(before) == {"conv1", "conv2", "head"}
+    corrected = onnx.ModelProto()
+    corrected.CopyFrom(proto)
+    bias.add_to_biases(corrected, before)
+    after = bias.mean_errors(proto, integer.quantize_static(corrected, found, how, operators, ()), FEEDS, threads=1)
+    for name, error in before.items():
+        assert np.abs(after[name]).mean() < 0.4 * np.abs(error).mean()
+
+
+def test_bias_correction_is_part_of_static_mode_when_asked_for() -> None:
+    result = quantize(networks.convnet(), QuantizeOptions(mode="static", correct_bias=True), feeds=FEEDS, threads=1)
+    assert result.settings["corrected_biases"] == 3
+    assert sqnr(networks.convnet(), result, FEEDS[0]) > 25

@@ -11,7 +11,7 @@ import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.methods.quantization.machine import IntegerTypes
-from onnxprune.methods.quantization.native import quant_type, quiet
+from onnxprune.methods.quantization.native import quant_type, quiet, types_known
 from onnxprune.methods.quantization.recognise import nodes
 
 DYNAMIC_OPERATORS = ("MatMul", "LSTM", "Attention", "Gather", "EmbedLayerNormalization")
@@ -78,7 +78,7 @@ def quantize_dynamic(
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
     from onnxruntime.quantization.quant_utils import QuantizationMode
 
-    with quiet():
+    with quiet(), types_known():
         quantizer = ONNXQuantizer(
             _copy(proto),
             how.per_channel,

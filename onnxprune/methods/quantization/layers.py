@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from onnxprune.types import Array
 from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 Feeds = Mapping[str, Array]
+
+EMBEDDED_LIMIT = 1 << 30
 
 MOVES = frozenset("Reshape Transpose Flatten Squeeze Unsqueeze Split Slice Resize Pad MaxPool Relu Clip".split())
 """Operators that follow the precision of what they are given."""
@@ -144,7 +148,6 @@ def _pairs(original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[L
 
 def _run(proto: onnx.ModelProto, names: list[str], feeds: Iterable[Feeds], threads: int) -> Iterator[list[Array]]:
     """Yield the named tensors for each feed; the session goes before the next model's is opened."""
-    from onnxprune.graph.model import Model
     from onnxprune.validate.session import open_session
 
     copy = onnx.ModelProto()
@@ -154,10 +157,13 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Iterable[Feeds], threa
         if name not in present:
             copy.graph.output.add(name=name)
     label = "the model with watched layers"
-    with open_session(Model(copy), threads=threads, level="basic", arena=False, label=label) as session:
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(copy, path, save_as_external_data=copy.ByteSize() > EMBEDDED_LIMIT)
         del copy
-        for feed in feeds:
-            yield session.native.run(names, dict(feed))
+        with open_session(path, threads=threads, level="basic", arena=False, label=label) as session:
+            for feed in feeds:
+                yield session.native.run(names, dict(feed))
 
 
 def _made(proto: onnx.ModelProto) -> set[str]:

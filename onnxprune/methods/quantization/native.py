@@ -33,6 +33,23 @@ def quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
+@contextlib.contextmanager
+def types_known() -> Iterator[None]:
+    """Keep the dynamic quantizer from writing the whole model to a file and reading it back for types it has."""
+    from onnxruntime.quantization import onnx_quantizer
+
+    name = "save_and_reload_model_with_shape_infer"
+    original = getattr(onnx_quantizer, name, None)
+    if original is None:
+        yield
+        return
+    setattr(onnx_quantizer, name, lambda model: model)
+    try:
+        yield
+    finally:
+        setattr(onnx_quantizer, name, original)
+
+
 def release() -> None:
     """Give memory that is free back to the system, which the C library would keep after large sessions."""
     with contextlib.suppress(OSError, AttributeError):

@@ -31,7 +31,7 @@ class QuantizeOptions:
     keep_io_types: inputs and outputs stay float32 (fp16 mode).
     op_block_list: operators that stay float.
     skip, only: globs over node names: nodes that stay float, nodes that alone are quantized.
-    equalize: level the channels of consecutive layers before (static mode).
+    smooth: move outliers of activations into the weights behind normalisations (static and dynamic mode, with data).
     correct_bias: take the mean error that rounding adds out of the biases (static mode).
     """
 
@@ -49,7 +49,7 @@ class QuantizeOptions:
     op_block_list: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    equalize: bool = False
+    smooth: bool = False
     correct_bias: bool = False
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int = 0
