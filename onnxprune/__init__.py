@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
     from onnxprune.graph.model import Model, Source, load, save
     from onnxprune.methods.apply import apply
+    from onnxprune.methods.factorize import FactorizeResult
+    from onnxprune.methods.factors.options import FactorizeOptions
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.result import PruneResult
     from onnxprune.methods.sensitivity import sensitivity
@@ -58,6 +60,8 @@ _HOMES = {
     "load": "graph.model",
     "save": "graph.model",
     "apply": "methods.apply",
+    "FactorizeOptions": "methods.factors.options",
+    "FactorizeResult": "methods.factorize",
     "PruneOptions": "methods.options",
     "PruneResult": "methods.result",
     "SparsifyOptions": "methods.sparsity.options",
@@ -78,6 +82,8 @@ __all__ = [
     "ChannelGroup",
     "Channels",
     "DataError",
+    "FactorizeOptions",
+    "FactorizeResult",
     "GateError",
     "Gates",
     "Lock",
@@ -99,6 +105,7 @@ __all__ = [
     "analyse",
     "apply",
     "bench",
+    "factorize",
     "load",
     "prune",
     "read_recipe",
@@ -153,6 +160,25 @@ def sparsify(model: Source, data: Any = None, **options: Any) -> SparsifyResult:
     from onnxprune.methods.sparsity.options import SparsifyOptions
 
     return run(model, SparsifyOptions.of(**options), data)
+
+
+def factorize(model: Source, data: Any = None, **options: Any) -> FactorizeResult:
+    """Return a model whose layers are chains of smaller ones; `result.model.proto` is the ModelProto.
+
+    Args:
+        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`; it is not changed.
+        data: inputs without labels: factors are near to the layers on them, not as matrices.
+        options: fields of `FactorizeOptions`, such as `params=0.5`, `macs=0.6`, `energy=0.99`.
+
+    Raises:
+        DataError: the data do not fit the model.
+        NothingToPruneError: nothing can be replaced, or a target cannot be reached.
+        UsageError: an option that makes no sense.
+    """
+    from onnxprune.methods.factorize import factorize as run
+    from onnxprune.methods.factors.options import FactorizeOptions
+
+    return run(model, FactorizeOptions.of(**options), data)
 
 
 def analyse(model: Source, **options: Any) -> Channels:

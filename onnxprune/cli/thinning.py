@@ -10,6 +10,7 @@ from onnxprune.report import Report
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
+    from onnxprune.methods.factorize import FactorizeResult
     from onnxprune.methods.sparsify import SparsifyResult
 
 
@@ -35,3 +36,13 @@ def note_sparsity(record: Report, source: Model, result: SparsifyResult) -> None
 
 def _finite(value: float | None) -> float | None:
     return None if value is None else finite_or_none(value)
+
+
+def note_factors(record: Report, result: FactorizeResult) -> None:
+    """Put form, rank and error of every layer into the report."""
+    layers = [
+        {**asdict(layer), "ranks": list(layer.ranks), "error": finite_or_none(layer.error)} for layer in result.layers
+    ]
+    record.details["factors"] = {**result.settings, "layers": layers}
+    for warning in result.warnings:
+        record.warn(warning)

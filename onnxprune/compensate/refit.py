@@ -106,6 +106,7 @@ class Walk:
             self.readers = [reader.alone() for reader in self.readers]
         waits = {reader.node.output[0]: reader.waits for reader in self.readers}
         old, new = tensor_levels(original.proto.graph, waits), tensor_levels(graph, waits)
+        self._old_levels = old
         self._level = {reader.y: new[reader.y] for reader in self.readers}
         until_new: dict[str, int] = {}
         until_old: dict[str, int] = {}
@@ -114,7 +115,7 @@ class Walk:
             for name in reader.waits:
                 until_new[name] = max(until_new.get(name, 0), level)
             for name in (reader.y, reader.total, reader.x):
-                if name:
+                if name in old:
                     until_old[name] = max(until_old.get(name, 0), level)
         self._old = Stages(original, original.proto, old, until_old, feeds, opener)
         self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener)
@@ -161,6 +162,8 @@ class Walk:
         )
 
     def _is_same(self, reader: Reader) -> bool:
+        if reader.x not in self._old_levels:
+            return False
         pairs = zip(self._old.values(reader.x), self._new.values(reader.x), strict=True)
         return all(a.shape == b.shape and np.array_equal(a, b) for a, b in pairs)
 

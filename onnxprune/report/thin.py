@@ -47,3 +47,34 @@ def sparsity(report: Report) -> Iterator[Section]:
     yield Section(
         "Layers; errors are shares of the variance of what they give", table=Table(headers, rows, 2), detail=True
     )
+
+
+def factors(report: Report) -> Iterator[Section]:
+    """Yield which layers were replaced, and by what."""
+    done = report.details.get("factors")
+    if not done:
+        return
+    layers = done["layers"]
+    replaced = [layer for layer in layers if layer["form"]]
+    kinds = ", ".join(
+        f"{sum(layer['form'] == form for layer in replaced)} {form}"
+        for form in dict.fromkeys(layer["form"] for layer in replaced)
+    )
+    how = ["on the inputs of the data" if done["whitened"] else "as matrices"]
+    how += ["last factors fitted to the original"] if done["refitted"] else []
+    yield Section("", (f"Replaced {len(replaced)} of {len(layers)} layers ({kinds}); {'; '.join(how)}.",))
+    rows = tuple(
+        (
+            layer["name"],
+            layer["operator"],
+            figures.count(layer["params"]),
+            figures.count(layer["params_left"]),
+            " x ".join(str(rank) for rank in layer["ranks"]),
+            figures.figure(layer["error"] if layer["form"] else None),
+            layer["form"] or layer["reason"] or "",
+        )
+        for layer in layers
+    )
+    headers = ("layer", "operator", "weights", "left", "rank", "error", "form")
+    title = "Layers; errors are shares of what they give, before factors are fitted"
+    yield Section(title, table=Table(headers, rows, 2), detail=True)

@@ -1,0 +1,77 @@
+"""What can be asked of `factorize`, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from onnxprune.errors import UsageError
+from onnxprune.methods.sparsity.options import check_names
+
+DEFAULT_PARAMS = 0.5
+TARGETS = ("params", "macs", "energy")
+
+
+@dataclass(frozen=True)
+class FactorizeOptions:
+    """Options of `factorize`. At most one target; without one it is `params=0.5`.
+
+    params, macs: share of the model's parameters or multiply-accumulates that is left, (0, 1).
+    energy: share of what a layer gives that its factors keep, (0, 1): every layer gets the least rank for it.
+    align: ranks are multiples of it; None: 8 for layers of rank 64 or more, 4 from 32, else 1.
+    whiten: nearest on the inputs of the data (True) or as matrices (False); None: True with data.
+    refit: fit the last factor of each layer to what the original gave, layer by layer; None: with data.
+    skip, only: globs over node and tensor names.
+    """
+
+    params: float | None = None
+    macs: float | None = None
+    energy: float | None = None
+    align: int | None = None
+    whiten: bool | None = None
+    refit: bool | None = None
+    skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("skip", "only"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
+        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        given = [name for name in TARGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given; a factorization has one target, leave the others out.")
+        for name in given:
+            value = getattr(self, name)
+            if not 0 < value < 1:
+                raise UsageError(f"{name} {value:g} is outside (0, 1).")
+        if self.align is not None and self.align < 1:
+            raise UsageError(f"align {self.align}: give a whole number from 1.")
+
+    @staticmethod
+    def of(**values: Any) -> FactorizeOptions:
+        """Return options by name.
+
+        Raises:
+            UsageError: an unknown name, or a value that makes no sense.
+        """
+        check_names("factorize", values, [option.name for option in fields(FactorizeOptions)])
+        return FactorizeOptions(**values)
+
+    @property
+    def target(self) -> tuple[str, float]:
+        """Name and value of what is asked for."""
+        for name in TARGETS:
+            value = getattr(self, name)
+            if value is not None:
+                return name, float(value)
+        return "params", DEFAULT_PARAMS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data, with the target."""
+        default = asdict(FactorizeOptions())
+        values = {name: value for name, value in asdict(self).items() if value != default[name]}
+        return {**values, self.target[0]: self.target[1]}
