@@ -17,13 +17,13 @@ import onnx
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.errors import DataError
 from onnxprune.score.activity import Activity
+from onnxprune.score.residual import DAMPING, damping
 from onnxprune.score.weights import read_weight
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray, IntArray
 
 BATCH = 16
-RIDGE = 1e-3
 INITIALIZERS_ALONE = 4
 """IR version from which an initializer may be an input too, and so be replaced in a run."""
 
@@ -67,7 +67,8 @@ class Probe:
             moved = np.moveaxis(stored, reading.weight_axis, 0)
             rows = moved.reshape(len(moved), -1).astype(np.float64)
             shape, kind = moved.shape, stored.dtype
-            changed = refit_rows(rows, gram, positions[removed].reshape(-1)).reshape(shape)
+            changed = refit_rows(rows, gram, positions[removed].reshape(-1), damping(self.activity.of(reading)))
+            changed = changed.reshape(shape)
             weights[reading.weight] = np.moveaxis(changed, 0, reading.weight_axis).astype(kind)
         return weights or self._zeroed(group, removed)
 
@@ -143,14 +144,14 @@ class Probe:
         return [[array.astype(np.float64) for array in session.run(names, feed)] for feed in self._feeds]
 
 
-def refit_rows(rows: FloatArray, gram: FloatArray, gone: IntArray) -> FloatArray:
+def refit_rows(rows: FloatArray, gram: FloatArray, gone: IntArray, damp: float = DAMPING) -> FloatArray:
     """Return (positions, elements) weights that read nothing at `gone`: W_K + B^T W_P, B = G_PK (G_KK + r I)^-1."""
     kept = np.setdiff1d(np.arange(len(gram)), gone)
     changed = np.zeros_like(rows)
     if not len(kept):
         return changed
     inner = gram[np.ix_(kept, kept)]
-    level = RIDGE * max(float(np.trace(inner)) / len(kept), 1e-30)
+    level = damp * max(float(np.trace(inner)) / len(kept), 1e-30)
     share = np.linalg.solve(inner + level * np.eye(len(kept)), gram[np.ix_(kept, gone)])
     changed[kept] = rows[kept] + share @ rows[gone]
     return changed

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ from onnxprune.statistics import cache
 from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
-REPEATS, SECONDS, INNER = 15, 0.03, 3
+REPEATS, SECONDS, INNER = 20, 0.04, 5
 SMALL = 4096
 """Constants up to this size are given their values: they may be bounds or sizes."""
 
@@ -46,7 +47,7 @@ class Timetable:
     def measure(self, whole_ms: float) -> Measure:
         """Return masks -> predicted share of the latency that is left; `whole_ms` is the original's."""
         layers, written = self._parts({})
-        rest = max(whole_ms - layers, 0.05 * whole_ms)
+        rest = min(max(whole_ms - layers, 0.05 * whole_ms), layers)
 
         def share(keep: Keep) -> float:
             left, elements = self._parts(keep)
@@ -84,7 +85,7 @@ class Timetable:
             name: value for name, value in sorted(node.attributes.items()) if not isinstance(value, np.ndarray)
         }
         name = cache.key(
-            "latency", platform.processor(), platform.node(), self.threads, self.provider, node.domain, node.op_type,
+            "layer time", platform.processor(), platform.node(), self.threads, self.provider, node.domain, node.op_type,
             repr(attributes), inputs,
         )  # fmt: skip
         if name not in self._times:
@@ -96,7 +97,7 @@ class Timetable:
         return self._times[name]
 
     def _run(self, node: Node, inputs: Sequence[Shape | None]) -> float:
-        """Return the median time of one node alone, its weights constant as in the model; 0 if it does not run."""
+        """Return the shortest time of one node alone, its weights constant as in the model; 0 if it does not run."""
         feeds: dict[str, Array] = {}
         graph = onnx.GraphProto(name="layer")
         names = []
@@ -124,9 +125,19 @@ class Timetable:
         model.opset_import.extend(self.channels.view.model.proto.opset_import)
         try:
             session = Session(model, threads=self.threads or None, provider=self.provider)
-            return _median(session, outputs[:1], feeds)
+            return max(_shortest(session, outputs[:1], feeds) - self._overhead, 1e-4)
         except ModelError:
             return 0.0
+
+    @cached_property
+    def _overhead(self) -> float:
+        """Return the time of a run that computes next to nothing."""
+        ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "overhead", ends[:1], ends[1:])
+        model = onnx.ModelProto(ir_version=self.channels.view.model.proto.ir_version, graph=graph)
+        model.opset_import.extend(self.channels.view.model.proto.opset_import)
+        session = Session(model, threads=self.threads or None, provider=self.provider)
+        return min(_shortest(session, ["y"], {"x": np.ones(1, np.float32)}) for _ in range(5))
 
     def _values(self, key: str, shape: Shape) -> Array:
         view, value = self.channels.view, self.channels.trace.values.get(key)
@@ -150,7 +161,7 @@ class Timetable:
                 attribute.i = inputs[2][-1]
 
 
-def _median(session: Session, outputs: Sequence[str], feeds: dict[str, Array]) -> float:
+def _shortest(session: Session, outputs: Sequence[str], feeds: dict[str, Array]) -> float:
     session.run(outputs, feeds)
     times: list[float] = []
     start = time.perf_counter()
@@ -159,4 +170,4 @@ def _median(session: Session, outputs: Sequence[str], feeds: dict[str, Array]) -
         for _ in range(INNER):
             session.run(outputs, feeds)
         times.append(1000 * (time.perf_counter() - begin) / INNER)
-    return float(np.percentile(times, 25))
+    return min(times)

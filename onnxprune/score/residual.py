@@ -9,10 +9,11 @@ import numpy as np
 from onnxprune.score.magnitude import l2
 from onnxprune.score.registry import criterion
 from onnxprune.score.slices import Slices
+from onnxprune.statistics.moments import ChannelStatistics
 from onnxprune.types import FloatArray, IntArray
 
 DAMPING = 1e-3
-"""Added to the covariance, relative to its mean diagonal: few samples and dead channels leave it singular."""
+"""Added to the covariance, relative to its mean diagonal: dead channels leave it singular."""
 ROUNDS = 96
 """A large group is removed in about so many rounds, several channels each."""
 
@@ -33,8 +34,13 @@ def lstsq(slices: Slices) -> FloatArray:
         slices.notes.append("have no linear reader whose input could be seen, so l2 is used")
         values = l2(slices)
         return np.asarray(values / max(float(values.sum()), 1e-30))
-    states = [_State.start(activity.of(r).covariance, activity.metric(r), p) for r, p in found]
+    states = [_State.start(activity.of(r).covariance, activity.metric(r), p, damping(activity.of(r))) for r, p in found]
     return removal_errors(states, slices.group.size)
+
+
+def damping(statistics: ChannelStatistics) -> float:
+    """Return what is added to a covariance: few rows predict each other by chance, which says nothing of new inputs."""
+    return DAMPING + len(statistics.mean) / max(statistics.count, 1)
 
 
 def removal_errors(states: list[_State], size: int) -> FloatArray:
@@ -65,13 +71,13 @@ class _State:
     level: float
 
     @staticmethod
-    def start(covariance: FloatArray, metric: FloatArray, positions: IntArray) -> _State:
+    def start(covariance: FloatArray, metric: FloatArray, positions: IntArray, damp: float) -> _State:
         """Return the state with all channels there."""
         size = len(covariance)
         mean = float(np.trace(covariance)) / size
         if not np.isfinite(mean) or mean <= 0:
             return _State(np.eye(size), np.zeros((size, size)), positions, 1.0)
-        inverse = np.linalg.inv(covariance + DAMPING * mean * np.eye(size))
+        inverse = np.linalg.inv(covariance + damp * mean * np.eye(size))
         level = float(np.sum(covariance * metric))
         return _State(inverse, metric.copy(), positions, max(level, 1e-30))
 
