@@ -109,7 +109,7 @@ def test_a_map_before_the_weight_is_fitted_to_the_inputs() -> None:
     weight, inputs = RNG.standard_normal((6, 12)), rows(400, 12).astype(np.float64)
     problem = Problem(weight, inputs.T @ inputs / 400)
     basis = RNG.standard_normal((5, 12))
-    fitted, _, error = problem.project(basis)
+    fitted, _, error = problem.through(basis, problem.by_tap)
     best = np.linalg.lstsq(inputs @ basis.T, inputs @ weight.T, rcond=None)[0].T
     assert np.square(inputs @ (weight - fitted @ basis).T).mean() == pytest.approx(
         np.square(inputs @ (weight - best @ basis).T).mean(), rel=0.02

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.compensate.layouts import Convolution
 from onnxprune.graph.trace import Trace
 from onnxprune.graph.view import View
-from onnxprune.methods.factors.forms import Problem, channel_basis, on_channels, on_strips, pca, ranks, strip_basis
+from onnxprune.methods.factors.forms import Problem, channel_basis, pca, ranks, strip_basis
 from onnxprune.methods.linear import RECURRENT, Linear, resolve
 from onnxprune.types import Array
 
@@ -69,9 +69,9 @@ class Candidate:
             return [second[: option.ranks[0]], first[:, : option.ranks[0]]]
         if option.form == "spatial":
             basis = self._strips[: option.ranks[0]]
-            return [basis, problem.project(on_strips(problem, basis))[0]]
+            return [basis, problem.through(basis, problem.by_column)[0]]
         basis = self._channels[: option.ranks[0]]
-        fitted, moment, _ = problem.project(on_channels(problem, basis))
+        fitted, moment, _ = problem.through(basis, problem.by_tap)
         last, core, _ = pca(fitted, moment)
         return [basis, core[: option.ranks[1]], last[:, : option.ranks[1]]]
 
@@ -108,7 +108,7 @@ class Candidate:
             sizes = (channels * first, first * taps * last, last * outs)
             if sum(sizes) >= problem.weight.size:
                 continue
-            fitted, moment, lost = problem.project(on_channels(problem, self._channels[:first]))
+            fitted, moment, lost = problem.through(self._channels[:first], problem.by_tap)
             error = lost + (1 - lost) * float(pca(fitted, moment)[2][last])
             macs = sizes[0] * self.positions[0] + (sizes[1] + sizes[2]) * self.positions[2]
             yield Option("tucker", (first, last), sum(sizes), macs, error)
@@ -122,7 +122,7 @@ class Candidate:
         most = problem.weight.size // sum(sizes)
         choices = ranks(min(sizes), self.align, most)
         for rank in choices[:: max(1, len(choices) // GRID)]:
-            error = problem.project(on_strips(problem, self._strips[:rank]))[2]
+            error = problem.through(self._strips[:rank], problem.by_column)[2]
             macs = rank * (sizes[0] * self.positions[1] + sizes[1] * self.positions[2])
             yield Option("spatial", (rank,), rank * sum(sizes), macs, error)
 

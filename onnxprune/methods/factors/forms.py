@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.types import Array
+from onnxprune.types import Array, IntArray
 
 DAMPING = 1e-4
 
@@ -49,23 +49,36 @@ class Problem:
     def _seen(self) -> Array:
         return self.weight if self.gram is None else np.asarray(self.weight @ self.gram)
 
-    def project(self, first: Array) -> tuple[Array, Array | None, float]:
-        """Put a linear map before the weight and fit the weight to it.
+    def through(self, basis: Array, order: IntArray) -> tuple[Array, Array | None, float]:
+        """Put a map before the weight, the same for every part of the window, and fit the weight to it.
 
-        w' = argmin over w' of tr((w' A - W) G (w' A - W)^T) = W G A^T (A G A^T)^-1
+        w' = argmin over w' of tr((w' A - W) G (w' A - W)^T) = W G A^T (A G A^T)^-1, A = identity x basis
 
         Args:
-            first: A (parts, features), with orthonormal rows where G is the identity.
+            basis: (new, inner), with orthonormal rows where G is the identity.
+            order: the features, arranged as (parts, inner).
 
         Returns:
-            w', the second moment of what the map gives, and the error.
+            w' (outs, parts * new), the second moment of what A gives, and the error.
         """
-        cross = self._seen @ first.T
+        inner = basis.shape[1]
+        cross = (self._seen[:, order].reshape(-1, inner) @ basis.T).reshape(self.outs, -1)
         if self.gram is None:
-            return cross, None, 1 - float(np.square(cross).sum()) / self.power
-        moment = _damped(first @ self.gram @ first.T)
+            return cross, None, max(0.0, 1 - float(np.square(cross).sum()) / self.power)
+        half = (self.gram[np.ix_(order, order)].reshape(-1, inner) @ basis.T).reshape(len(order), -1)
+        moment = _damped((half.T.reshape(-1, inner) @ basis.T).reshape(half.shape[1], -1))
         fitted = np.linalg.solve(moment, cross.T).T
         return fitted, moment, max(0.0, 1 - float((fitted * cross).sum()) / self.power)
+
+    @property
+    def by_tap(self) -> IntArray:
+        """Features as (taps, channels)."""
+        return np.arange(self.weight.shape[1])
+
+    @property
+    def by_column(self) -> IntArray:
+        """Features as (columns of the window, height * channels)."""
+        return self.by_tap.reshape(*self.kernel, self.channels).transpose(1, 0, 2).reshape(-1)
 
 
 def pca(weight: Array, gram: Array | None) -> tuple[Array, Array, Array]:
@@ -108,21 +121,6 @@ def strip_basis(problem: Problem) -> Array:
         square = problem.gram.reshape(height, width, problem.channels, height, width, problem.channels)
         gram = np.einsum("iwcjwd->icjd", square).reshape(len(strips), len(strips)) / width
     return _basis(strips @ strips.T, gram)
-
-
-def on_channels(problem: Problem, basis: Array) -> Array:
-    """Return the map (taps * parts, features) that mixes the channels of every tap alike."""
-    return np.kron(np.eye(problem.taps), basis)
-
-
-def on_strips(problem: Problem, basis: Array) -> Array:
-    """Return the map (width * parts, features) that takes every column of the window alike."""
-    height, width = problem.kernel
-    rows = basis.reshape(len(basis), height, problem.channels)
-    full = np.zeros((width, len(basis), height, width, problem.channels))
-    for column in range(width):
-        full[column, :, :, column] = rows
-    return full.reshape(width * len(basis), -1)
 
 
 def _basis(unfolded: Array, gram: Array | None) -> Array:
