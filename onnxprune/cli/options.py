@@ -45,6 +45,39 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"'{value}' is not like 0.5 or 0.485,0.456,0.406.", param, ctx)
 
 
+class WholeNumbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers between commas: `1,2,4`."""
+
+    name = "N[,N..]"
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        words = str(value).split(",")
+        if not all(word.isascii() and word.isdigit() and int(word) >= self.least for word in words):
+            self.fail(f"'{value}' is not like 4 or 1,2,4 (whole numbers from {self.least}).", param, ctx)
+        return tuple(dict.fromkeys(int(word) for word in words))
+
+
+class Tolerance(click.ParamType):  # type: ignore[type-arg]
+    """`NAME:1e-3`, or `1e-3` for every output; the name may hold colons itself."""
+
+    name = "[NAME:]X"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        name, _, number = str(value).rpartition(":")
+        try:
+            limit = float(number)
+        except ValueError:
+            limit = -1.0
+        if not 0 <= limit < float("inf"):
+            self.fail(f"'{value}' is not like logits:1e-3 or 1e-3 (largest difference, from 0).", param, ctx)
+        return name, limit
+
+
 class ImageSize(click.ParamType):  # type: ignore[type-arg]
     """`224` or `height,width`."""
 

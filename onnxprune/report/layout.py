@@ -18,7 +18,7 @@ def sections(report: Report) -> list[Section]:
     """Return the sections that have something to say, in reading order."""
     makers = (
         *(_cost, pipeline.steps, _groups, thin.sparsity, thin.factors, _compensation, _sensitivity, _curve, _layers),
-        *(_parity, _latency, _locks, _ending),
+        *(_parity, pipeline.layers, _latency, pipeline.grid, _locks, _ending),
     )
     return [part for make in makers for part in make(report) if part.lines or part.table]
 

@@ -1,4 +1,4 @@
-"""What the report of a recipe shows: its steps, and what each of them left."""
+"""What reports show of the steps of a recipe, of two models layer by layer, and of latency under several settings."""
 
 from __future__ import annotations
 
@@ -19,3 +19,35 @@ def steps(report: Report) -> Iterator[Section]:
         rows.append((f"{number} {step['step']}", said, *sizes, "-" if cosine is None else figures.figure(cosine)))
     headers = ("step", "options", "parameters", "MACs", "file", "cosine")
     yield Section("", table=Table(headers, tuple(rows), 2) if rows else None)
+
+
+def layers(report: Report) -> Iterator[Section]:
+    """Show the SQNR of every layer that two models share, and the first one below the bound."""
+    found = report.details.get("compared_layers", [])
+    if not found:
+        return
+    rows = []
+    for layer in found:
+        shapes = layer.get("shapes")
+        note = f"{shapes[0]} against {shapes[1]}" if shapes else ""
+        rows.append((layer["name"], layer["operator"], figures.decibels(layer["sqnr_db"]), note))
+    below, bound = report.details.get("first_below"), report.details.get("layer_bound_db")
+    lines = (f"First below {bound:g} dB: {below['name']} ({below['operator']}).",) if below else ()
+    yield Section(
+        "Layers, original against compressed", lines, Table(("layer", "operator", "SQNR", ""), tuple(rows), 2)
+    )
+
+
+def grid(report: Report) -> Iterator[Section]:
+    """Show latency by threads and batch; ratios are to the first model under the same setting."""
+    rows = []
+    first: dict[tuple[int, int], float] = {}
+    for line in report.details.get("grid", []):
+        setting = (line["threads"], line["batch"])
+        base = first.setdefault(setting, line["median_ms"])
+        spread = f"{line['p10_ms']:.3g} - {line['p90_ms']:.3g} ms"
+        ratio = f"{line['median_ms'] / base:.2f}" if base else "-"
+        threads, batch = str(line["threads"] or "all"), str(line["batch"])
+        rows.append((line["model"], threads, batch, figures.milliseconds(line["median_ms"]), spread, ratio))
+    headers = ("model", "threads", "batch", "median", "p10 - p90", "of the first")
+    yield Section("Latency, in turns", table=Table(headers, tuple(rows)) if rows else None)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests import networks
@@ -83,3 +84,52 @@ def test_a_page_is_written_for_html(run: Run, model: Path, tmp_path: Path) -> No
     assert run("validate", model, model, "--report", tmp_path / "r.html").exit_code == 0
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
     assert not list(tmp_path.glob(".*"))
+
+
+def test_bench_takes_lists_of_threads_and_batches(run: Run, model: Path, other: Path) -> None:
+    args = ["--threads", "1,2", "--batch", "1,4", "--runs", 3, "--warmup", 1, "--json"]
+    document = json.loads(run("bench", model, other, *args).stdout)
+    settings = [(line["model"], line["threads"], line["batch"]) for line in document["grid"]]
+    assert settings == [(str(path), t, b) for t in (1, 2) for b in (1, 4) for path in (model, other)]
+    assert all(line["runs"] == 3 and line["median_ms"] > 0 for line in document["grid"])
+    assert run("bench", model, "--threads", "1,x").exit_code == 2
+
+
+def test_the_first_layer_that_differs_is_found(run: Run, model: Path) -> None:
+    proto = onnx.load(model)
+    weight = next(t for t in proto.graph.initializer if t.name == proto.graph.node[2].input[1] or len(t.dims) == 4)
+    node = next(n for n in proto.graph.node if weight.name in n.input)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0] += 1.0
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    broken = model.with_name("broken.onnx")
+    onnx.save(proto, broken)
+    result = run("validate", model, broken, "--layer-sqnr", 40, "--threads", 1, "--json")
+    assert result.exit_code == 3 and f"'{node.name}'" in result.stderr
+    document = json.loads(result.stdout)
+    names = [layer["name"] for layer in document["compared_layers"]]
+    assert document["first_below"]["name"] == node.name in names and len(names) >= len(proto.graph.node) - 2
+    same = run("validate", model, model, "--layers", "--layer-sqnr", 40, "--threads", 1, "--json")
+    assert same.exit_code == 0 and json.loads(same.stdout)["first_below"] is None
+
+
+def test_layers_of_a_pruned_and_of_a_quantized_model_are_matched(run: Run, model: Path) -> None:
+    run("prune", model, "--ratio", 0.5, "-o", model.with_name("p.onnx"), "--align", 1)
+    run("quantize", model, "--mode", "static", "-o", model.with_name("q.onnx"), "--no-latency")
+    pruned = json.loads(run("validate", model, model.with_name("p.onnx"), "--layers", "--json").stdout)
+    assert any("shapes" in layer for layer in pruned["compared_layers"])
+    quantized = json.loads(run("validate", model, model.with_name("q.onnx"), "--layers", "--json").stdout)
+    convolutions = [layer for layer in quantized["compared_layers"] if layer["operator"] == "Conv"]
+    assert convolutions and all(15 < layer["sqnr_db"] < 80 for layer in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [(["logits:1e9"], 0), (["1e-9"], 3), (["1e-9", "logits:1e9"], 0), (["nothing:1"], 2), (["logits:-1"], 2)],
+)
+def test_tolerances_are_kept_or_end_with_code_3(
+    run: Run, model: Path, other: Path, given: list[str], code: int
+) -> None:
+    args = [word for item in given for word in ("--tolerance", item)]
+    result = run("validate", model, other, *args, "--threads", 1, "-q")
+    assert result.exit_code == code, result.stderr

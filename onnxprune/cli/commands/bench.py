@@ -14,17 +14,21 @@ from onnxprune.cli.screen import Screen
 @click.command()
 @click.argument("models", type=options.PATH, nargs=-1, required=True, metavar="MODEL [MODEL ..]")
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=1, metavar="N", help="Batch size, if dynamic [default: 1]."
+    "--batch", "batches", type=options.WholeNumbers(1), default="1", help="Batch sizes, if dynamic: 1,8 [default: 1]."
+)
+@click.option(
+    "--threads", "counts", type=options.WholeNumbers(0), default="0", help="Threads of onnxruntime: 1,2 [default: all]."
 )
 @click.option("--runs", "rounds", type=click.IntRange(min=3), default=50, metavar="N", help="Rounds [default: 50].")
 @click.option("--warmup", type=click.IntRange(min=1), default=3, metavar="N", help="Rounds before [default: 3].")
 @click.option("--seconds", type=click.FloatRange(min=0), default=20.0, metavar="S", help="Time limit [default: 20].")
 @click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
-@options.runs("seed", "input_shape", "provider", "threads")
+@options.runs("seed", "input_shape", "provider")
 @options.screen
 def command(
     models: tuple[Path, ...],
-    batch: int,
+    batches: tuple[int, ...],
+    counts: tuple[int, ...],
     rounds: int,
     warmup: int,
     seconds: float,
@@ -42,20 +46,35 @@ def command(
 
     check_writable(report, inputs=models)
     record = Report("bench")
-    with screen.stage(record, "bench", "measuring"):
-        timings = bench(
-            models,
-            batch=batch,
-            runs=rounds,
-            warmup=warmup,
-            seconds=seconds,
-            threads=runs.threads,
-            provider=runs.provider,
-            input_shapes=runs.input_shapes,
-            seed=runs.seed,
-        )
-    record.latency = {name: timing.to_json() for name, timing in timings.items()}
-    threads = f"{runs.threads} thread{'s' * (runs.threads > 1)}" if runs.threads else "all threads"
-    record.details |= {"inputs": f"batch {batch}, {threads}, random inputs", "seed": runs.seed, "threads": runs.threads}
+    settings = [(threads, batch) for threads in counts for batch in batches]
+    grid = []
+    with screen.stage(record, "bench", "measuring") as tell:
+        for threads, batch in settings:
+            tell(f"measuring: batch {batch}, {_threads(threads)}")
+            timings = bench(
+                models,
+                batch=batch,
+                runs=rounds,
+                warmup=warmup,
+                seconds=seconds / len(settings),
+                threads=threads,
+                provider=runs.provider,
+                input_shapes=runs.input_shapes,
+                seed=runs.seed,
+            )
+            grid += [
+                {"model": name, "threads": threads, "batch": batch, **timing.to_json()}
+                for name, timing in timings.items()
+            ]
+    record.details["seed"] = runs.seed
+    if len(settings) == 1:
+        record.latency = {name: timing.to_json() for name, timing in timings.items()}
+        record.details |= {"inputs": f"batch {batch}, {_threads(threads)}, random inputs", "threads": threads}
+    else:
+        record.details["grid"] = grid
     write_report(report, record)
     screen.show(record)
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' * (number > 1)}" if number else "all threads"

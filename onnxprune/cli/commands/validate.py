@@ -15,15 +15,33 @@ from onnxprune.cli.screen import Screen
 @click.argument("original", type=options.PATH)
 @click.argument("compressed", type=options.PATH)
 @click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@click.option("--layers", is_flag=True, help="Compare layer by layer as well, where both models have the layer.")
+@click.option("--layer-sqnr", type=float, metavar="DB", help="Name the first layer below it and fail (with --layers).")
+@click.option(
+    "--tolerance",
+    type=options.Tolerance(),
+    multiple=True,
+    help="Largest difference that an output may have: logits:1e-3, or 1e-3 for all (repeatable).",
+)
 @options.runs()
 @options.gates
 @options.screen
-def command(original: Path, compressed: Path, report: Path | None, runs: Runs, limits: Limits, screen: Screen) -> None:
+def command(
+    original: Path,
+    compressed: Path,
+    report: Path | None,
+    layers: bool,
+    layer_sqnr: float | None,
+    tolerance: tuple[tuple[str, float], ...],
+    runs: Runs,
+    limits: Limits,
+    screen: Screen,
+) -> None:
     """Compare the outputs of two models.
 
     Without --data the inputs are random: they show a defect, they do not measure accuracy.
     """
-    from onnxprune.cli import evidence
+    from onnxprune.cli import comparing, evidence
     from onnxprune.cli.files import check_report_name, check_writable, write_report
     from onnxprune.graph.model import load
     from onnxprune.report import Report
@@ -46,10 +64,15 @@ def command(original: Path, compressed: Path, report: Path | None, runs: Runs, l
         noise = self_noise(source, threads=runs.threads, provider=runs.provider)
     evidence.note_comparison(record, comparison)
     evidence.note_noise(record, noise)
+    below = None
+    if layers or layer_sqnr is not None:
+        with screen.stage(record, "layers", "comparing the layers"):
+            below = comparing.note_layers(record, (before, after), source.samples, layer_sqnr, runs)
     drop = None
     if limits.eval is not None:
         with screen.stage(record, "evaluate", "evaluating both models"):
             drop = evidence.measure_drop(record, limits, original, compressed)
     write_report(report, record)
     screen.show(record)
+    comparing.check(below, comparing.beyond(comparison, tolerance), layer_sqnr)
     evidence.check_gates(gates, comparison, drop, "The models are as they were.")

@@ -1,0 +1,68 @@
+"""What `validate` looks at besides outputs as a whole: every layer, and the tolerance of every output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from onnxprune.cli.options import Runs
+from onnxprune.errors import GateError, UsageError
+from onnxprune.report import Report
+
+if TYPE_CHECKING:
+    from onnxprune.graph.model import Model
+    from onnxprune.validate.compare import Comparison
+    from onnxprune.validate.layers import LayerParity
+    from onnxprune.validate.session import Feeds
+
+
+def note_layers(
+    record: Report, models: tuple[Model, Model], feeds: Iterable[Feeds], bound: float | None, runs: Runs
+) -> LayerParity | None:
+    """Put every layer into the report; return the first one whose SQNR is below the bound."""
+    from onnxprune.validate.layers import compare_layers, first_below
+
+    found = compare_layers(*models, feeds, threads=runs.threads, provider=runs.provider)
+    record.details["compared_layers"] = [layer.to_json() for layer in found]
+    below = first_below(found, bound) if bound is not None else None
+    record.details["first_below"] = below.to_json() if below else None
+    record.details["layer_bound_db"] = bound
+    return below
+
+
+def beyond(comparison: Comparison, tolerances: Sequence[tuple[str, float]]) -> list[str]:
+    """Return one phrase for each output that differs by more than its tolerance; a named one goes before that of all.
+
+    Raises:
+        UsageError: there is no such output.
+    """
+    named, everywhere = dict(item for item in tolerances if item[0]), dict(tolerances).get("")
+    for name in named:
+        if name not in comparison.parity:
+            raise UsageError(
+                f"--tolerance '{name}': there is no such output; there are {', '.join(comparison.parity)}."
+            )
+    found = []
+    for name, figures in comparison.parity.items():
+        limit = named.get(name, everywhere)
+        if limit is None:
+            continue
+        difference = figures.max_abs if figures is not None else None
+        if difference is None:
+            found.append(f"output '{name}' could not be measured for --tolerance")
+        elif difference > limit:
+            found.append(f"output '{name}': the largest difference is {difference:.3g}, above --tolerance {limit:g}")
+    return found
+
+
+def check(below: LayerParity | None, failures: list[str], bound: float | None) -> None:
+    """End with what failed.
+
+    Raises:
+        GateError: a layer is below the bound, or an output beyond its tolerance.
+    """
+    if below is not None:
+        what = f"layer '{below.name}' ({below.operator})"
+        failures = [f"{what} is the first below --layer-sqnr {bound:g}: {below.sqnr_db:.1f} dB", *failures]
+    if failures:
+        raise GateError(f"{'; '.join(failures)}. The models are as they were.")
