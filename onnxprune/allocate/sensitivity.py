@@ -15,11 +15,11 @@ import numpy as np
 from onnxprune.allocate.counts import Counts
 from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.measures import Measure
-from onnxprune.allocate.probe import Probe
 from onnxprune.allocate.request import Request
 from onnxprune.allocate.targets import TOLERANCE, nearest
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError
+from onnxprune.score.probe import Probe
 from onnxprune.types import FloatArray
 
 SHARES = (0.125, 0.25, 0.5, 0.75, 0.9)

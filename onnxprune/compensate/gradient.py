@@ -74,7 +74,7 @@ def gradient_graph(
     Raises:
         ModelError: onnx-ad is missing, or an operator has no derivative.
     """
-    proto = _trainable(model, samples)
+    proto = differentiable(model, samples)
     weights = _lift(proto)
     targets = _add_loss(proto, compared, shapes)
     for name, value in weights.items():
@@ -94,7 +94,7 @@ def gradient_graph(
     return Gradient(adjoint, weights, targets)
 
 
-def _trainable(model: Model, samples: Mapping[str, Array]) -> onnx.ModelProto:
+def differentiable(model: Model, samples: Mapping[str, Array]) -> onnx.ModelProto:
     """Return a copy at a high enough opset, all weights inside, input sizes fixed."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)

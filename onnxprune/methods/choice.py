@@ -12,7 +12,6 @@ from onnxprune.allocate import MEASURES, Names, Request, matching_groups, meet
 from onnxprune.allocate.counts import counts_at
 from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.measures import Measure
-from onnxprune.allocate.probe import Probe
 from onnxprune.allocate.ratios import ratios_of_groups
 from onnxprune.allocate.sensitivity import curves, knapsack
 from onnxprune.allocate.targets import TOLERANCE
@@ -24,6 +23,7 @@ from onnxprune.methods.latency import ALIGN, meet_latency
 from onnxprune.methods.options import PruneOptions
 from onnxprune.score import score_groups
 from onnxprune.score.activity import Activity
+from onnxprune.score.probe import Probe
 from onnxprune.score.registry import DEFAULT, DEFAULT_WITH_DATA
 
 

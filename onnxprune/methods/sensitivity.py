@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.allocate.probe import Probe
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import keep_all
 from onnxprune.errors import UsageError
@@ -18,6 +17,7 @@ from onnxprune.methods.choice import Clock, prepare
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
 from onnxprune.score.activity import Activity
+from onnxprune.score.probe import Probe
 
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.allocate.measures import MEASURES
-from onnxprune.allocate.probe import Probe
 from onnxprune.allocate.sensitivity import curves, knapsack
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.groups import Keep
@@ -29,6 +28,7 @@ from onnxprune.methods.prune import require_weights
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.score.activity import Activity
+from onnxprune.score.probe import Probe
 from onnxprune.validate.gates import Evaluate, Gates
 
 FORMAT = "onnxprune-tune"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Activity:
     """Statistics of the data, computed when the first criterion asks for them and kept on disk.
 
     threads, provider: how the model is run.
+    ablation, slopes: what criteria keep from one group to the next.
     """
 
     view: View
@@ -33,6 +35,8 @@ class Activity:
     threads: int = 0
     provider: str | None = None
     memory: int | None = None
+    ablation: Any = None
+    slopes: dict[tuple[str, int], Array] | None = None
     _metrics: dict[tuple[str, int], FloatArray] = field(default_factory=dict)
 
     @cached_property

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import onnxprune
-from onnxprune.allocate.probe import refit_rows
 from onnxprune.allocate.sensitivity import Curve, knapsack, units_of
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph import count
+from onnxprune.score.probe import refit_rows
 from tests.networks import convnet
 
 

@@ -76,6 +76,17 @@ class Probe:
         """Return the distance when these channels of one group go, and nothing else."""
         return self.distance(self.without(group, removed)) if len(removed) else 0.0
 
+    def off(self, group: ChannelGroup, removed: IntArray) -> dict[str, Array]:
+        """Return the weights that stand for the model without some channels of a group, nothing made up for."""
+        weights: dict[str, Array] = {}
+        for reading, positions in self.activity.readings(group):
+            array = np.array(weights.get(reading.weight, self._stored(reading.weight)))
+            index: list[slice | IntArray] = [slice(None)] * array.ndim
+            index[reading.weight_axis] = positions[removed].reshape(-1)
+            array[tuple(index)] = 0
+            weights[reading.weight] = array
+        return weights or self._zeroed(group, removed)
+
     def _zeroed(self, group: ChannelGroup, removed: IntArray) -> dict[str, Array]:
         """Return the writers with zeros where channels go: nobody reads them linearly."""
         weights: dict[str, Array] = {}
@@ -97,6 +108,7 @@ class Probe:
         """Floating-point tensors that readers or writers of the groups use."""
         view = self.activity.view
         keys = {site.tensor for group in self.groups for site in group.sites if site.use is None}
+        keys |= {reading.weight for reading in self.activity.all_readings}
         floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
         main = {t.name for t in view.model.proto.graph.initializer}
         main |= {n.output[0] for n in view.model.proto.graph.node if n.op_type == "Constant"}
