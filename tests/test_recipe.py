@@ -105,7 +105,7 @@ def test_what_is_not_plain_data_is_refused_and_never_run(
 
 
 def test_every_method_is_a_step_and_its_options_survive_writing_and_reading() -> None:
-    assert {"prune", "quantize", "sparsify"} <= set(known())
+    assert {"factorize", "prune", "quantize", "sparsify"} <= set(known())
     made = step("prune", macs=0.5, skip=("a*", "b"), ratios={}, input_shapes={"x": (1, 2)})
     text = to_yaml({"steps": [{"prune": made.options.to_dict()}]})
     assert parse_recipe(text).steps == (made,)
