@@ -37,9 +37,9 @@ class DistilOptions:
 
     steps: int = 400
     batch: int = 64
-    rate: float = 0.02
-    inner: float = 1.0
-    mix: bool = True
+    rate: float = 0.03
+    inner: float = 4.0
+    mix: bool = False
     shift: bool = True
     seed: int = 0
     threads: int | None = None

@@ -9,10 +9,11 @@ from functools import partial
 import numpy as np
 import onnx
 
-from onnxprune.compensate.lstsq import LstsqOptions, Problem, fit
+from onnxprune.compensate.lstsq import Fit, LstsqOptions, Problem, fit
 from onnxprune.compensate.mixing import mix
 from onnxprune.compensate.mixtures import Mixture
 from onnxprune.compensate.readers import Reader, find_readers
+from onnxprune.compensate.recurrent import Recurrent, find_recurrent, input_problem, state_problem, store
 from onnxprune.compensate.stages import Stages, tensor_levels
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
@@ -41,12 +42,14 @@ class RefitOptions:
     """What is refitted and how.
 
     absorb: the branch before an Add makes up for the error of the other branch.
+    recurrent: LSTM, GRU and RNN are refitted too.
     mix: where only linear operators stand between writers and readers, mixtures of channels stay instead of channels.
     """
 
     lstsq: LstsqOptions = field(default_factory=LstsqOptions)
     absorb: bool = True
     mix: bool = True
+    recurrent: bool = False
     threads: int | None = None
 
 
@@ -80,6 +83,11 @@ class Cut:
     positions: Positions
     mixtures: Mapping[str, Mixture]
 
+    def kept(self, name: str, axis: int) -> IntArray | None:
+        """Return the kept positions of one axis, None if all are."""
+        axes = self.positions.get(name, ())
+        return axes[axis] if axis < len(axes) else None
+
     def __call__(self, name: str, array: Array) -> Array:
         """Return the kept positions, or the mixture that took their place."""
         if name in self.mixtures:
@@ -104,10 +112,14 @@ class Walk:
         self.readers = [reader for reader in find_readers(weights) if reader.y in made]
         if not options.absorb:
             self.readers = [reader.alone() for reader in self.readers]
-        waits = {reader.node.output[0]: reader.waits for reader in self.readers}
+        waits: dict[str, tuple[str, ...]] = {reader.node.output[0]: reader.waits for reader in self.readers}
+        self._source = Weights(original)
+        found = find_recurrent(weights, self._source, self.cut.kept) if options.recurrent else []
+        self._recurrent = [layer for layer in found if layer.y in made]
+        waits |= {layer.y: (layer.x,) for layer in self._recurrent}
         old, new = tensor_levels(original.proto.graph, waits), tensor_levels(graph, waits)
         self._old_levels = old
-        self._level = {reader.y: new[reader.y] for reader in self.readers}
+        self._level = {y: new[y] for y in (*(r.y for r in self.readers), *(layer.y for layer in self._recurrent))}
         until_new: dict[str, int] = {}
         until_old: dict[str, int] = {}
         for reader in self.readers:
@@ -115,6 +127,12 @@ class Walk:
             for name in reader.waits:
                 until_new[name] = max(until_new.get(name, 0), level)
             for name in (reader.y, reader.total, reader.x):
+                if name in old:
+                    until_old[name] = max(until_old.get(name, 0), level)
+        for layer in self._recurrent:
+            level = self._level[layer.y]
+            until_new[layer.x] = max(until_new.get(layer.x, 0), level)
+            for name in (layer.x, layer.sequence):
                 if name in old:
                     until_old[name] = max(until_old.get(name, 0), level)
         self._old = Stages(original, original.proto, old, until_old, feeds, opener)
@@ -133,6 +151,9 @@ class Walk:
             for reader in self.readers:
                 if self._level[reader.y] == level:
                     errors.append(self.change(reader))
+            for layer in self._recurrent:
+                if self._level[layer.y] == level:
+                    errors.extend(self.change_recurrent(layer))
             self._new.advance(level)
             self._old.release(level)
             self._new.release(level)
@@ -145,8 +166,25 @@ class Walk:
         result = fit(self.problem(reader), self._options.lstsq)
         if result.used:
             reader.store(self._weights, result.weights)
-        level = max(result.level, 1e-30)
-        return LayerError(reader.name, reader.node.op_type, result.before / level, result.after / level, result.used)
+        return _layer_error(reader.name, reader.node.op_type, result)
+
+    def change_recurrent(self, layer: Recurrent) -> list[LayerError]:
+        """Give the gates of a recurrent layer weights that come nearest to what they got in the original."""
+        old, new = partial(self._old.values, layer.x), partial(self._new.values, layer.x)
+        name, kind = layer.node.name or layer.y, layer.node.op_type
+        errors: list[LayerError] = []
+        nothing = Fit(np.zeros(0), 0.0, 0.0, 0.0)
+        input_fit, state_fits = nothing, []
+        if layer.x in self._old_levels and not _equal(old(), new()):
+            input_fit = fit(input_problem(layer, self._source, old, new), self._options.lstsq)
+            errors.append(_layer_error(f"{name} (W)", kind, input_fit))
+        if layer.sequence and len(layer.states) != layer.full_states:
+            states = partial(self._old.values, layer.sequence)
+            for direction in range(len(layer.r)):
+                state_fits.append(fit(state_problem(layer, self._source, direction, states), self._options.lstsq))
+                errors.append(_layer_error(f"{name} (R {direction})", kind, state_fits[-1]))
+        store(layer, self._weights, input_fit, state_fits)
+        return errors or [LayerError(name, kind, 0.0, 0.0, False, "nothing changed before it")]
 
     def problem(self, reader: Reader) -> Problem:
         """Return inputs of the changed network, targets of the original, and the weights to start from."""
@@ -164,8 +202,7 @@ class Walk:
     def _is_same(self, reader: Reader) -> bool:
         if reader.x not in self._old_levels:
             return False
-        pairs = zip(self._old.values(reader.x), self._new.values(reader.x), strict=True)
-        return all(a.shape == b.shape and np.array_equal(a, b) for a, b in pairs)
+        return _equal(self._old.values(reader.x), self._new.values(reader.x))
 
     def _fits(self, reader: Reader) -> bool:
         total = next(self._old.values(reader.total))
@@ -180,3 +217,12 @@ class Walk:
             return
         for total, other in zip(self._old.values(reader.total), self._new.values(reader.other), strict=True):
             yield self.cut(reader.total, total) - other
+
+
+def _equal(a: Iterator[Array], b: Iterator[Array]) -> bool:
+    return all(x.shape == y.shape and np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _layer_error(name: str, op_type: str, result: Fit) -> LayerError:
+    level = max(result.level, 1e-30)
+    return LayerError(name, op_type, result.before / level, result.after / level, result.used)
