@@ -125,7 +125,7 @@ def _lift(proto: onnx.ModelProto) -> dict[str, Array]:
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     weights: dict[str, Array] = {}
     for node in proto.graph.node:
-        for index in TRAINED.get(node.op_type, ()) if not node.domain else ():
+        for index in _trained(node):
             name = node.input[index] if index < len(node.input) else ""
             tensor = stored.get(name) or (constants[name].attribute[0].t if name in constants else None)
             if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) > 1:
@@ -136,6 +136,14 @@ def _lift(proto: onnx.ModelProto) -> dict[str, Array]:
     proto.graph.initializer.extend(kept_tensors)
     proto.graph.node.extend(kept_nodes)
     return weights
+
+
+def _trained(node: onnx.NodeProto) -> tuple[int, ...]:
+    """Return the inputs of a node that are weights; onnx-ad has no derivative by the weight of a grouped Conv."""
+    if node.domain not in ("", "ai.onnx"):
+        return ()
+    grouped = node.op_type.startswith("Conv") and any(a.name == "group" and a.i > 1 for a in node.attribute)
+    return (2,) if grouped else TRAINED.get(node.op_type, ())
 
 
 def _add_loss(
