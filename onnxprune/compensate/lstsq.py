@@ -12,6 +12,7 @@ from itertools import repeat
 
 import numpy as np
 
+from onnxprune.compensate import wide
 from onnxprune.compensate.layouts import Layout
 from onnxprune.compensate.solve import STRENGTHS, Moments, Ridge, bias_only, matched, ridge
 from onnxprune.types import Array
@@ -110,8 +111,16 @@ class Blocks:
         groups, outs, width = self._problem.start.shape
         return int(4 * groups * (width + 2 * outs) * self._limit())
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether the Gram matrix would be too large."""
+        groups, _, width = self._problem.start.shape
+        return bool(groups == 1 and width > wide.FEATURES)
+
     def _limit(self) -> int:
         groups, _, width = self._problem.start.shape
+        if self.is_wide:
+            return int(min(wide.ROWS, KEPT_BYTES // (4 * width)))
         return int(max(self._options.rows, self._options.rows_per_feature * width) // min(groups, 4))
 
     def _subset(self, count: int, number: int) -> Array:
@@ -146,6 +155,8 @@ def fit(problem: Problem, options: LstsqOptions) -> Fit:
     """Return the refit of one reader, or its start if nothing is better on held-out rows."""
     blocks = Blocks(problem, options)
     blocks.keep()
+    if blocks.is_wide:
+        return _fit_wide(problem, blocks, options)
     train, held = moments(blocks, problem)
     if not held.count or not train.count:
         train = held = train + held
@@ -184,6 +195,25 @@ def _best_strength(
     while error(best + step) <= error(best) < np.inf:
         best += step
     return strengths[best], tried[best][1], tried[best][0]
+
+
+def _fit_wide(problem: Problem, blocks: Blocks, options: LstsqOptions) -> Fit:
+    parts = list(blocks)
+    sets = [[(rows, y) for held_out, rows, y, _ in parts if held_out == side] for side in (False, True)]
+    everything = wide.Rows.joined([*sets[0], *sets[1]])
+    train, held = (wide.Rows.joined(part) if part else everything for part in sets)
+    start, bias = (a.astype(np.float32) for a in (problem.start[0, :, :-1].T, problem.start[0, :, -1]))
+    level = float(held.targets.var(0).sum())
+    before = held.error(start, np.zeros((1, 1), np.float32), bias)
+    strengths = () if options.match_only else options.strengths
+    tried = wide.dual_ridge(train, start, (*strengths, 1e9), free_bias=problem.free_bias)
+    errors = [held.error(start, change, shift) for change, shift in tried]
+    best = int(np.argmin(errors))
+    if not errors[best] < before * (1 - 1e-6):
+        return Fit(problem.start, before, before, level)
+    ((change, shift),) = wide.dual_ridge(everything, start, ((*strengths, 1e9)[best],), free_bias=problem.free_bias)
+    weights = np.concatenate([(start + change).T, shift[:, None]], axis=1)[None]
+    return Fit(weights, before, errors[best], level)
 
 
 def _matched(problem: Problem, train: Moments, held: Moments, level: float) -> Fit:

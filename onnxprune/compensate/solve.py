@@ -75,7 +75,7 @@ class Ridge:
         self._count, self._start, self._free = max(moments.count, 1.0), start, free_bias
         self._mean = free_bias * moments.gram[:, -1, :-1] / self._count
         self._covariance = moments.gram[:, :-1, :-1] / self._count - self._mean[:, :, None] * self._mean[:, None, :]
-        self._factors = [_factor(c, strength) for c in self._covariance]
+        self._factors = [factor(c, strength) for c in self._covariance]
 
     def solve(self, cross: Array) -> Array:
         """Return the weights for the cross moments (groups, features + 1, outs) with some targets."""
@@ -83,7 +83,7 @@ class Ridge:
         w = self._start[:, :, :-1]
         wanted = cross[:, :-1, :] / self._count - self._mean[:, :, None] * target_mean[:, None, :]
         residual = wanted - self._covariance @ w.transpose(0, 2, 1)
-        change = np.stack([factor(part) for factor, part in zip(self._factors, residual, strict=True)])
+        change = np.stack([solve(part) for solve, part in zip(self._factors, residual, strict=True)])
         w = w + change.transpose(0, 2, 1)
         bias = target_mean - np.einsum("gof,gf->go", w, self._mean)
         return np.concatenate([w, bias[:, :, None]], axis=2)
@@ -94,7 +94,7 @@ def ridge(moments: Moments, start: Array, strength: float, *, free_bias: bool = 
     return Ridge(moments, start, strength, free_bias=free_bias).solve(moments.cross)
 
 
-def _factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
+def factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
     """Return what solves (covariance + strength * mean diagonal) x = b; no change where nothing varies."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
@@ -106,7 +106,7 @@ def _factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
     damped[np.diag_indices(size)] += strength * level
     try:
         with _one_thread():
-            factor = cho_factor(damped, overwrite_a=True, check_finite=False)
+            cholesky = cho_factor(damped, overwrite_a=True, check_finite=False)
     except LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
         scale = (np.maximum(values, 0) + strength * level)[:, None]
@@ -114,7 +114,7 @@ def _factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
 
     def solve(b: Array) -> Array:
         with _one_thread():
-            return np.asarray(cho_solve(factor, b, check_finite=False))
+            return np.asarray(cho_solve(cholesky, b, check_finite=False))
 
     return solve
 
