@@ -30,9 +30,6 @@ from onnxprune.types import Array, BoolArray
 MAX_FOLDED = 1 << 16
 """Tensors with more elements are not evaluated."""
 
-LIKE_FIRST_INPUT = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
-"""Functions whose shape onnx infers only where their body is expanded."""
-
 Shape = tuple[int, ...]
 NEVER_FOLDED = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
@@ -240,6 +237,8 @@ class _Walker:
         schema = None if node.domain else self._schema(node)
         if schema is None or not schema.has_type_and_shape_inference_function:
             return self._infer_contrib(node)
+        if node.op_type == "Squeeze" and not node.has_input(1) and node.attribute("axes") is None:
+            return self._squeezed(node)
         data = {
             n: numpy_helper.from_array(self.run.values[k])
             for n, k in zip(node.proto.input, node.inputs, strict=True)
