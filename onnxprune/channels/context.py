@@ -48,7 +48,6 @@ class State:
     roles: dict[tuple[str, int], Role] = field(default_factory=dict)
     use_roles: dict[tuple[int, int, int], Role] = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
-    contractions: list[tuple[Node, IntArray]] = field(default_factory=list)
     zero_points: dict[str, tuple[str, int]] = field(default_factory=dict)
     zero_tables: set[str] = field(default_factory=set)
     normalised: list[Node] = field(default_factory=list)

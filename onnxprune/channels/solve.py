@@ -53,12 +53,6 @@ class Solution:
                 break
         return closed
 
-    def is_consistent(self, removed: BoolArray) -> bool:
-        """Tell whether every flat is removed exactly where one of its factors is."""
-        return all(
-            bool(np.array_equal(removed[p.flat], _outer_or([removed[f] for f in p.factors]))) for p in self.products
-        )
-
     @cached_property
     def ancestors(self) -> tuple[IntArray, IntArray]:
         """Pairs (derived class, free or pinned class that it follows from), sorted by the first."""
@@ -128,18 +122,18 @@ def solve(space: Space) -> Solution:
         refined, count = _refine(products, count)
         if refined is not None:
             products = refined
-            ties = _compress(label, ties) + new_ties
+            ties = _compress(label) + new_ties
             continue
         new_ties += _coordinate_ties(products, pinned, pins)
         new_ties = [(a[a != b], b[a != b]) for a, b in new_ties]
         new_ties = [t for t in new_ties if len(t[0])]
         if not new_ties and len(pins) == len(reason.sources):
             break
-        ties = _compress(label, ties) + new_ties
+        ties = _compress(label) + new_ties
     return _finish(space, label, pinned, reason, products, pins)
 
 
-def _compress(label: IntArray, ties: list[tuple[IntArray, IntArray]]) -> list[tuple[IntArray, IntArray]]:
+def _compress(label: IntArray) -> list[tuple[IntArray, IntArray]]:
     """Replace all earlier ties by one pair per id: its class."""
     ids = np.arange(len(label), dtype=np.int64)
     moved = label != ids

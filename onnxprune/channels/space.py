@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.types import BoolArray, IntArray
+from onnxprune.types import IntArray
 
 Axes = list[IntArray]
 """Ids of a tensor: one array per axis."""
@@ -124,8 +124,3 @@ def connected(count: int, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:
         open_ = label[a] != label[b]
         a, b = a[open_], b[open_]
     return label
-
-
-def count_kept(ids: IntArray, keep: BoolArray) -> int:
-    """Return how many positions of an axis stay under a mask over ids."""
-    return int(np.count_nonzero(keep[ids]))

@@ -49,7 +49,7 @@ class Layout(Protocol):
 
 
 @dataclass(frozen=True)
-class _Plain:
+class MatrixRows:
     """All rows of a matrix at hand."""
 
     matrix: Array
@@ -80,7 +80,7 @@ class Dense:
 
     def inputs(self, x: Array, y_shape: tuple[int, ...]) -> Rows:
         x = np.moveaxis(x, self.input_axis, -1)
-        return _Plain(x.reshape(-1, x.shape[-1]))
+        return MatrixRows(x.reshape(-1, x.shape[-1]))
 
     def outputs(self, y: Array) -> Array:
         y = np.moveaxis(y, self.output_axis, -1)

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 
 from onnxprune.allocate import Names
-from onnxprune.compensate.layouts import Layout, Rows, layout_of
+from onnxprune.compensate.layouts import Layout, MatrixRows, Rows, layout_of
 from onnxprune.compensate.weights import FLOATS
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external, set_array
 from onnxprune.graph.view import Node, Parameter, View
-from onnxprune.types import Array, IntArray
+from onnxprune.types import Array
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 ROLES = {1: "input", 2: "recurrence"}
@@ -32,22 +32,10 @@ class Recurrent:
         return matrix.reshape(shape)
 
     def inputs(self, x: Array, y_shape: tuple[int, ...]) -> Rows:
-        return _Steps(x.reshape(-1, x.shape[-1]))
+        return MatrixRows(x.reshape(-1, x.shape[-1]))
 
     def outputs(self, y: Array) -> Array:
         return y.reshape(1, -1, y.shape[-1])
-
-
-@dataclass(frozen=True)
-class _Steps:
-    matrix: Array
-
-    @property
-    def count(self) -> int:
-        return len(self.matrix)
-
-    def rows(self, indices: IntArray) -> Array:
-        return self.matrix[None, indices]
 
 
 @dataclass(frozen=True, eq=False)

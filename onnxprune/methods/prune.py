@@ -11,10 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from onnxprune.channels.analyse import Channels, analyse
-from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import ModelError
 from onnxprune.graph.count import WEIGHT_BITS
@@ -86,8 +83,3 @@ def require_weights(channels: Channels) -> None:
     parameters = channels.view.parameters.values()
     if not any(parameter.data_type in WEIGHT_BITS and len(parameter.dims) for parameter in parameters):
         raise ModelError("the model has no weights, so there is nothing to prune; give a model with its parameters.")
-
-
-def kept_channels(group: ChannelGroup, keep: Keep) -> int:
-    """Return how many channels of a group stay."""
-    return int(np.count_nonzero(keep[group.name])) if group.name in keep else group.size
