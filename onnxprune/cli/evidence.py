@@ -92,6 +92,7 @@ def describe(model: Model, input_shapes: dict[str, tuple[int, ...]] | None = Non
 def describe_view(view: View, traced: Trace) -> Side:
     """Return the size of a model that has been traced already."""
     from onnxprune.graph.count import macs, params
+    from onnxprune.statistics.batch import batch_of
 
     model = view.model
     return Side(
@@ -106,6 +107,7 @@ def describe_view(view: View, traced: Trace) -> Side:
 def describe_pruned(channels: Channels, keep: Keep) -> tuple[Side, Side]:
     """Return the size of a model before and, as far as it is known without the file, after pruning."""
     from onnxprune.graph.count import macs, params
+    from onnxprune.statistics.batch import batch_of
 
     before = describe_view(channels.view, channels.trace)
     shapes = channels.shapes(keep)
@@ -120,15 +122,6 @@ def note_limits(report: Report, channels: Channels) -> None:
         report.warn(f"no rule for the operator {operator} ({nodes}): what it touches stays as it is")
     for defect in channels.state.defects:
         report.warn(f"{defect}; what it touches stays as it is. Please report it")
-
-
-def batch_of(view: View, traced: Trace) -> int:
-    """Return the batch size that a trace was made with: 1 where it is fixed."""
-    for key in view.inputs:
-        shape = traced.shapes.get(key)
-        if shape and traced.dynamic(key)[0]:
-            return shape[0] if shape[0] <= 8 else 1
-    return 1
 
 
 def gates_of(limits: Limits) -> Gates:

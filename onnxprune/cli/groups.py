@@ -21,8 +21,8 @@ CARRIERS = frozenset(
 
 def inspected(channels: Channels) -> list[GroupLine]:
     """Return a line for each group with its sites and the MACs that it carries, and one for each lock."""
-    from onnxprune.cli.evidence import batch_of
     from onnxprune.graph.count import macs, node_key
+    from onnxprune.statistics.batch import batch_of
 
     batch = batch_of(channels.view, channels.trace)
     counted = macs(channels.view, channels.trace.shapes)

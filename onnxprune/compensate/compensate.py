@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import numpy as np
-
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
-from onnxprune.compensate.distil import Distilled, DistilOptions, distil
+from onnxprune.compensate.distil import Distilled, DistilOptions, before_last, distil
 from onnxprune.compensate.refit import LayerError, Positions, Refit, RefitOptions, refit
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.graph.model import Model
@@ -82,15 +80,11 @@ def compensate(
 
 
 def _distilled(original: Model, result: Refit, feeds: Sequence[Feed], steps: DistilOptions) -> tuple[Model, Distilled]:
-    shapes = {(name, array.shape[1:]) for feed in feeds for name, array in feed.items()}
-    if len(shapes) != len(feeds[0]) or any(not array.ndim for array in feeds[0].values()):
-        raise ModelError("samples of different sizes cannot be batched.")
-    feed = {name: np.concatenate([f[name] for f in feeds]) for name in feeds[0]}
-    if len({len(array) for array in feed.values()}) != 1:
-        raise ModelError("axis 0 of the inputs does not count samples.")
     cuts = {name: partial(result.cut, name) for name in result.compared}
-    outputs = {value.name: partial(result.cut, value.name) for value in original.proto.graph.output}
-    return distil(original, result.model, outputs, cuts, feed, steps)
+    graphs = original.proto.graph, result.model.proto.graph
+    ends = [tuple(before_last(graph, value.name) for graph in graphs) for value in graphs[0].output]
+    outputs = {old: partial(result.cut, old) for old, new in ends if old == new}
+    return distil(original, result.model, outputs, cuts, feeds, steps)
 
 
 def kept_positions(channels: Channels, keep: Keep) -> Mapping[str, Sequence[IntArray | None]]:

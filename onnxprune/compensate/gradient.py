@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxprune.compensate.adjoints import add_deltas, add_weight_adjoints, clips_as_relus, is_grouped, set_pads
 from onnxprune.compensate.stages import embedded
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
@@ -35,6 +36,10 @@ TRAINED: dict[str, tuple[int, ...]] = {
 }
 """Operator -> inputs that are weights; constants elsewhere (bounds, sizes, scales) stay."""
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+MASKING = 1e4
+"""Constants this large are masks or bounds, no weights."""
+
 OPSET = 18
 """onnx-ad knows the operators of this opset and later."""
 
@@ -44,11 +49,14 @@ class Gradient:
     """A graph that gives the loss and its gradient by every weight.
 
     weights: name -> values to start from.
+    targets: compared tensor -> input that holds what it should be.
+    matrices: name -> (blocks, rows, columns) of the weights that are matrices.
     """
 
     proto: onnx.ModelProto
     weights: dict[str, Array]
     targets: dict[str, str]
+    matrices: dict[str, tuple[int, int, int]]
     loss: str = "onnxprune.loss"
 
     def seed(self) -> dict[str, Array]:
@@ -75,23 +83,29 @@ def gradient_graph(
         ModelError: onnx-ad is missing, or an operator has no derivative.
     """
     proto = differentiable(model, samples)
-    weights = _lift(proto)
+    clips_as_relus(proto)
+    deltas = add_deltas(proto)
+    names = {delta.weight for delta in deltas}
+    weights, matrices = _lift(proto, names)
     targets = _add_loss(proto, compared, shapes)
     for name, value in weights.items():
         proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
     del proto.graph.output[:]
     proto.graph.output.append(helper.make_tensor_value_info(Gradient.loss, onnx.TensorProto.FLOAT, [1]))
+    asked = [name for name in weights if name not in names] + [delta.name for delta in deltas]
     try:
         from onnx_ad import reverse
     except ImportError as error:
         raise ModelError("gradients need onnx-ad: pip install 'onnxprune[grad]'.") from error
     try:
         adjoint = reverse(
-            onnx.shape_inference.infer_shapes(proto), inputs=list(weights), outputs=[Gradient.loss], layout="onnx"
+            onnx.shape_inference.infer_shapes(proto), inputs=asked, outputs=[Gradient.loss], layout="onnx"
         )
     except Exception as error:  # onnx-ad refuses with errors of many kinds
         raise ModelError(f"onnx-ad has no gradient of the model: {error}".splitlines()[0][:300]) from error
-    return Gradient(adjoint, weights, targets)
+    set_pads(adjoint)
+    add_weight_adjoints(adjoint, deltas)
+    return Gradient(adjoint, weights, targets, matrices)
 
 
 def differentiable(model: Model, samples: Mapping[str, Array]) -> onnx.ModelProto:
@@ -119,31 +133,60 @@ def differentiable(model: Model, samples: Mapping[str, Array]) -> onnx.ModelProt
         raise ModelError(f"the model cannot be raised to opset {OPSET} for gradients: {str(error)[:200]}") from error
 
 
-def _lift(proto: onnx.ModelProto) -> dict[str, Array]:
-    """Take the weights out of the graph and return them; those in Constant nodes too."""
+def _lift(proto: onnx.ModelProto, grouped: set[str]) -> tuple[dict[str, Array], dict[str, tuple[int, int, int]]]:
+    """Take the weights out of the graph, those in Constant nodes too; return them, and which are matrices.
+
+    grouped: weights of grouped Conv that a derivative is found for.
+    """
     constants = {n.output[0]: n for n in proto.graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"}
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     weights: dict[str, Array] = {}
+    matrices: dict[str, tuple[int, int, int]] = {}
     for node in proto.graph.node:
-        for index in _trained(node):
+        for index in _trained(node, grouped):
             name = node.input[index] if index < len(node.input) else ""
             tensor = stored.get(name) or (constants[name].attribute[0].t if name in constants else None)
-            if tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) > 1:
-                weights[name] = numpy_helper.to_array(tensor).copy()
+            if tensor is None or not _is_weight(tensor):
+                continue
+            weights[name] = numpy_helper.to_array(tensor).copy()
+            blocks = _blocks(node, index, weights[name].shape)
+            if min(blocks[1:]) > 1:
+                matrices[name] = blocks
     kept_tensors = [tensor for tensor in proto.graph.initializer if tensor.name not in weights]
     kept_nodes = [n for n in proto.graph.node if not (n.op_type == "Constant" and n.output[0] in weights)]
     del proto.graph.initializer[:], proto.graph.node[:]
     proto.graph.initializer.extend(kept_tensors)
     proto.graph.node.extend(kept_nodes)
-    return weights
+    return weights, matrices
 
 
-def _trained(node: onnx.NodeProto) -> tuple[int, ...]:
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    """Tell whether a stored tensor looks learned: more than one number, none as large as masks have."""
+    if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) <= 1:
+        return False
+    return bool(np.abs(numpy_helper.to_array(tensor)).max() < MASKING)
+
+
+def _trained(node: onnx.NodeProto, grouped: set[str]) -> tuple[int, ...]:
     """Return the inputs of a node that are weights; onnx-ad has no derivative by the weight of a grouped Conv."""
     if node.domain not in ("", "ai.onnx"):
         return ()
-    grouped = node.op_type.startswith("Conv") and any(a.name == "group" and a.i > 1 for a in node.attribute)
-    return (2,) if grouped else TRAINED.get(node.op_type, ())
+    if is_grouped(node) and node.input[1] not in grouped:
+        return (2,)
+    return TRAINED.get(node.op_type, ())
+
+
+def _blocks(node: onnx.NodeProto, index: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the weight as (blocks, rows, columns); (1, 1, 1) where it is no matrix."""
+    size = int(np.prod(shape))
+    if node.op_type in ("Conv", "ConvTranspose") and index == 1:
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        return groups, shape[0] // groups, size // shape[0]
+    if node.op_type in GATES and index < 3:
+        return shape[0] * GATES[node.op_type], shape[1] // GATES[node.op_type], shape[2]
+    if node.op_type in ("MatMul", "Gemm") and len(shape) > 1 and index < 2:
+        return size // (shape[-2] * shape[-1]), shape[-2], shape[-1]
+    return 1, 1, 1
 
 
 def _add_loss(

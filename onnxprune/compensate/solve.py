@@ -105,7 +105,7 @@ def factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
     damped = covariance.copy()
     damped[np.diag_indices(size)] += strength * level
     try:
-        with _one_thread():
+        with one_thread():
             cholesky = cho_factor(damped, overwrite_a=True, check_finite=False)
     except LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
@@ -113,7 +113,7 @@ def factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
         return lambda b: np.asarray(vectors @ ((vectors.T @ b) / scale))
 
     def solve(b: Array) -> Array:
-        with _one_thread():
+        with one_thread():
             return np.asarray(cho_solve(cholesky, b, check_finite=False))
 
     return solve
@@ -126,8 +126,8 @@ def _pools() -> Any:
     return ThreadpoolController()
 
 
-def _one_thread() -> AbstractContextManager[Any]:
-    """Factorise on one thread: on a busy machine several wait for each other up to 50 times longer than they work."""
+def one_thread() -> AbstractContextManager[Any]:
+    """Compute on one thread: on a busy machine several wait for each other up to 50 times longer than they work."""
     return _pools().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 

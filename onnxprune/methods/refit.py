@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
-from onnxprune.compensate.compensate import Mode, RefitOptions, compensate, kept_positions
+from onnxprune.compensate.compensate import Compensation, Mode, RefitOptions, compensate, kept_positions
+from onnxprune.compensate.distil import DistilOptions
 from onnxprune.errors import UsageError
+from onnxprune.graph import count
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
+from onnxprune.statistics.batch import batch_of, batch_size
 from onnxprune.statistics.data import Data
 
+STEP_MACS = 3e12
+"""Multiply-adds that gradient steps may cost where nobody asked for them: about two minutes of a core."""
+FEWEST_STEPS, FEWEST_SAMPLES = 60, 16
+"""With less than that, steps are left out."""
+ACTIVATION_BYTES = 1 << 28
+"""Activations of one run of the pruned network; the gradient needs about three times as much."""
 
-def refit(result: PruneResult, data: Data | None, mode: str | None, runtime: Runtime) -> PruneResult:
+
+def refit(
+    result: PruneResult, data: Data | None, mode: str | None, runtime: Runtime, steps: int | None = None
+) -> PruneResult:
     """Return the result with its layers refitted.
 
     Args:
         data: inputs of the original.
-        mode: one of `MODES` of the options; None: "lstsq" with data, "none" without.
+        mode: one of `MODES` of the options; None: with data least squares, then gradient steps where the network is
+            small enough for them; "none" without data.
+        steps: number of gradient steps; None leaves it to the size of the network.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -26,10 +41,35 @@ def refit(result: PruneResult, data: Data | None, mode: str | None, runtime: Run
         raise UsageError(f"--compensate {mode} needs inputs of the model: give --data.")
     if data is None or mode == "none" or not result.keep:
         return result
-    chosen: Mode = mode or "lstsq"  # type: ignore[assignment]
+    plan, note = _steps(result, steps, runtime)
+    chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
     original = result.channels.model
     positions = kept_positions(result.channels, result.keep)
     options = RefitOptions(threads=runtime.threads or None)
-    done = compensate(original, result.model, positions, data, chosen, options)
-    warnings = (*result.warnings, *data.warnings, *done.warnings)
+    done: Compensation = compensate(original, result.model, positions, data, chosen, options, plan)
+    notes = (note,) if note and mode is None else ()
+    warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
     return replace(result, model=done.model, compensation=done, warnings=warnings)
+
+
+def _steps(result: PruneResult, asked: int | None, runtime: Runtime) -> tuple[DistilOptions, str]:
+    """Return how many steps of how many samples to take, and why none are taken unless asked for."""
+    channels = result.channels
+    after = channels.shapes(result.keep)
+    batch = batch_of(channels.view, channels.trace)
+    old, new = (sum(count.macs(channels.view, shapes).values()) / batch for shapes in (channels.trace.shapes, after))
+    plain = DistilOptions(threads=runtime.threads or None)
+    size = batch_size(channels.view, channels.trace, ACTIVATION_BYTES, plain.samples)
+    sample = max(1.0, old + 3 * new)
+    samples = int(min(plain.samples, max(FEWEST_SAMPLES, STEP_MACS / (plain.steps // 2 * sample))))
+    steps = int(min(plain.steps, STEP_MACS / (samples * sample)))
+    options = replace(plain, steps=asked or max(steps, FEWEST_STEPS), samples=samples, batch=size)
+    if find_spec("onnx_ad") is None:
+        return options, "no gradient steps were taken after the refit: they need onnx-ad; pip install onnx-ad."
+    if steps < FEWEST_STEPS and not asked:
+        cost = FEWEST_STEPS * samples * sample / 1e12
+        return options, (
+            f"no gradient steps were taken after the refit: {FEWEST_STEPS} would cost {cost:.1f} trillion "
+            "multiply-adds; --compensate distil takes them."
+        )
+    return options, ""

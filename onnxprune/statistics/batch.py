@@ -11,9 +11,18 @@ ACTIVATION_BYTES = 1 << 26
 LARGEST_BATCH = 32
 
 
-def batch_size(view: View, traced: Trace) -> int:
-    """Return a number of samples whose activations, all of them at once, stay below ACTIVATION_BYTES; 1 at least."""
+def batch_size(view: View, traced: Trace, limit: int = ACTIVATION_BYTES, largest: int = LARGEST_BATCH) -> int:
+    """Return a number of samples whose activations, all of them at once, stay below `limit` bytes; 1 at least."""
     made = [traced.shapes[name] for node in view.nodes for name in node.outputs if name in traced.shapes]
     batch = next((traced.shapes[key][0] for key in view.inputs if traced.shapes.get(key)), 1)
     sample_bytes = 4 * sum(math.prod(shape) for shape in made) // max(1, batch)
-    return int(min(LARGEST_BATCH, max(1, ACTIVATION_BYTES // max(1, sample_bytes))))
+    return int(min(largest, max(1, limit // max(1, sample_bytes))))
+
+
+def batch_of(view: View, traced: Trace) -> int:
+    """Return the batch size that a trace was made with: 1 where it is fixed."""
+    for key in view.inputs:
+        shape = traced.shapes.get(key)
+        if shape and traced.dynamic(key)[0]:
+            return shape[0] if shape[0] <= 8 else 1
+    return 1

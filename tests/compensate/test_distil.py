@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnxprune.compensate.distil import DistilOptions, distil, vary
+from onnxprune.compensate.descent import Descent, orthogonal
+from onnxprune.compensate.distil import DistilOptions, before_last, distil
+from onnxprune.compensate.draws import draws_of, vary
 from onnxprune.compensate.gradient import gradient_graph
+from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
+from onnxprune.statistics.feeds import InputSpec
 from onnxprune.statistics.session import Session
 from tests.compensate.small import network, run
 
@@ -31,8 +35,24 @@ def small(width: int) -> Model:
     return network(nodes, weights, ["n", 2, 5, 5], ["n", 3])
 
 
-def test_the_gradient_is_that_of_finite_differences() -> None:
-    model, x, target = small(4), normal(6, 2, 5, 5), normal(6, 3)
+def grouped(groups: int, stride: int) -> Model:
+    node = helper.make_node
+    weights = {"w0": normal(4, 2, 3, 3), "w1": normal(4, 4 // groups, 3, 2), "b1": normal(4), "w2": normal(3, 4)}
+    bounds = {"low": np.float32(-1), "high": np.float32(2)}
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"], pads=[1, 1, 1, 1]),
+        node("Clip", ["a", "low", "high"], ["h"]),
+        node("Conv", ["h", "w1", "b1"], ["c"], pads=[1, 0, 0, 1], strides=[stride, 1], dilations=[1, 2], group=groups),
+        node("GlobalAveragePool", ["c"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("Gemm", ["f", "w2"], ["y"], transB=1),
+    ]
+    return network(nodes, weights | bounds, ["n", 2, 5, 5], ["n", 3])
+
+
+@pytest.mark.parametrize("model", [small(4), grouped(2, 1), grouped(4, 2)], ids=["plain", "grouped", "depthwise"])
+def test_the_gradient_is_that_of_finite_differences(model: Model) -> None:
+    x, target = normal(6, 2, 5, 5), normal(6, 3)
     gradient = gradient_graph(model, {"y": 2.0}, {"y": (6, 3)}, {"x": x})
     session = Session(gradient.proto, threads=1)
     feed = {"x": x, gradient.targets["y"]: target, **gradient.seed()}
@@ -43,18 +63,19 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     (given,) = run(model, [{"x": x}])
     assert loss(gradient.weights) == pytest.approx(2 * np.square(given - target).mean(), rel=1e-5)
     slopes = dict(zip(gradient.weights, session.run(gradient.outputs(), {**feed, **gradient.weights})[1:], strict=True))
-    assert set(slopes) == {"w0", "b0", "w1", "b1"}
+    assert set(slopes) == {t.name for t in model.proto.graph.initializer} - {"low", "high"}
     for name, value in gradient.weights.items():
         direction = normal(*value.shape)
-        ends = [loss({**gradient.weights, name: value + np.float32(s) * direction}) for s in (2e-3, -2e-3)]
+        ends = [loss({**gradient.weights, name: value + np.float32(s) * direction}) for s in (5e-4, -5e-4)]
         slope = float((slopes[name].reshape(value.shape) * direction).sum())
-        assert slope == pytest.approx((ends[0] - ends[1]) / 4e-3, rel=0.05, abs=5e-3)  # float32, kinks of Relu
+        assert slope == pytest.approx((ends[0] - ends[1]) / 1e-3, rel=0.05, abs=3e-2)  # float32, kinks of Clip
 
 
 def test_steps_bring_a_small_network_nearer_to_a_large_one() -> None:
     teacher, student = small(8), small(4)
-    feed = {"x": normal(96, 2, 5, 5)}
-    result, loss = distil(teacher, student, {"y": lambda y: y}, {}, feed, DistilOptions(150, 16, 0.05, threads=1))
+    feeds = [{"x": normal(32, 2, 5, 5)} for _ in range(3)]
+    options = DistilOptions(150, 16, rate=0.05, threads=1)
+    result, loss = distil(teacher, student, {"y": lambda y: y}, {}, feeds, options)
     assert loss.after < 0.5 * loss.before
     fresh = [{"x": normal(64, 2, 5, 5)}]
     (wanted,), (before,), (after,) = (run(model, fresh) for model in (teacher, student, result))
@@ -62,9 +83,9 @@ def test_steps_bring_a_small_network_nearer_to_a_large_one() -> None:
 
 
 def test_steps_that_make_it_worse_are_not_used() -> None:
-    model, feed = small(4), {"x": normal(32, 2, 5, 5)}
+    model, feeds = small(4), [{"x": normal(32, 2, 5, 5)}]
     other = small(4)
-    result, loss = distil(other, model, {"y": lambda y: y}, {}, feed, DistilOptions(2, 8, 1e4, threads=1))
+    result, loss = distil(other, model, {"y": lambda y: y}, {}, feeds, DistilOptions(2, 8, rate=1e4, threads=1))
     assert result is model
     assert loss.after == loss.before
 
@@ -80,3 +101,52 @@ def test_variations_keep_shape_type_and_pairing_of_inputs() -> None:
     varied = vary(words, 4, np.random.default_rng(0), mix=True, shift=True)
     for ids, image in zip(varied["ids"], varied["x"], strict=True):
         np.testing.assert_array_equal(image, feed["x"][ids[0] // 2])
+
+
+def specs(*shape: int | None) -> list[InputSpec]:
+    return [InputSpec("x", np.dtype(np.float32), shape)]
+
+
+def test_a_fixed_batch_stays_and_more_runs_make_a_step() -> None:
+    draws = draws_of([{"x": normal(2, 3)}] * 12, specs(2, 3), 8, 64, shift=True, mix=False)
+    feeds = draws.step(np.random.default_rng(0))
+    assert [feed["x"].shape for feed in feeds] == [(2, 3)] * 4
+    assert [feed["x"].shape for feed in draws.held_out()] == [(2, 3)]
+
+
+def test_inputs_without_a_batch_axis_are_taken_feed_by_feed() -> None:
+    inputs = [*specs(None, 4), InputSpec("state", np.dtype(np.float32), (1, 2))]
+    given = [{"x": normal(size, 4), "state": normal(1, 2)} for size in (5,) * 9 + (7,)]
+    draws = draws_of(given, inputs, 64, 64, shift=True, mix=False)
+    for feed in draws.step(np.random.default_rng(0)):
+        (same,) = [one for one in given if one["x"].shape == (5, 4) and (one["x"] == feed["x"]).all()]
+        np.testing.assert_array_equal(same["state"], feed["state"])
+
+
+def test_two_samples_are_too_few_for_steps() -> None:
+    with pytest.raises(ModelError, match="three samples"):
+        draws_of([{"x": normal(2, 3)}], specs(None, 3), 8, 8, shift=True, mix=False)
+
+
+def test_a_matrix_is_brought_to_singular_values_near_one() -> None:
+    found = np.linalg.svd(orthogonal(normal(3, 6, 4) * np.float32(50)), compute_uv=False)
+    assert found.shape == (3, 4)
+    # the iteration of Jordan et al. ends between 0.7 and 1.2; small values need more rounds
+    assert found.min() > 0.3
+    assert found.max() < 1.3
+
+
+def test_a_step_moves_every_weight_by_the_rate() -> None:
+    weights = {"matrix": normal(4, 6), "vector": normal(5)}
+    descent = Descent(weights, {"matrix": (1, 4, 6)}, 0.2, 1000)
+    descent.step([normal(4, 6), normal(5)])
+    for name, before in weights.items():
+        moved = np.sqrt(np.square(descent.weights[name] - before).mean() / np.square(before).mean())
+        assert moved == pytest.approx(0.2 / 20, rel=0.01)  # the first of 20 steps in which the rate rises
+
+
+def test_outputs_are_compared_before_a_last_softmax() -> None:
+    nodes = [helper.make_node("Softmax", ["z"], ["p"]), helper.make_node("Identity", ["p"], ["y"])]
+    model = network(nodes, {}, ["n", 3], ["n", 3])
+    assert before_last(model.proto.graph, "y") == "z"
+    assert before_last(model.proto.graph, "z") == "z"

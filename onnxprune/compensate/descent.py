@@ -1,0 +1,70 @@
+"""Steps along gradients: Muon for matrices, Adam for what is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from onnxprune.compensate.solve import one_thread
+from onnxprune.types import Array
+
+Blocks = tuple[int, int, int]
+MOMENTUM = 0.95
+RISE = 20
+"""Steps in which the rate rises."""
+
+
+class Descent:
+    """Weights on their way down, and what the optimiser remembers of them.
+
+    A step changes a weight by at most about `rate` times its root mean square. The update of a matrix is its momentum
+    with all singular values made equal, so that rare directions move as much as common ones.
+    Source: Muon (Jordan et al., 2024; Liu et al., 2025, equation 4); Adam (Kingma and Ba, 2015, algorithm 1).
+    """
+
+    def __init__(self, weights: Mapping[str, Array], matrices: Mapping[str, Blocks], rate: float, steps: int) -> None:
+        """Take the weights to start from; `matrices`: (blocks, rows, columns) of those that are matrices."""
+        self.weights = dict(weights)
+        self._matrices, self._rate, self._steps, self._step = matrices, rate, steps, 0
+        self._sizes = {name: max(float(np.sqrt(np.square(w).mean())), 1e-3) for name, w in weights.items()}
+        self._first = {name: np.zeros_like(w) for name, w in weights.items()}
+        self._second = {name: np.zeros_like(w) for name, w in weights.items() if name not in matrices}
+
+    def step(self, slopes: Iterable[Array]) -> None:
+        """Take one step along the gradients, given in the order of the weights."""
+        self._step += 1
+        cosine = 0.5 * (1 + np.cos(np.pi * self._step / (self._steps + 1)))
+        rate = self._rate * min(1.0, self._step / RISE) * cosine
+        with one_thread():
+            for name, slope in zip(self.weights, slopes, strict=True):
+                weight = self.weights[name]
+                slope = slope.reshape(weight.shape)
+                update = self._muon(name, slope) if name in self._matrices else self._adam(name, slope)
+                self.weights[name] = weight - np.float32(rate * self._sizes[name]) * update
+
+    def _muon(self, name: str, slope: Array) -> Array:
+        first = self._first[name] = MOMENTUM * self._first[name] + (1 - MOMENTUM) * slope
+        ahead = MOMENTUM * first + (1 - MOMENTUM) * slope
+        update = orthogonal(ahead.reshape(self._matrices[name]))
+        return np.asarray((update / (np.sqrt(np.square(update).mean()) + 1e-12)).reshape(slope.shape), np.float32)
+
+    def _adam(self, name: str, slope: Array) -> Array:
+        first = self._first[name] = 0.9 * self._first[name] + 0.1 * slope
+        second = self._second[name] = 0.99 * self._second[name] + 0.01 * np.square(slope)
+        mean, spread = first / (1 - 0.9**self._step), second / (1 - 0.99**self._step)
+        return np.asarray(mean / (np.sqrt(spread) + 1e-12), np.float32)
+
+
+def orthogonal(matrices: Array, rounds: int = 5) -> Array:
+    """Return (blocks, rows, columns) matrices with the same singular vectors and singular values of about 1.
+
+    Source: Newton-Schulz iteration with the quintic of Jordan et al., 2024 (Muon): singular values end in 0.7-1.2.
+    """
+    x = matrices / (np.sqrt(np.square(matrices).sum(axis=(1, 2), keepdims=True)) + 1e-12)
+    tall = x.shape[1] > x.shape[2]
+    x = x.transpose(0, 2, 1) if tall else x
+    for _ in range(rounds):
+        gram = x @ x.transpose(0, 2, 1)
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    return np.asarray(x.transpose(0, 2, 1) if tall else x)

@@ -1,0 +1,130 @@
+"""What gradient steps look at: random batches of the data, varied, all of one shape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.errors import ModelError
+from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fixed_batch
+from onnxprune.types import Array
+
+FEEDS_A_STEP = 4
+"""Whole feeds whose gradients are averaged for one step."""
+HELD_OUT = 8
+"""One sample in so many is held out."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Batches for steps, and the samples that are held out.
+
+    stacked: axis 0 of every input counts samples; else a batch is one whole feed, as it was given.
+    batch: samples (or feeds) that one run takes. runs: how many of them a step takes.
+    """
+
+    feed: Feed
+    held: Feed
+    stacked: bool
+    batch: int
+    runs: int
+    shift: bool
+    mix: bool
+
+    def step(self, generator: np.random.Generator) -> list[Feed]:
+        """Return the feeds of one step."""
+        return [self._draw(generator) for _ in range(self.runs)]
+
+    def example(self) -> Feed:
+        """Return one feed of the shape that all have."""
+        return next(self._cut(self.feed))
+
+    def held_out(self) -> Iterator[Feed]:
+        """Yield what is held out, in feeds of that shape; what does not fill one is left out where others do."""
+        return self._cut(self.held)
+
+    def _draw(self, generator: np.random.Generator) -> Feed:
+        if self.stacked:
+            return vary(self.feed, self.batch, generator, mix=self.mix, shift=self.shift)
+        chosen = int(generator.integers(len(next(iter(self.feed.values())))))
+        return {name: array[chosen] for name, array in self.feed.items()}
+
+    def _cut(self, feed: Feed) -> Iterator[Feed]:
+        count = len(next(iter(feed.values())))
+        if not self.stacked:
+            yield from ({name: array[number] for name, array in feed.items()} for number in range(count))
+            return
+        for start in range(0, max(count - self.batch, 0) + 1, self.batch):
+            wanted = np.arange(start, start + self.batch) % count
+            yield {name: array[wanted] for name, array in feed.items()}
+
+
+def draws_of(
+    feeds: Sequence[Feed], specs: Sequence[InputSpec], samples: int, batch: int, *, shift: bool, mix: bool
+) -> Draws:
+    """Return how steps take their samples.
+
+    Args:
+        specs: the inputs of the model: a fixed batch stays, and inputs without a batch axis are taken feed by feed.
+        samples: wanted for a step. batch: at most so many in one run.
+
+    Raises:
+        ModelError: there are fewer than three samples of one shape.
+    """
+    stacked = can_stack(specs) and all(len({len(a) for a in feed.values()}) == 1 for feed in feeds)
+    feeds = _alike(feeds, 1 if stacked else 0)
+    feed = {name: (np.concatenate if stacked else np.stack)([f[name] for f in feeds]) for name in feeds[0]}
+    count = len(next(iter(feed.values())))
+    held = max(1, count // HELD_OUT)
+    fixed = fixed_batch(specs) if stacked else None
+    if count < 3:
+        raise ModelError("gradient steps need at least three samples of one shape.")
+    size = fixed or min(batch, samples, count - held) if stacked else 1
+    runs = -(-min(samples, count) // size) if stacked else min(FEEDS_A_STEP, count - held)
+    parts = ({n: a[:-held] for n, a in feed.items()}, {n: a[-held:] for n, a in feed.items()})
+    return Draws(*parts, stacked, size, runs, shift, mix)
+
+
+def _alike(feeds: Sequence[Feed], first_axis: int) -> list[Feed]:
+    """Return the feeds that have the most frequent shapes, axes before `first_axis` left aside."""
+    shapes = [tuple((name, array.shape[first_axis:]) for name, array in sorted(feed.items())) for feed in feeds]
+    most = Counter(shapes).most_common(1)[0][0]
+    return [feed for feed, shape in zip(feeds, shapes, strict=True) if shape == most]
+
+
+def vary(feed: Feed, batch: int, generator: np.random.Generator, *, mix: bool, shift: bool) -> Feed:
+    """Return a random batch; where all inputs are floating-point, samples are shifted, mirrored and mixed in pairs."""
+    count = len(next(iter(feed.values())))
+    chosen = generator.choice(count, batch, replace=count < batch)
+    samples = {name: array[chosen] for name, array in feed.items()}
+    if any(array.dtype.kind != "f" for array in samples.values()):
+        return samples
+    if shift:
+        samples = {name: _shifted(array, generator) for name, array in samples.items()}
+    if mix:
+        partner = generator.permutation(batch)
+        share = np.where(generator.random(batch) < 0.5, 1.0, generator.random(batch)).astype(np.float32)
+        for name, array in samples.items():
+            part = share.reshape(-1, *(1,) * (array.ndim - 1)).astype(array.dtype)
+            samples[name] = part * array + (1 - part) * array[partner]
+    return samples
+
+
+def _shifted(array: Array, generator: np.random.Generator) -> Array:
+    """Move images by up to a twelfth of their size, repeating the border, and mirror half of them."""
+    if array.ndim != 4:
+        return array
+    rows, columns = (2, 3) if array.shape[1] in (1, 3, 4) else (1, 2)
+    result = np.empty_like(array)
+    for number, image in enumerate(array):
+        picture = image
+        for axis in (rows - 1, columns - 1):
+            size = picture.shape[axis]
+            reach = size // 12
+            index = np.clip(np.arange(size) + generator.integers(-reach, reach + 1), 0, size - 1)
+            picture = np.take(picture, index, axis=axis)
+        result[number] = np.flip(picture, columns - 1) if generator.random() < 0.5 else picture
+    return result
