@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks or rows whose name contains this")
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--compensate", default="lstsq", choices=["bias", "lstsq", "distil"])
+    parser.add_argument("--compensate", choices=["bias", "lstsq", "distil"])
     parser.add_argument("--networks", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     wanted = parser.parse_args()

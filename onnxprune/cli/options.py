@@ -271,12 +271,21 @@ def outputs(*names: str) -> Callable[[Function], Function]:
     return decorate
 
 
-compensation = click.option(
-    "--compensate",
-    type=click.Choice(["none", "bias", "lstsq", "distil"]),
-    help="Change what stays so that it gives what the original gave on --data: mean and variance of each channel, "
-    "a least-squares refit, or gradient steps after it [default: lstsq with --data].",
-)
+def compensation(function: Function) -> Function:
+    """Add the options that say how what is lost is made up for."""
+    mode = click.option(
+        "--compensate",
+        type=click.Choice(["none", "bias", "lstsq", "distil"]),
+        help="Change what stays so that it gives what the original gave on --data: mean and variance of each channel, "
+        "a least-squares refit, or gradient steps after it [default: distil with --data, lstsq for large networks].",
+    )
+    steps = click.option(
+        "--steps", type=click.IntRange(min=1), metavar="N", help="Gradient steps [default: up to 600, by size]."
+    )
+    decorated: Function = mode(steps(function))
+    return decorated
+
+
 memory = click.option("--memory", type=Bytes(), help="What statistics of --data may take, as in 4GB [default: 2GB].")
 
 verify = click.option(

@@ -96,7 +96,7 @@ def gradient_graph(
     try:
         from onnx_ad import reverse
     except ImportError as error:
-        raise ModelError("gradients need onnx-ad: pip install 'onnxprune[grad]'.") from error
+        raise ModelError("gradients need onnx-ad: pip install onnx-ad.") from error
     try:
         adjoint = reverse(
             onnx.shape_inference.infer_shapes(proto), inputs=asked, outputs=[Gradient.loss], layout="onnx"

@@ -12,6 +12,7 @@ from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.statistics.turned import turned_if_few
 
 
 def apply(
@@ -24,6 +25,7 @@ def apply(
     head_dim: bool | None = None,
     data: DataSource | None = None,
     compensate: str | None = None,
+    steps: int | None = None,
     runtime: Runtime | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> PruneResult:
@@ -35,7 +37,7 @@ def apply(
         force: apply it to another model as well, as long as its tensors fit.
         input_shapes: graph input -> full shape, as it was when the plan was made.
         heads, head_dim: as they were when the plan was made.
-        data, compensate, runtime, progress: see `onnxprune.methods.prune.prune`.
+        data, compensate, steps, runtime, progress: see `onnxprune.methods.prune.prune`.
 
     Raises:
         DataError: the data do not fit the model.
@@ -48,9 +50,11 @@ def apply(
             f"the plan was made for another file (sha256 {plan.source_sha256[:12]}.., this one has "
             f"{model.sha256[:12]}..); make a plan for this one, or force it where the tensors are the same."
         )
-    samples = calibration(model, data) if data is not None else None
+    samples = turned_if_few(calibration(model, data)) if data is not None else None
     channels = analyse(model, dict(input_shapes or {}), heads, head_dim)
     keep = channels.keep(plan)
     cut = rewrite(channels, keep)
     progress("refitting what stays")
-    return refit(PruneResult(cut, plan, channels, keep, uncompensated=cut), samples, compensate, runtime or Runtime())
+    return refit(
+        PruneResult(cut, plan, channels, keep, uncompensated=cut), samples, compensate, runtime or Runtime(), steps
+    )

@@ -37,7 +37,9 @@ class PruneOptions:
     exact_only: prune only groups whose removal equals zeroing.
     heads, head_dim: make attention heads, or positions inside of them, prunable (None: heads where recognised).
     input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
-    compensate: what is done about what is lost, out of `MODES`; None: "lstsq" where data are given, else "none".
+    compensate: what is done about what is lost, out of `MODES`; None: with data "distil" where the network is small
+        enough for gradient steps, else "lstsq"; without data "none".
+    steps: number of gradient steps; None: up to 600, by the size of the network.
     memory: bytes that statistics of the data may take, None leaves it to them.
     seed: of the scores that draw.
     """
@@ -60,6 +62,7 @@ class PruneOptions:
     head_dim: bool | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     compensate: str | None = None
+    steps: int | None = None
     memory: int | None = None
     seed: int = 0
 
@@ -80,7 +83,7 @@ class PruneOptions:
             score.find(self.score)
         if self.compensate is not None:
             _choose("compensate", self.compensate, MODES)
-        for name in ("align", "min_channels", "memory"):
+        for name in ("align", "min_channels", "memory", "steps"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} {value!r}: give a whole number from 1.")

@@ -23,6 +23,7 @@ from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.score.activity import Activity
+from onnxprune.statistics.turned import turned_if_few
 
 
 def prune(
@@ -52,7 +53,7 @@ def prune(
     clock, runtime = Clock(), runtime or Runtime()
     with clock.stage("load"):
         model = load(source)
-        samples = calibration(model, data) if data is not None else None
+        samples = turned_if_few(calibration(model, data)) if data is not None else None
     with clock.stage("analyse"):
         channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
         require_weights(channels)
@@ -65,7 +66,7 @@ def prune(
     result = PruneResult(cut, plan, channels, keep, reasons, tuple(warnings), clock.seconds, cut)
     with clock.stage("compensate"):
         progress("refitting what stays")
-        result = refit(result, samples, options.compensate, runtime)
+        result = refit(result, samples, options.compensate, runtime, options.steps)
     if options.latency is None or not keep:
         return result
     with clock.stage("measure"):

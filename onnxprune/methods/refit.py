@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.util import find_spec
+from math import prod
 
+from onnxprune.channels.analyse import Channels
 from onnxprune.compensate.compensate import Compensation, Mode, RefitOptions, compensate, kept_positions
 from onnxprune.compensate.distil import DistilOptions
 from onnxprune.errors import UsageError
 from onnxprune.graph import count
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
-from onnxprune.statistics.batch import batch_of, batch_size
+from onnxprune.statistics.batch import activation_elements, batch_of, batch_size
 from onnxprune.statistics.data import Data
 
-STEP_MACS = 3e12
+STEP_MACS = 4e12
 """Multiply-adds that gradient steps may cost where nobody asked for them: about two minutes of a core."""
+ELEMENT_MACS = 200
+"""What it costs to make one number of an activation and its gradient, in multiply-adds: measured on small networks,
+where memory takes the time."""
 FEWEST_STEPS, FEWEST_SAMPLES = 60, 16
 """With less than that, steps are left out."""
-ACTIVATION_BYTES = 1 << 28
+ACTIVATION_BYTES = 1 << 29
 """Activations of one run of the pruned network; the gradient needs about three times as much."""
 
 
@@ -41,7 +46,7 @@ def refit(
         raise UsageError(f"--compensate {mode} needs inputs of the model: give --data.")
     if data is None or mode == "none" or not result.keep:
         return result
-    plan, note = _steps(result, steps, runtime)
+    plan, note = _steps(result, data, steps, runtime)
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
     original = result.channels.model
     positions = kept_positions(result.channels, result.keep)
@@ -52,15 +57,16 @@ def refit(
     return replace(result, model=done.model, compensation=done, warnings=warnings)
 
 
-def _steps(result: PruneResult, asked: int | None, runtime: Runtime) -> tuple[DistilOptions, str]:
+def _steps(result: PruneResult, data: Data, asked: int | None, runtime: Runtime) -> tuple[DistilOptions, str]:
     """Return how many steps of how many samples to take, and why none are taken unless asked for."""
-    channels = result.channels
+    channels, shapes = result.channels, result.channels.trace.shapes
+    batch, scale = batch_of(channels.view, channels.trace), _scale(channels, data)
     after = channels.shapes(result.keep)
-    batch = batch_of(channels.view, channels.trace)
-    old, new = (sum(count.macs(channels.view, shapes).values()) / batch for shapes in (channels.trace.shapes, after))
+    old, new = (scale * sum(count.macs(channels.view, s).values()) / batch for s in (shapes, after))
+    numbers = scale * activation_elements(channels.view, after) / batch
     plain = DistilOptions(threads=runtime.threads or None)
-    size = batch_size(channels.view, channels.trace, ACTIVATION_BYTES, plain.samples)
-    sample = max(1.0, old + 3 * new)
+    size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), plain.samples)
+    sample = max(1.0, old + 3 * new + ELEMENT_MACS * numbers)
     samples = int(min(plain.samples, max(FEWEST_SAMPLES, STEP_MACS / (plain.steps // 2 * sample))))
     steps = int(min(plain.steps, STEP_MACS / (samples * sample)))
     options = replace(plain, steps=asked or max(steps, FEWEST_STEPS), samples=samples, batch=size)
@@ -73,3 +79,11 @@ def _steps(result: PruneResult, asked: int | None, runtime: Runtime) -> tuple[Di
             "multiply-adds; --compensate distil takes them."
         )
     return options, ""
+
+
+def _scale(channels: Channels, data: Data) -> float:
+    """Return how large a sample is against that of the trace, which makes up dynamic sizes."""
+    feed = next(iter(data))
+    traced = {name: channels.trace.shapes.get(name, ()) for name in feed}
+    sizes = [(prod(array.shape[1:]), prod(traced[name][1:])) for name, array in feed.items()]
+    return float(max(given for given, _ in sizes) / max(1, *(made for _, made in sizes)))

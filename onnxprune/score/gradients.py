@@ -1,6 +1,6 @@
 """Criteria that need derivatives: what is read is multiplied by gates of ones, one a sample and channel.
 
-onnx-ad (the extra `grad`) writes the derivative as an ONNX graph. The loss is a random projection of the outputs,
+onnx-ad writes the derivative as an ONNX graph. The loss is a random projection of the outputs,
 L = sum over outputs of r * y: its squared derivative, averaged over r, is the second derivative of the distance to the
 original, whose first one is zero. No labels are needed.
 """
@@ -178,7 +178,7 @@ def _derivative(
     try:
         from onnx_ad import reverse
     except ImportError as error:
-        raise ModelError("onnx-ad is missing: pip install 'onnxprune[grad]'.") from error
+        raise ModelError("onnx-ad is missing: pip install onnx-ad.") from error
     try:
         inferred = onnx.shape_inference.infer_shapes(proto)
         return reverse(inferred, inputs=[name for name, _ in gates.values()], outputs=[LOSS], layout="onnx")  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from onnxprune.graph.count import Shapes
 from onnxprune.graph.trace import Trace
 from onnxprune.graph.view import View
 
@@ -13,10 +14,14 @@ LARGEST_BATCH = 32
 
 def batch_size(view: View, traced: Trace, limit: int = ACTIVATION_BYTES, largest: int = LARGEST_BATCH) -> int:
     """Return a number of samples whose activations, all of them at once, stay below `limit` bytes; 1 at least."""
-    made = [traced.shapes[name] for node in view.nodes for name in node.outputs if name in traced.shapes]
     batch = next((traced.shapes[key][0] for key in view.inputs if traced.shapes.get(key)), 1)
-    sample_bytes = 4 * sum(math.prod(shape) for shape in made) // max(1, batch)
+    sample_bytes = 4 * activation_elements(view, traced.shapes) // max(1, batch)
     return int(min(largest, max(1, limit // max(1, sample_bytes))))
+
+
+def activation_elements(view: View, shapes: Shapes) -> int:
+    """Return how many numbers the nodes of the main graph give in one run."""
+    return sum(math.prod(shapes[name]) for node in view.nodes for name in node.outputs if name in shapes)
 
 
 def batch_of(view: View, traced: Trace) -> int:

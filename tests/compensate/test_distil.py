@@ -14,7 +14,6 @@ from onnxprune.statistics.feeds import InputSpec
 from onnxprune.statistics.session import Session
 from tests.compensate.small import network, run
 
-pytest.importorskip("onnx_ad", reason="onnx-ad is an extra")
 RNG = np.random.default_rng(13)
 
 

@@ -29,6 +29,7 @@ def command(
     heads: bool | None,
     head_dim: bool | None,
     compensate: str | None,
+    steps: int | None,
     verify: bool | None,
     outputs: Outputs,
     runs: Runs,
@@ -47,7 +48,8 @@ def command(
     from onnxprune.report import Report
     from onnxprune.validate.oracle import masked_model
 
-    settings = {"command": "apply", **({"compensate": compensate} if compensate else {})}
+    given = {"compensate": compensate, "steps": steps}
+    settings = {"command": "apply", **{name: value for name, value in given.items() if value}}
     ending = Ending(model, "pruned", outputs, runs, limits, verify, settings, screen, also=(plan_file,))
     ending.check()
     record = Report("apply", details={"seed": runs.seed})
@@ -65,6 +67,7 @@ def command(
             head_dim=head_dim,
             data=data,
             compensate=compensate,
+            steps=steps,
             runtime=Runtime(runs.threads, runs.provider),
             progress=tell,
         )

@@ -1,0 +1,34 @@
+"""Few images go further when they are seen mirrored and upside down too: what is fitted to them holds for others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from onnxprune.statistics.data import Data, read
+
+FEW = 128
+"""From so many samples on they are used as they are."""
+CHANNELS = (1, 3, 4)
+
+
+def turned_if_few(data: Data) -> Data:
+    """Return the data; fewer than `FEW` images are followed by their mirrored, flipped and turned copies.
+
+    The original says what is right for every copy, so the copies need not mean the same. Other inputs than images of 1,
+    3 or 4 channels stay as they are.
+    """
+    if data.samples >= FEW or data.synthetic or len(data.inputs) != 1:
+        return data
+    (spec,) = data.inputs
+    shape = spec.shape or ()
+    if spec.dtype.kind != "f" or len(shape) != 4 or not {shape[1], shape[3]} & set(CHANNELS):
+        return data
+    rows, columns = (2, 3) if shape[1] in CHANNELS else (1, 2)
+    images = [feed[spec.name] for feed in data]
+    axes = ((), (columns,), (rows,), (rows, columns))
+    copies = [np.ascontiguousarray(np.flip(array, turn)) for turn in axes for array in images]
+    note = f"{data.samples} images are few: mirrored and turned copies are used as well; give {FEW} or more."
+    grown = read([{spec.name: array} for array in copies], data.inputs)
+    return replace(grown, warnings=(*data.warnings, note))
