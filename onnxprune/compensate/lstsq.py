@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxprune.compensate import wide
 from onnxprune.compensate.layouts import Layout
-from onnxprune.compensate.solve import STRENGTHS, Moments, Ridge, bias_only, matched, ridge
+from onnxprune.compensate.solve import STRENGTHS, Moments, System, bias_only, matched, ridge
 from onnxprune.types import Array
 
 CHUNK_BYTES = 1 << 25
@@ -164,7 +164,8 @@ def fit(problem: Problem, options: LstsqOptions) -> Fit:
     if options.match_only:
         return _matched(problem, train, held, level)
     start_error = held.error(problem.start)
-    strength, trial, error = _best_strength(problem, train, held, options.strengths)
+    system = System(train, problem.start, free_bias=problem.free_bias)
+    strength, trial, error = _best_strength(system, train, held, options.strengths)
     shift = bias_only(train, problem.start) if problem.free_bias else problem.start
     if held.error(shift) < min(error, start_error):
         return Fit(bias_only(train + held, problem.start), start_error, held.error(shift), level)
@@ -173,11 +174,11 @@ def fit(problem: Problem, options: LstsqOptions) -> Fit:
     if problem.clamp is None or not options.sweeps:
         final = ridge(train + held, problem.start, strength, free_bias=problem.free_bias)
         return Fit(final, start_error, error, level)
-    return _Clamped(problem, blocks, train, held, strength).run(trial, options.sweeps)
+    return _Clamped(problem, blocks, train, held, strength, system).run(trial, options.sweeps)
 
 
 def _best_strength(
-    problem: Problem, train: Moments, held: Moments, strengths: Sequence[float]
+    system: System, train: Moments, held: Moments, strengths: Sequence[float]
 ) -> tuple[float, Array, float]:
     """Walk from the middle strength to the better side while the held-out error falls."""
     tried: dict[int, tuple[float, Array]] = {}
@@ -186,7 +187,7 @@ def _best_strength(
         if not 0 <= index < len(strengths):
             return np.inf
         if index not in tried:
-            weights = ridge(train, problem.start, strengths[index], free_bias=problem.free_bias)
+            weights = system.ridge(strengths[index]).solve(train.cross)
             tried[index] = (held.error(weights), weights)
         return tried[index][0]
 
@@ -246,9 +247,10 @@ class _Clamped:
     train: Moments
     held: Moments
     strength: float
+    system: System
 
     def run(self, trial: Array, sweeps: int) -> Fit:
-        trial_ridge = self._ridge(self.train)
+        trial_ridge = self.system.ridge(self.strength)
         before = self._pass(self.problem.start)[0]
         best, cross = before, (self.train.cross, self.held.cross)
         used = False
@@ -260,11 +262,9 @@ class _Clamped:
             trial = trial_ridge.solve(train_cross)
         if not used:
             return Fit(self.problem.start, before, before, self.held.spread())
-        final = self._ridge(self.train + self.held).solve(cross[0] + cross[1])
+        everything = System(self.train + self.held, self.problem.start, free_bias=self.problem.free_bias)
+        final = everything.ridge(self.strength).solve(cross[0] + cross[1])
         return Fit(final, before, best, self.held.spread())
-
-    def _ridge(self, moments: Moments) -> Ridge:
-        return Ridge(moments, self.problem.start, self.strength, free_bias=self.problem.free_bias)
 
     def _pass(self, trial: Array) -> tuple[float, Array, Array]:
         """Return the visible error of `trial` on held-out rows, and the cross moments with the targets it moves."""
