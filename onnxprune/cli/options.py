@@ -277,7 +277,11 @@ compensation = click.option(
     help="Change what stays so that it gives what the original gave on --data: mean and variance of each channel, "
     "a least-squares refit, or gradient steps after it [default: lstsq with --data].",
 )
-memory = click.option("--memory", type=Bytes(), help="What statistics of --data may take, as in 4GB [default: 2GB].")
+memory = click.option(
+    "--memory",
+    type=Bytes(),
+    help="What statistics of --data, and then the refit, may take, as in 4GB [default: 2GB, 4GB].",
+)
 
 verify = click.option(
     "--verify/--no-verify",

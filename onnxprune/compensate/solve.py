@@ -18,7 +18,7 @@ STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over rows, the last feature being the constant 1; `add` writes into them.
+    """Sums over rows, the last feature being the constant 1; `add` and `extend` write into them.
 
     gram: (groups, features + 1, features + 1); cross: (groups, features + 1, outs); power: (groups, outs).
     """
@@ -52,6 +52,11 @@ class Moments:
         """Return the variance of the targets, summed over outputs."""
         count = max(self.count, 1.0)
         return float((self.power / count - np.square(self.cross[:, -1, :] / count)).sum())
+
+    def extend(self, other: Moments) -> None:
+        """Add the rows of other moments."""
+        for mine, its in ((self.gram, other.gram), (self.cross, other.cross), (self.power, other.power)):
+            mine += its
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.gram + other.gram, self.cross + other.cross, self.power + other.power)

@@ -8,6 +8,7 @@ over what stays.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -49,7 +50,7 @@ def prune(
         UsageError: an option does not fit the model.
     """
     options = options or PruneOptions()
-    clock, runtime = Clock(), runtime or Runtime()
+    clock, runtime = Clock(), replace(runtime or Runtime(), memory=options.memory)
     with clock.stage("load"):
         model = load(source)
         samples = calibration(model, data) if data is not None else None
@@ -63,9 +64,11 @@ def prune(
         plan = channels.plan(keep)
         cut = rewrite(channels, keep)
     result = PruneResult(cut, plan, channels, keep, reasons, tuple(warnings), clock.seconds, cut)
+    activity = None  # its Gram matrices have been used
     with clock.stage("compensate"):
         progress("refitting what stays")
         result = refit(result, samples, options.compensate, runtime)
+        result = replace(result, warnings=(*result.warnings, *bounded_layers(result)))
     if options.latency is None or not keep:
         return result
     with clock.stage("measure"):
@@ -77,6 +80,16 @@ def prune(
         note = f"--latency {options.latency:g}: {timed.share:.2f} was measured at last; the machine may be busy"
         result = replace(result, warnings=(*result.warnings, note))
     return replace(result, latency=timed)
+
+
+def bounded_layers(result: PruneResult) -> list[str]:
+    """Say what the refit did less well to stay within the memory bound."""
+    notes = Counter(layer.bounded for layer in result.compensation.layers) if result.compensation else Counter()
+    return [
+        f"{count} layer{'s' * (count > 1)} {note}: --memory allows no more; raise it for a better fit"
+        for note, count in notes.items()
+        if note
+    ]
 
 
 def require_weights(channels: Channels) -> None:

@@ -78,7 +78,10 @@ class Activity:
         key = (reading.weight, reading.weight_axis)
         if key not in self._metrics:
             matrix = reading.matrix(self.view)
-            self._metrics[key] = matrix @ matrix.T
+            metric = matrix @ matrix.T
+            if sum(kept.nbytes for kept in self._metrics.values()) + metric.nbytes > (self.memory or GRAM_BYTES):
+                return metric
+            self._metrics[key] = metric
         return self._metrics[key]
 
     def total(self, group: ChannelGroup, value: Callable[[Reading], FloatArray]) -> FloatArray | None:
