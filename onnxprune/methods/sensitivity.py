@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.allocate.effort import effort
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import keep_all
 from onnxprune.errors import UsageError
@@ -38,7 +39,10 @@ class GroupCost:
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """Costs of all groups, the cheapest to cut in half first."""
+    """Costs of all groups, the cheapest to cut in half first.
+
+    samples: on which they were measured.
+    """
 
     channels: Channels
     ratios: tuple[float, ...]
@@ -79,7 +83,8 @@ def sensitivity(
     activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory)
     progress("collecting statistics")
     request, _, warnings = prepare(channels, options, Clock(), activity)
-    probe = Probe(activity, request.groups)
+    work = effort(channels, samples, len(request.groups), ratios)
+    probe = Probe(activity, request.groups, work.samples)
     total = max(1, sum(macs(channels.view, channels.trace.shapes).values()))
     costs = []
     for number, group in enumerate(request.groups, 1):
@@ -93,5 +98,5 @@ def sensitivity(
         costs.append(GroupCost(group.name, group.kind, group.size, errors, 1 - left / total))
     middle = len(ratios) // 2
     costs.sort(key=lambda cost: cost.errors[middle])
-    notes = (*warnings, *samples.warnings)
-    return Sensitivity(channels, tuple(ratios), tuple(costs), samples.samples, notes)
+    notes = (*warnings, *samples.warnings, *([work.note] if work.note else []))
+    return Sensitivity(channels, tuple(ratios), tuple(costs), work.samples, notes)

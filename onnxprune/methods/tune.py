@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.allocate.measures import MEASURES
-from onnxprune.allocate.sensitivity import curves, knapsack
+from onnxprune.allocate.sensitivity import knapsack
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
@@ -22,13 +22,12 @@ from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Source, load, save
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.candidates import Judge
-from onnxprune.methods.choice import Clock, prepare
+from onnxprune.methods.choice import Clock, measured_curves, prepare
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.score.activity import Activity
-from onnxprune.score.probe import Probe
 from onnxprune.validate.gates import Evaluate, Gates
 
 FORMAT = "onnxprune-tune"
@@ -132,7 +131,8 @@ class _Search:
         progress("scoring channels")
         request, self._reasons, self._warnings = prepare(self._channels, options, Clock(), activity)
         self._request = replace(request, scope="sensitivity")
-        self._table = curves(self._request, Probe(activity, request.groups), progress)
+        self._table, notes = measured_curves(self._channels, self._request, activity, progress)
+        self._warnings += notes
         self._measures = {name: MEASURES[name](self._channels) for name in ("macs", "params")}
         self._judge = Judge(self._model, self._data, evaluate, latency, runtime)
         self._state = state
