@@ -217,14 +217,16 @@ def evaluator(spec: str) -> Callable[..., Any]:
         DataError: the file does not load or has no such function.
         UsageError: it is not like file.py:function.
     """
-    from onnxprune.statistics.sources import load_function
+    from onnxprune.statistics.sources import FileFunction
 
     file, colon, name = spec.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise UsageError(f"--eval '{spec}': give file.py:function.")
     if not Path(file).is_file():
         raise DataError(f"--eval '{spec}': there is no file '{file}'; give file.py:function.")
-    return load_function(Path(file), name)
+    found = FileFunction(Path(file), name)
+    _ = found.function  # what is wrong with it is told now, not in the middle of a search
+    return found
 
 
 def check_gates(gates: Gates, comparison: Comparison | None, drop: float | None, outcome: str) -> None:
