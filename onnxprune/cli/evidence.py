@@ -143,16 +143,16 @@ def note_comparison(report: Report, comparison: Comparison) -> None:
         report.warn(warning)
 
 
-def note_compensation(report: Report, result: PruneResult, data: Data | None) -> None:
+def note_compensation(report: Report, result: PruneResult, data: Data | None = None) -> None:
     """Put what the refit did to every layer into the report."""
-    done = result.compensation
+    done, data = result.compensation, data or result.samples
     if done is None or data is None:
         return
     layers = [
         {**asdict(layer), "before": finite_or_none(layer.before), "after": finite_or_none(layer.after)}
         for layer in done.layers
     ]
-    report.details["compensation"] = {"samples": data.samples, "layers": layers}
+    report.details["compensation"] = {"samples": data.samples, "made_up": data.synthetic, "layers": layers}
     if done.distilled is not None:
         report.details["compensation"]["distance"] = asdict(done.distilled)
 

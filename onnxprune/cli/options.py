@@ -275,7 +275,8 @@ compensation = click.option(
     "--compensate",
     type=click.Choice(["none", "bias", "lstsq", "distil"]),
     help="Change what stays so that it gives what the original gave on --data: mean and variance of each channel, "
-    "a least-squares refit, or gradient steps after it [default: lstsq with --data].",
+    "a least-squares refit, or gradient steps after it; without --data on made-up inputs, which is weaker "
+    "[default: lstsq].",
 )
 memory = click.option(
     "--memory",
@@ -287,7 +288,7 @@ verify = click.option(
     "--verify/--no-verify",
     default=None,
     help="Compare with the original whose removed channels are zeroed [default: for models that run in 2 s]; "
-    "--no-verify runs nothing.",
+    "--no-verify with --compensate none runs nothing.",
 )
 
 
