@@ -27,6 +27,7 @@ from onnxprune.methods.synthetic import WEAKER
 from onnxprune.methods.synthetic import synthetic as make_up
 from onnxprune.score.activity import Activity
 from onnxprune.statistics.data import Data
+from onnxprune.statistics.suspicion import suspicions
 
 LARGEST_BYTES = 512 << 20
 """Larger models are not refitted to made-up inputs unless that is asked for: it may take hours."""
@@ -69,11 +70,12 @@ def prune(
     with clock.stage("analyse"):
         channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
         require_weights(channels)
+        doubts = suspicions(model, samples, runtime.threads, runtime.provider) if samples is not None else []
     work = _Work(channels, options, clock, runtime, progress)
     asked = options.compensate not in (None, "none")
     wished = synthetic and options.compensate is None
     if samples is not None or not work.removes or not (asked or wished):
-        return work.run(samples)
+        return work.run(samples, tuple(doubts))
     if not asked and model.size_bytes > LARGEST_BYTES:
         return work.run(None, (TOO_LARGE,))
     try:

@@ -19,6 +19,7 @@ from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
 from onnxprune.score.activity import Activity
 from onnxprune.score.probe import Probe
+from onnxprune.statistics.suspicion import suspicions
 
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
@@ -98,5 +99,6 @@ def sensitivity(
         costs.append(GroupCost(group.name, group.kind, group.size, errors, 1 - left / total))
     middle = len(ratios) // 2
     costs.sort(key=lambda cost: cost.errors[middle])
-    notes = (*warnings, *samples.warnings, *([work.note] if work.note else []))
+    doubts = suspicions(model, samples, runtime.threads, runtime.provider)
+    notes = (*warnings, *samples.warnings, *doubts, *([work.note] if work.note else []))
     return Sensitivity(channels, tuple(ratios), tuple(costs), work.samples, notes)

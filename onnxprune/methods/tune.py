@@ -24,6 +24,7 @@ from onnxprune.methods.result import PruneResult
 from onnxprune.methods.search import Candidate, Place, SearchState
 from onnxprune.methods.trials import Task, Trials, build
 from onnxprune.score.activity import Activity
+from onnxprune.statistics.suspicion import suspicions
 from onnxprune.validate.gates import Evaluate, Gates
 
 __all__ = ["Candidate", "TuneResult", "tune"]
@@ -111,7 +112,8 @@ class _Search:
         self._state = SearchState.read(state, key)
         activity = Activity(self._channels.view, self._data, runtime.threads, runtime.provider, options.memory)
         progress("scoring channels")
-        request, self._reasons, self._warnings = prepare(self._channels, options, Clock(), activity)
+        request, self._reasons, notes = prepare(self._channels, options, Clock(), activity)
+        self._warnings = [*suspicions(self._model, self._data, runtime.threads, runtime.provider), *notes]
         self._request = replace(request, scope="sensitivity")
         if not self._state.curves:
             self._state.curves, notes = measured_curves(self._channels, self._request, activity, progress)
