@@ -88,4 +88,4 @@ def latency_share(model: Model, candidate: Model, data: Data, runtime: Runtime) 
         [model, candidate], runs=60, seconds=3, threads=runtime.threads, provider=runtime.provider, feeds=feeds
     )
     before, after = timings.values()
-    return after.median_ms / before.median_ms
+    return after.steady_ms / before.steady_ms
