@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import DataError, ModelError
@@ -115,17 +117,18 @@ class _Work:
         self.progress("choosing channels")
         # errors of groups on made-up inputs are no ground to spend a budget on
         wanted = options if real or options.scope else replace(options, scope="uniform")
-        keep, reasons, notes = choose(channels, wanted, clock, activity, runtime, self.progress)
+        with np.errstate(over="ignore", invalid="ignore"):
+            keep, reasons, notes = choose(channels, wanted, clock, activity, runtime, self.progress)
         activity = None  # its Gram matrices have been used
         with clock.stage("rewrite"):
             plan = channels.plan(keep)
             cut = rewrite(channels, keep)
         notes = [*warnings, *notes, *([WEAKER] if samples is not None and samples.synthetic else [])]
         result = PruneResult(cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut)
-        with clock.stage("compensate"):
+        with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
             self.progress("refitting what stays")
             result = refit(result, samples, options.compensate, runtime)
-            result = replace(result, warnings=(*result.warnings, *bounded_layers(result)), samples=samples)
+            result = replace(result, warnings=(*result.warnings, *refit_notes(result)), samples=samples)
         return result if options.latency is None or not keep else self._timed(result, samples if real else None)
 
     def _timed(self, result: PruneResult, samples: Data | None) -> PruneResult:
@@ -142,10 +145,16 @@ class _Work:
         return replace(result, latency=timed)
 
 
-def bounded_layers(result: PruneResult) -> list[str]:
-    """Say what the refit did less well to stay within the memory bound."""
-    notes = Counter(layer.bounded for layer in result.compensation.layers) if result.compensation else Counter()
-    return [
+def refit_notes(result: PruneResult) -> list[str]:
+    """Say what the refit did less well to stay within the memory bound, and which layers it could not see."""
+    layers = result.compensation.layers if result.compensation else []
+    notes = Counter(layer.bounded for layer in layers)
+    lost = sum(not np.isfinite([layer.before, layer.after]).all() for layer in layers)
+    overflow = (
+        f"{lost} layer{'s' * (lost > 1)} could not be refitted: activations overflow on these data; "
+        "are they scaled as the model expects?"
+    )
+    return [overflow] * (lost > 0) + [
         f"{count} layer{'s' * (count > 1)} {note}: --memory allows no more; raise it for a better fit"
         for note, count in notes.items()
         if note

@@ -81,7 +81,12 @@ def tune(
         raise UsageError(f"steps {step:g} and {finest:g}: 0 < finest <= step < 1 is needed.")
     wanted = replace(options or PruneOptions(), ratio=None)
     search = _Search(source, data, gates, wanted, evaluate, runtime or Runtime(), progress, state)
-    best = search.run(step, finest, max(1, workers))
+    try:
+        best = search.run(step, finest, max(1, workers))
+    except NothingToPruneError:
+        if state is not None:
+            state.unlink(missing_ok=True)
+        raise
     if latency:
         search.with_latency()
     result = search.build(best.asked)
@@ -110,6 +115,7 @@ class _Search:
         require_weights(self._channels)
         key = [self._model.sha256, self._data.sha256, options.to_dict(), asdict(gates)]
         self._state = SearchState.read(state, key)
+        before = value_of(self._model, evaluate) if evaluate is not None else None
         activity = Activity(self._channels.view, self._data, runtime.threads, runtime.provider, options.memory)
         progress("scoring channels")
         request, self._reasons, notes = prepare(self._channels, options, Clock(), activity)
@@ -121,7 +127,6 @@ class _Search:
             self._state.write()
         self._warnings += self._state.notes
         self._measures = {name: MEASURES[name](self._channels) for name in ("macs", "params")}
-        before = value_of(self._model, evaluate) if evaluate is not None else None
         self._task = Task(self._model, self._data, options, evaluate, self._runtime, before)
         self._keeps: dict[float, Keep | None] = {}
         self.visited: dict[float, Candidate] = {}

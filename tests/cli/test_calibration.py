@@ -1,6 +1,7 @@
 """Data on the command line: the refit that they buy, and what is said about data that do not fit."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,14 @@ def test_a_model_whose_inputs_cannot_be_made_up_is_pruned_without_a_refit(run: R
 )
 def test_wrong_values_are_refused(run: Run, model: Path, args: tuple[str, str]) -> None:
     assert run(model, *args).exit_code == 2
+
+
+def test_data_on_which_the_network_overflows_are_told_in_one_line(run: Run, model: Path, tmp_path: Path) -> None:
+    big = np.random.default_rng(0).standard_normal((32, 3, 12, 12)).astype(np.float32) * 1e30
+    np.savez(tmp_path / "big.npz", x=big)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = run(model, "--data", tmp_path / "big.npz", "--threads", 1, "--no-verify")
+    assert result.exit_code == 0, result.stderr
+    assert "could not be refitted: activations overflow on these data" in result.stderr
+    assert all(line.startswith("warning: ") for line in result.stderr.splitlines())

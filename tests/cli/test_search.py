@@ -82,7 +82,7 @@ def test_tune_keeps_the_bound_and_shows_the_curve(run: Run, model: Path, data: P
 def test_a_bound_that_nothing_keeps_writes_nothing_and_says_how_far_it_got(run: Run, model: Path, data: Path) -> None:
     result = run("tune", model, "--data", data, "--threads", 1, "--min-sqnr", 200, "--step", 0.4, "--finest", 0.4)
     assert result.exit_code == 4 and "of the MACs left there is cosine" in result.stderr
-    assert not model.with_name("net-tuned.onnx").exists()
+    assert [path.name for path in model.parent.glob("net*")] == [model.name]
 
 
 def test_tune_without_a_bound_is_refused(run: Run, model: Path, data: Path) -> None:
@@ -90,7 +90,17 @@ def test_tune_without_a_bound_is_refused(run: Run, model: Path, data: Path) -> N
     assert result.exit_code == 2 and "bound" in result.stderr
 
 
-@pytest.mark.parametrize(("body", "words"), [("1 / 0", "ZeroDivisionError"), ("return 'good'", "raised ValueError")])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("1 / 0", "raised ZeroDivisionError"),
+        ("return 'good'", "returned 'good', a finite number"),
+        ("return None", "returned 'None', a finite number"),
+        ("return {'score': 1}", "a finite number is needed"),
+        ("return float('nan')", "returned nan"),
+        ("raise SystemExit(3)", "raised SystemExit: 3"),
+    ],
+)
 def test_an_evaluation_that_raises_or_gives_no_number_ends_it(
     run: Run, model: Path, data: Path, tmp_path: Path, body: str, words: str
 ) -> None:
@@ -98,6 +108,7 @@ def test_an_evaluation_that_raises_or_gives_no_number_ends_it(
     judge = f"{tmp_path / 'judge.py'}:judge"
     result = run("tune", model, "--data", data, "--threads", 1, "--max-drop", 0.1, "--eval", judge)
     assert result.exit_code == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
+    assert [path.name for path in model.parent.glob("net*")] == [model.name]
 
 
 def test_an_interrupted_search_goes_on_where_it_was(model: Path, data: Path, tmp_path: Path) -> None:
