@@ -95,6 +95,7 @@ def prepare(
     with clock.stage("score"):
         name = options.score or (DEFAULT_WITH_DATA if activity else DEFAULT)
         scores, warnings = score_groups(channels.view, groups, name, options.seed, activity)
+        warnings += activity.notes if activity else []
     align = ALIGN if options.latency is not None and options.align is None else options.align
     sizes = _axis_sizes(channels, groups)
     return Request(groups, scores, scope, align, options.min_channels, ratios, sizes), reasons, warnings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -93,6 +94,7 @@ def meet_latency(
             keep = choose(measure, aim)
         except NothingToPruneError:
             if not predicted:
+                search.strongest(choose, measure, aim)
                 break
             # the prediction rules out what a measurement may allow: go on by multiply-adds
             measure, predicted = MEASURES["macs"](channels), False
@@ -147,6 +149,13 @@ class _Search:
         if keep:
             self.tries.append((measure(keep), share, keep))
         return measure(keep) * self.goal / share
+
+    def strongest(self, choose: Callable[[Measure, float], Keep], measure: Measure, aim: float) -> None:
+        """Measure about the most that can be removed, so that it can be said how far it goes."""
+        while not self.tries and aim < 1:
+            aim *= 1.25
+            with contextlib.suppress(NothingToPruneError):
+                self.take(aim, choose(measure, aim))
 
     def nearest(self) -> tuple[float, Keep]:
         """Return the candidate nearest to the goal, after a second, longer look at those around it."""

@@ -60,6 +60,15 @@ class Activity:
             memory_bytes=self.memory or GRAM_BYTES,
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """What the statistics that were asked for had to leave out."""
+        found = self.__dict__.get("statistics")
+        left_out = len(found.notes) if found is not None else 0
+        if not left_out:
+            return []
+        return [f"{left_out} Gram matrices are left out of the scores: --memory allows no more; raise it"]
+
     def readings(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
         """Return who reads the channels of a group, and at which positions."""
         found = [(reading, reading.positions(group)) for reading in self.all_readings]

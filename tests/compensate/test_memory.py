@@ -71,7 +71,13 @@ def test_activations_beyond_the_bound_wait_in_files_and_change_nothing(monkeypat
 
 def test_a_refit_without_its_gram_matrices_says_so_and_still_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, warnings = refitted(500_000, monkeypatch)
+    assert not any("Gram matrices are left out of the scores" in w for w in warnings)
     assert any("fitted on fewer rows, without a Gram matrix: --memory allows no more" in w for w in warnings)
+
+
+def test_scores_without_gram_matrices_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, warnings = refitted(1000, monkeypatch)
+    assert any("Gram matrices are left out of the scores: --memory allows no more" in w for w in warnings)
 
 
 def test_fewer_rows_still_lower_the_error_of_every_layer() -> None:
