@@ -4,8 +4,9 @@
     python benchmarks/refit_cost.py --network resnet18 --samples 16 32
     python benchmarks/refit_cost.py --demand macs=0.5 --samples 128
 
-Random weights and random samples: the cost does not depend on their values. Every run is a process of its own on one
-thread with an empty cache. Exit code 1 if 128 samples of ResNet-50 take more than 240 CPU seconds or 6 GB.
+The refit is that by least squares. Random weights and random samples: the cost does not depend on their values. Every
+run is a process of its own on one thread with an empty cache. Exit code 1 if 128 samples of ResNet-50 take more than
+240 CPU seconds or 6 GB.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ def measure(network: str, samples: int, demand: str, memory: float) -> dict[str,
     data = calibration(model, {value.name: draw}, samples)
     room.Clock = partial(Clock, timer=time.process_time)  # type: ignore[misc, assignment]
     name, number = demand.split("=")
-    options = onnxprune.PruneOptions.of(**{name: float(number)}, memory=int(memory * (1 << 30)) or None)
+    options = onnxprune.PruneOptions.of(
+        **{name: float(number)}, memory=int(memory * (1 << 30)) or None, compensate="lstsq"
+    )
     start = time.process_time()
     result = room.prune(model, options, data, runtime=Runtime(1))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)

@@ -127,7 +127,9 @@ class _Work:
         result = PruneResult(cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut)
         with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
             self.progress("refitting what stays")
-            result = refit(result, samples, options.compensate, runtime)
+            # gradient steps towards what the original gives on noise are not what was measured to help
+            mode = options.compensate or ("lstsq" if samples is not None and samples.synthetic else None)
+            result = refit(result, samples, mode, runtime)
             result = replace(result, warnings=(*result.warnings, *refit_notes(result)), samples=samples)
         return result if options.latency is None or not keep else self._timed(result, samples if real else None)
 

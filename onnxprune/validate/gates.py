@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import DataError, UsageError
+from onnxprune.errors import DataError, Terminated, UsageError
 from onnxprune.validate.parity import Parity
 from onnxprune.validate.session import open_session
 
@@ -83,7 +83,7 @@ def evaluate(function: Evaluate, path: Path, name: str) -> float:
                 result = function(session.native)
         else:
             result = function(str(path))
-    except UsageError:
+    except (UsageError, Terminated):
         raise
     except (Exception, SystemExit) as error:
         raise DataError(f"--eval {name} raised {type(error).__name__}: {error}") from error
