@@ -195,8 +195,10 @@ def test_ctrl_c_leaves_a_state_to_go_on_from_and_no_process(
     command = [sys.executable, "-m", "onnxprune", "tune", model, "--data", data, "--threads", 1, "--step", 0.1]
     command += ["--max-drop", 0.1, "--eval", f"{tmp_path / 'judge.py'}:judge", "--state", state, "--workers", workers]
     process = subprocess.Popen(
-        [str(part) for part in command], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [str(part) for part in command], stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # a shell starts what runs in its background with SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (state.is_file() and json.loads(state.read_text())["candidates"]) and time.monotonic() < deadline:
         time.sleep(0.1)
