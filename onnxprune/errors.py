@@ -7,6 +7,10 @@ class OnnxpruneError(Exception):
     exit_code = 1
 
 
+class Terminated(SystemExit):
+    """The process was told to end; nothing on the way may take it for something else."""
+
+
 class UsageError(OnnxpruneError):
     """An option or argument that makes no sense: wrong value, unknown name, pattern that matches nothing."""
 

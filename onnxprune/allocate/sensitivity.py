@@ -7,12 +7,13 @@ add up; so the best allocation walks down the lower convex hull of every curve, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.allocate.counts import Counts
+from onnxprune.allocate.effort import SHARES
 from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.measures import Measure
 from onnxprune.allocate.request import Request
@@ -21,9 +22,6 @@ from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError
 from onnxprune.score.probe import Probe
 from onnxprune.types import FloatArray
-
-SHARES = (0.125, 0.25, 0.5, 0.75, 0.9)
-"""Shares removed at which a curve is measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +36,28 @@ class Curve:
         return float(np.interp(-width, [-w for w in self.widths], self.errors))
 
 
-def curves(request: Request, probe: Probe, tick: Callable[[str], None] = lambda text: None) -> dict[str, Curve]:
-    """Return the measured curve of every group."""
+def curves(
+    request: Request,
+    probe: Probe,
+    tick: Callable[[str], None] = lambda text: None,
+    shares: Sequence[float] = SHARES,
+) -> dict[str, Curve]:
+    """Return the curve of every group, measured at some shares removed."""
     table = {}
     for number, group in enumerate(request.groups, 1):
         tick(f"measuring group {number} of {len(request.groups)}")
-        table[group.name] = _curve(request, group, probe)
+        table[group.name] = _curve(request, group, probe, shares)
     return table
 
 
-def _curve(request: Request, group: ChannelGroup, probe: Probe) -> Curve:
+def _curve(request: Request, group: ChannelGroup, probe: Probe, shares: Sequence[float]) -> Curve:
     widths = widths_of(request, group)
     order = np.argsort(request.scores[group.name], kind="stable")
     removed = np.array([group.size - width for width in widths])
     guess = _expected(request.scores[group.name], removed)
     if len(widths) == 1:
         return Curve(widths, np.zeros(1))
-    wanted = [share * group.size for share in SHARES]
+    wanted = [share * group.size for share in shares]
     points = sorted({int(np.argmin(np.abs(removed - share))) for share in wanted} - {0} | {len(widths) - 1})
     measured = [max(probe.alone(group, order[: removed[point]]), 1e-12) for point in points]
     shift = np.interp(np.arange(len(widths)), points, np.log(measured) - np.log(guess[points]))

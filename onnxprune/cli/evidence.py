@@ -143,16 +143,16 @@ def note_comparison(report: Report, comparison: Comparison) -> None:
         report.warn(warning)
 
 
-def note_compensation(report: Report, result: PruneResult, data: Data | None) -> None:
+def note_compensation(report: Report, result: PruneResult, data: Data | None = None) -> None:
     """Put what the refit did to every layer into the report."""
-    done = result.compensation
+    done, data = result.compensation, data or result.samples
     if done is None or data is None:
         return
     layers = [
         {**asdict(layer), "before": finite_or_none(layer.before), "after": finite_or_none(layer.after)}
         for layer in done.layers
     ]
-    report.details["compensation"] = {"samples": data.samples, "layers": layers}
+    report.details["compensation"] = {"samples": data.samples, "made_up": data.synthetic, "layers": layers}
     if done.distilled is not None:
         report.details["compensation"]["distance"] = asdict(done.distilled)
 
@@ -217,14 +217,16 @@ def evaluator(spec: str) -> Callable[..., Any]:
         DataError: the file does not load or has no such function.
         UsageError: it is not like file.py:function.
     """
-    from onnxprune.statistics.sources import load_function
+    from onnxprune.statistics.sources import FileFunction
 
     file, colon, name = spec.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise UsageError(f"--eval '{spec}': give file.py:function.")
     if not Path(file).is_file():
         raise DataError(f"--eval '{spec}': there is no file '{file}'; give file.py:function.")
-    return load_function(Path(file), name)
+    found = FileFunction(Path(file), name)
+    _ = found.function  # what is wrong with it is told now, not in the middle of a search
+    return found
 
 
 def check_gates(gates: Gates, comparison: Comparison | None, drop: float | None, outcome: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from onnxprune.cli import commands
-from onnxprune.errors import OnnxpruneError
+from onnxprune.errors import OnnxpruneError, Terminated
 
 DEFAULT = "prune"
 LEADING_FLAGS = frozenset({"-q", "--quiet", "-v", "--verbose", "--json"})
@@ -132,7 +132,7 @@ def cli() -> None:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """End like an error does, so that temporary files go away."""
-    sys.exit(TERMINATED)
+    raise Terminated(TERMINATED)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -277,7 +277,8 @@ def compensation(function: Function) -> Function:
         "--compensate",
         type=click.Choice(["none", "bias", "lstsq", "distil"]),
         help="Change what stays so that it gives what the original gave on --data: mean and variance of each channel, "
-        "a least-squares refit, or gradient steps after it [default: distil with --data, lstsq for large networks].",
+        "a least-squares refit, or gradient steps after it; without --data on made-up inputs, which is weaker "
+        "[default: distil with --data, lstsq for large networks and without data].",
     )
     steps = click.option(
         "--steps", type=click.IntRange(min=1), metavar="N", help="Gradient steps [default: up to 600, by size]."
@@ -286,13 +287,17 @@ def compensation(function: Function) -> Function:
     return decorated
 
 
-memory = click.option("--memory", type=Bytes(), help="What statistics of --data may take, as in 4GB [default: 2GB].")
+memory = click.option(
+    "--memory",
+    type=Bytes(),
+    help="What statistics of --data, and then the refit, may take, as in 4GB [default: 2GB, 4GB].",
+)
 
 verify = click.option(
     "--verify/--no-verify",
     default=None,
     help="Compare with the original whose removed channels are zeroed [default: for models that run in 2 s]; "
-    "--no-verify runs nothing.",
+    "--no-verify with --compensate none runs nothing.",
 )
 
 

@@ -6,57 +6,17 @@ used only where it makes the error on held-out samples smaller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxprune.compensate import wide
-from onnxprune.compensate.layouts import Layout
-from onnxprune.compensate.solve import STRENGTHS, Moments, Ridge, bias_only, matched, ridge
+from onnxprune.compensate.problem import Blocks, LstsqOptions, Problem
+from onnxprune.compensate.solve import Moments, System, bias_only, matched, ridge
 from onnxprune.types import Array
 
-CHUNK_BYTES = 1 << 25
-KEPT_BYTES = 3 << 28
-"""The rows of a layer stay in memory between passes up to this size; else they are made again."""
-
-Block = tuple[bool, Array, Array, Array | None]
-"""Held out?, rows with a 1 at their end, targets, offsets."""
-
-
-@dataclass(frozen=True)
-class LstsqOptions:
-    """How a refit is made.
-
-    rows: at most this many rows (positions of activations) for each layer, and `rows_per_feature` for each feature.
-    sweeps: passes that move the targets hidden by a clamp.
-    match_only: match mean and variance of each output instead of refitting the weights.
-    """
-
-    rows: int = 16_000
-    rows_per_feature: int = 6
-    strengths: Sequence[float] = STRENGTHS
-    sweeps: int = 4
-    match_only: bool = False
-    seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """One least-squares problem: inputs and targets batch by batch, and the weights to start from.
-
-    start: (groups, outs, features + 1), the bias last; `free_bias` False: there is none, it stays zero.
-    offsets: what is added to the output before the clamp (the other operand of an Add), batch by batch.
-    """
-
-    layout: Layout
-    inputs: Callable[[], Iterator[Array]]
-    targets: Callable[[], Iterator[Array]]
-    start: Array
-    clamp: tuple[float, float] | None = None
-    free_bias: bool = True
-    offsets: Callable[[], Iterator[Array]] | None = None
+FEWER_ROWS = "fitted on fewer rows, without a Gram matrix"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +24,14 @@ class Fit:
     """Weights with the mean squared error on held-out rows before and after.
 
     level: variance of the targets, which makes an error relative.
+    bounded: what was done less well to stay within the memory.
     """
 
     weights: Array
     before: float
     after: float
     level: float
+    bounded: str = ""
 
     @property
     def used(self) -> bool:
@@ -77,86 +39,13 @@ class Fit:
         return self.after < self.before
 
 
-class Blocks:
-    """The rows of a problem: the same subset in every pass, each block either for fitting or held out."""
-
-    def __init__(self, problem: Problem, options: LstsqOptions) -> None:
-        self._problem, self._options = problem, options
-        self._batches = sum(1 for _ in problem.inputs())
-        self._share: float | None = None
-        self._kept: list[Block] | None = None
-
-    def __iter__(self) -> Iterator[Block]:
-        if self._kept is not None:
-            yield from self._kept
-            return
-        layout, offsets = self._problem.layout, self._problem.offsets
-        streams = (self._problem.inputs(), self._problem.targets(), offsets() if offsets else repeat(None))
-        for number, (x, y, offset) in enumerate(zip(*streams, strict=False)):
-            source = layout.inputs(x, y.shape)
-            targets = layout.outputs(y)
-            added = layout.outputs(offset) if offset is not None else None
-            indices = self._subset(source.count, number)
-            for held_out, part in self._split(indices, source.count, number):
-                for piece in self._pieces(part):
-                    shift = added[:, piece].astype(np.float32) if added is not None else None
-                    yield held_out, _with_one(source.rows(piece)), targets[:, piece].astype(np.float32), shift
-
-    def keep(self) -> None:
-        """Keep the rows for later passes if they are small enough."""
-        if self._size() <= KEPT_BYTES:
-            self._kept = list(self)
-
-    def _size(self) -> int:
-        groups, outs, width = self._problem.start.shape
-        return int(4 * groups * (width + 2 * outs) * self._limit())
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether the Gram matrix would be too large."""
-        groups, _, width = self._problem.start.shape
-        return bool(groups == 1 and width > wide.FEATURES)
-
-    def _limit(self) -> int:
-        groups, _, width = self._problem.start.shape
-        if self.is_wide:
-            return int(min(wide.ROWS, KEPT_BYTES // (4 * width)))
-        return int(max(self._options.rows, self._options.rows_per_feature * width) // min(groups, 4))
-
-    def _subset(self, count: int, number: int) -> Array:
-        if self._share is None:
-            self._share = min(1.0, self._limit() / max(count * self._batches, 1))
-        wanted = max(1, round(count * self._share))
-        if wanted >= count:
-            return np.arange(count)
-        generator = np.random.default_rng((self._options.seed, number))
-        return np.sort(generator.choice(count, wanted, replace=False))
-
-    def _split(self, indices: Array, count: int, number: int) -> list[tuple[bool, Array]]:
-        """Every fourth batch is held out; with few batches the last quarter of each."""
-        if self._batches >= 4:
-            return [(number % 4 == 3, indices)]
-        border = count - count // 4
-        return [(False, indices[indices < border]), (True, indices[indices >= border])]
-
-    def _pieces(self, indices: Array) -> Iterator[Array]:
-        groups, _, width = self._problem.start.shape
-        size = max(64, CHUNK_BYTES // (4 * groups * width))
-        return (indices[i : i + size] for i in range(0, len(indices), size))
-
-
-def _with_one(rows: Array) -> Array:
-    result = np.ones((*rows.shape[:2], rows.shape[2] + 1), np.float32)
-    result[:, :, :-1] = rows
-    return result
-
-
 def fit(problem: Problem, options: LstsqOptions) -> Fit:
     """Return the refit of one reader, or its start if nothing is better on held-out rows."""
     blocks = Blocks(problem, options)
     blocks.keep()
     if blocks.is_wide:
-        return _fit_wide(problem, blocks, options)
+        found = _fit_wide(problem, blocks, options)
+        return replace(found, bounded=FEWER_ROWS) if blocks.is_bounded else found
     train, held = moments(blocks, problem)
     if not held.count or not train.count:
         train = held = train + held
@@ -164,20 +53,24 @@ def fit(problem: Problem, options: LstsqOptions) -> Fit:
     if options.match_only:
         return _matched(problem, train, held, level)
     start_error = held.error(problem.start)
-    strength, trial, error = _best_strength(problem, train, held, options.strengths)
+    system = System(train, problem.start, free_bias=problem.free_bias)
+    strength, trial, error = _best_strength(system, train, held, options.strengths)
     shift = bias_only(train, problem.start) if problem.free_bias else problem.start
     if held.error(shift) < min(error, start_error):
         return Fit(bias_only(train + held, problem.start), start_error, held.error(shift), level)
     if not error < start_error * (1 - 1e-6):
         return Fit(problem.start, start_error, start_error, level)
-    if problem.clamp is None or not options.sweeps:
-        final = ridge(train + held, problem.start, strength, free_bias=problem.free_bias)
-        return Fit(final, start_error, error, level)
-    return _Clamped(problem, blocks, train, held, strength).run(trial, options.sweeps)
+    if problem.clamp is not None and options.sweeps:
+        clamped = _Clamped(problem, blocks, train, held, strength, system)
+        del system
+        return clamped.run(trial, options.sweeps)
+    del system
+    train.extend(held)
+    return Fit(ridge(train, problem.start, strength, free_bias=problem.free_bias), start_error, error, level)
 
 
 def _best_strength(
-    problem: Problem, train: Moments, held: Moments, strengths: Sequence[float]
+    system: System, train: Moments, held: Moments, strengths: Sequence[float]
 ) -> tuple[float, Array, float]:
     """Walk from the middle strength to the better side while the held-out error falls."""
     tried: dict[int, tuple[float, Array]] = {}
@@ -186,7 +79,7 @@ def _best_strength(
         if not 0 <= index < len(strengths):
             return np.inf
         if index not in tried:
-            weights = ridge(train, problem.start, strengths[index], free_bias=problem.free_bias)
+            weights = system.ridge(strengths[index]).solve(train.cross)
             tried[index] = (held.error(weights), weights)
         return tried[index][0]
 
@@ -246,9 +139,10 @@ class _Clamped:
     train: Moments
     held: Moments
     strength: float
+    system: System
 
     def run(self, trial: Array, sweeps: int) -> Fit:
-        trial_ridge = self._ridge(self.train)
+        trial_ridge = self.system.ridge(self.strength)
         before = self._pass(self.problem.start)[0]
         best, cross = before, (self.train.cross, self.held.cross)
         used = False
@@ -260,11 +154,12 @@ class _Clamped:
             trial = trial_ridge.solve(train_cross)
         if not used:
             return Fit(self.problem.start, before, before, self.held.spread())
-        final = self._ridge(self.train + self.held).solve(cross[0] + cross[1])
+        # the matrices of the fitting rows go before those of all rows are made
+        del trial_ridge, self.system
+        self.train.extend(self.held)
+        everything = System(self.train, self.problem.start, free_bias=self.problem.free_bias)
+        final = everything.ridge(self.strength).solve(cross[0] + cross[1])
         return Fit(final, before, best, self.held.spread())
-
-    def _ridge(self, moments: Moments) -> Ridge:
-        return Ridge(moments, self.problem.start, self.strength, free_bias=self.problem.free_bias)
 
     def _pass(self, trial: Array) -> tuple[float, Array, Array]:
         """Return the visible error of `trial` on held-out rows, and the cross moments with the targets it moves."""

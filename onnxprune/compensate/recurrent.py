@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 
 from onnxprune.compensate.layouts import Dense
-from onnxprune.compensate.lstsq import Fit, Problem
+from onnxprune.compensate.lstsq import Fit
+from onnxprune.compensate.problem import Problem
 from onnxprune.compensate.weights import Weights
 from onnxprune.types import Array, FloatArray, IntArray
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import onnx
 
-from onnxprune.compensate.lstsq import Fit, LstsqOptions, Problem, fit
+from onnxprune.compensate.lstsq import Fit, fit
 from onnxprune.compensate.mixing import mix
 from onnxprune.compensate.mixtures import Mixture
+from onnxprune.compensate.problem import LstsqOptions, Problem
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.compensate.recurrent import Recurrent, find_recurrent, input_problem, state_problem, store
+from onnxprune.compensate.shelf import Shelf
 from onnxprune.compensate.stages import Stages, tensor_levels
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
@@ -21,13 +23,20 @@ from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.session import Session
 from onnxprune.types import Array, IntArray
 
+MEMORY = 4 << 30
+ACTIVATIONS = 0.25
+"""Share of the memory for activations that wait; the rest is for the rows and sums of one layer."""
+
 Positions = Mapping[str, Sequence[IntArray | None]]
 """Tensor -> kept positions of every axis, None where nothing is removed; a tensor that is missing keeps everything."""
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """Mean squared error of one reader's output on held-out samples, relative to the variance of the output."""
+    """Mean squared error of one reader's output on held-out samples, relative to the variance of the output.
+
+    bounded: what was done less well to stay within the memory bound.
+    """
 
     name: str
     op_type: str
@@ -35,6 +44,7 @@ class LayerError:
     after: float
     used: bool
     note: str = ""
+    bounded: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class RefitOptions:
     absorb: the branch before an Add makes up for the error of the other branch.
     recurrent: LSTM, GRU and RNN are refitted too.
     mix: where only linear operators stand between writers and readers, mixtures of channels stay instead of channels.
+    memory: bytes that activations, rows and sums may take; the inputs themselves and onnxruntime come on top.
     """
 
     lstsq: LstsqOptions = field(default_factory=LstsqOptions)
@@ -51,6 +62,7 @@ class RefitOptions:
     mix: bool = True
     recurrent: bool = False
     threads: int | None = None
+    memory: int = MEMORY
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +117,7 @@ class Walk:
         self, original: Model, weights: Weights, positions: Positions, feeds: list[Feed], options: RefitOptions
     ) -> None:
         self._weights, self._options = weights, options
+        self._lstsq = replace(options.lstsq, memory=int(options.memory * (1 - ACTIVATIONS)))
         opener = partial(Session, threads=options.threads)
         self.cut = Cut(positions, mix(original, weights, positions, feeds, opener) if options.mix else {})
         graph = weights.model.proto.graph
@@ -135,8 +148,9 @@ class Walk:
             for name in (layer.x, layer.sequence):
                 if name in old:
                     until_old[name] = max(until_old.get(name, 0), level)
-        self._old = Stages(original, original.proto, old, until_old, feeds, opener)
-        self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener)
+        shelf = Shelf(int(options.memory * ACTIVATIONS))
+        self._old = Stages(original, original.proto, old, until_old, feeds, opener, shelf)
+        self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener, shelf)
 
     def compared(self) -> tuple[str, ...]:
         """Return the sums that readers write to, or some of their outputs where there are no sums."""
@@ -163,7 +177,7 @@ class Walk:
         """Give one reader the weights that come nearest to what the original gave."""
         if self._is_same(reader):
             return LayerError(reader.name, reader.node.op_type, 0.0, 0.0, False, "nothing changed before it")
-        result = fit(self.problem(reader), self._options.lstsq)
+        result = fit(self.problem(reader), self._lstsq)
         if result.used:
             reader.store(self._weights, result.weights)
         return _layer_error(reader.name, reader.node.op_type, result)
@@ -176,12 +190,12 @@ class Walk:
         nothing = Fit(np.zeros(0), 0.0, 0.0, 0.0)
         input_fit, state_fits = nothing, []
         if layer.x in self._old_levels and not _equal(old(), new()):
-            input_fit = fit(input_problem(layer, self._source, old, new), self._options.lstsq)
+            input_fit = fit(input_problem(layer, self._source, old, new), self._lstsq)
             errors.append(_layer_error(f"{name} (W)", kind, input_fit))
         if layer.sequence and len(layer.states) != layer.full_states:
             states = partial(self._old.values, layer.sequence)
             for direction in range(len(layer.r)):
-                state_fits.append(fit(state_problem(layer, self._source, direction, states), self._options.lstsq))
+                state_fits.append(fit(state_problem(layer, self._source, direction, states), self._lstsq))
                 errors.append(_layer_error(f"{name} (R {direction})", kind, state_fits[-1]))
         store(layer, self._weights, input_fit, state_fits)
         return errors or [LayerError(name, kind, 0.0, 0.0, False, "nothing changed before it")]
@@ -197,6 +211,7 @@ class Walk:
             reader.clamp if absorbs or not reader.other else None,
             reader.sink is not None,
             (lambda: self._new.values(reader.other)) if absorbs else None,
+            self._new.count,
         )
 
     def _is_same(self, reader: Reader) -> bool:
@@ -225,4 +240,4 @@ def _equal(a: Iterator[Array], b: Iterator[Array]) -> bool:
 
 def _layer_error(name: str, op_type: str, result: Fit) -> LayerError:
     level = max(result.level, 1e-30)
-    return LayerError(name, op_type, result.before / level, result.after / level, result.used)
+    return LayerError(name, op_type, result.before / level, result.after / level, result.used, bounded=result.bounded)

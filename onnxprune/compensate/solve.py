@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over rows, the last feature being the constant 1; `add` writes into them.
+    """Sums over rows, the last feature being the constant 1; `add` and `extend` write into them.
 
     gram: (groups, features + 1, features + 1); cross: (groups, features + 1, outs); power: (groups, outs).
     """
@@ -53,6 +53,11 @@ class Moments:
         count = max(self.count, 1.0)
         return float((self.power / count - np.square(self.cross[:, -1, :] / count)).sum())
 
+    def extend(self, other: Moments) -> None:
+        """Add the rows of other moments."""
+        for mine, its in ((self.gram, other.gram), (self.cross, other.cross), (self.power, other.power)):
+            mine += its
+
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.gram + other.gram, self.cross + other.cross, self.power + other.power)
 
@@ -64,38 +69,66 @@ class Moments:
         return float(max(total.sum(), 0.0)) / max(self.count, 1.0)
 
 
-class Ridge:
-    """argmin over w of the error of w plus strength * mean diagonal * |w - start|^2, for any targets.
+class System:
+    """Moments and weights to stay near: what ridges of all strengths have in common, computed once.
 
-    The bias is fitted without a penalty, or stays zero if it is not free. Factorised once.
+    The bias is fitted without a penalty, or stays zero if it is not free.
     """
 
-    def __init__(self, moments: Moments, start: Array, strength: float, *, free_bias: bool = True) -> None:
+    def __init__(self, moments: Moments, start: Array, *, free_bias: bool = True) -> None:
         """Take (groups, outs, features + 1) weights to stay near."""
-        self._count, self._start, self._free = max(moments.count, 1.0), start, free_bias
-        self._mean = free_bias * moments.gram[:, -1, :-1] / self._count
-        self._covariance = moments.gram[:, :-1, :-1] / self._count - self._mean[:, :, None] * self._mean[:, None, :]
-        self._factors = [factor(c, strength) for c in self._covariance]
+        self.count, self.start, self.free = max(moments.count, 1.0), start, free_bias
+        self.mean = free_bias * moments.gram[:, -1, :-1] / self.count
+        self.covariance = moments.gram[:, :-1, :-1] / self.count
+        self.covariance -= self.mean[:, :, None] * self.mean[:, None, :]
+        self.pull = self.covariance @ start[:, :, :-1].transpose(0, 2, 1)
+        self._eigen: dict[int, tuple[Array, Array]] = {}
+
+    def ridge(self, strength: float) -> Ridge:
+        """Return the ridge of one strength."""
+        factors = [factor(c, strength, partial(self._eigen_of, group)) for group, c in enumerate(self.covariance)]
+        return Ridge(self, factors)
+
+    def _eigen_of(self, group: int) -> tuple[Array, Array]:
+        """Return eigenvalues and vectors, which cost as much as thirty Cholesky factors, once for all strengths."""
+        if group not in self._eigen:
+            values, vectors = np.linalg.eigh(self.covariance[group])
+            self._eigen[group] = (values, vectors)
+        return self._eigen[group]
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """argmin over w of the error of w plus strength * mean diagonal * |w - start|^2, for any targets."""
+
+    system: System
+    factors: Sequence[Callable[[Array], Array]]
 
     def solve(self, cross: Array) -> Array:
         """Return the weights for the cross moments (groups, features + 1, outs) with some targets."""
-        target_mean = self._free * cross[:, -1, :] / self._count
-        w = self._start[:, :, :-1]
-        wanted = cross[:, :-1, :] / self._count - self._mean[:, :, None] * target_mean[:, None, :]
-        residual = wanted - self._covariance @ w.transpose(0, 2, 1)
-        change = np.stack([solve(part) for solve, part in zip(self._factors, residual, strict=True)])
-        w = w + change.transpose(0, 2, 1)
-        bias = target_mean - np.einsum("gof,gf->go", w, self._mean)
+        system = self.system
+        target_mean = system.free * cross[:, -1, :] / system.count
+        wanted = cross[:, :-1, :] / system.count - system.mean[:, :, None] * target_mean[:, None, :]
+        residual = wanted - system.pull
+        change = np.stack([solve(part) for solve, part in zip(self.factors, residual, strict=True)])
+        w = system.start[:, :, :-1] + change.transpose(0, 2, 1)
+        bias = target_mean - np.einsum("gof,gf->go", w, system.mean)
         return np.concatenate([w, bias[:, :, None]], axis=2)
 
 
 def ridge(moments: Moments, start: Array, strength: float, *, free_bias: bool = True) -> Array:
     """Return the weights of `Ridge` for the targets of the moments."""
-    return Ridge(moments, start, strength, free_bias=free_bias).solve(moments.cross)
+    return System(moments, start, free_bias=free_bias).ridge(strength).solve(moments.cross)
 
 
-def factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
-    """Return what solves (covariance + strength * mean diagonal) x = b; no change where nothing varies."""
+def factor(
+    covariance: Array, strength: float, eigen: Callable[[], tuple[Array, Array]] | None = None
+) -> Callable[[Array], Array]:
+    """Return what solves (covariance + strength * mean diagonal) x = b; no change where nothing varies.
+
+    Args:
+        eigen: gives eigenvalues and vectors of the covariance where rounding leaves it indefinite.
+    """
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
     size = len(covariance)
@@ -108,7 +141,7 @@ def factor(covariance: Array, strength: float) -> Callable[[Array], Array]:
         with one_thread():
             cholesky = cho_factor(damped, overwrite_a=True, check_finite=False)
     except LinAlgError:
-        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = eigen() if eigen else np.linalg.eigh(covariance)
         scale = (np.maximum(values, 0) + strength * level)[:, None]
         return lambda b: np.asarray(vectors @ ((vectors.T @ b) / scale))
 

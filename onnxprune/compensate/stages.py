@@ -1,7 +1,7 @@
 """Run a network level by level over all batches, so that layers can change between levels at a cost linear in layers.
 
 The level of a tensor is the number of readers (refitted layers) on the longest way to it. All nodes of a level run as
-one small model; what later levels need stays in memory, everything else is dropped.
+one small model; what later levels need waits on a shelf, everything else is dropped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import onnx
 
+from onnxprune.compensate.shelf import Parcel, Shelf
 from onnxprune.graph.model import Model
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.session import Session
@@ -74,6 +75,7 @@ class Stages:
     """One network on its way through the levels.
 
     Args:
+        shelf: where tensors wait; both networks may share one.
         model: where weights are read from.
         proto: the graph that runs; it may be edited at levels that have not run yet.
         levels: of `tensor_levels`.
@@ -88,6 +90,7 @@ class Stages:
         until: Mapping[str, int],
         feeds: Iterable[Feed],
         opener: Opener,
+        shelf: Shelf | None = None,
     ) -> None:
         self._model, self._levels, self._open = model, levels, opener
         self._header = onnx.ModelProto(ir_version=proto.ir_version)
@@ -97,11 +100,17 @@ class Stages:
         self._static = [n for n in proto.graph.node if not any(name in levels for name in n.output)]
         self._until = dict(until)
         self._nodes = self._select()
-        self.batches: list[Feed] = [{n: array for n, array in feed.items() if n in self._until} for feed in feeds]
+        self._shelf = shelf or Shelf()
+        self._batches = [{n: Parcel(array) for n, array in feed.items() if n in self._until} for feed in feeds]
+
+    @property
+    def count(self) -> int:
+        """Number of batches."""
+        return len(self._batches)
 
     def values(self, name: str) -> Iterator[Array]:
         """Yield a kept tensor, batch by batch."""
-        return (batch[name] for batch in self.batches)
+        return (batch[name].open() for batch in self._batches)
 
     def advance(self, level: int) -> None:
         """Run all needed nodes of a level."""
@@ -110,14 +119,15 @@ class Stages:
         outputs = sorted(name for name in made if name in self._until)
         inputs = sorted({name for node in nodes for name in reads(node) if name in self._levels and name not in made})
         session = None
-        for batch in self.batches if outputs else ():
-            session = session or self._open(self._submodel(nodes, inputs, outputs, batch))
-            values = session.run(outputs, {name: batch[name] for name in inputs})
-            batch.update(zip(outputs, values, strict=True))
+        for batch in self._batches if outputs else ():
+            feed = {name: batch[name].open() for name in inputs}
+            session = session or self._open(self._submodel(nodes, inputs, outputs, feed))
+            values = session.run(outputs, feed)
+            batch.update((name, self._shelf.put(array)) for name, array in zip(outputs, values, strict=True))
 
     def release(self, level: int) -> None:
         """Forget the tensors that nobody reads above a level."""
-        for batch in self.batches:
+        for batch in self._batches:
             for name in [name for name in batch if self._until[name] <= level]:
                 del batch[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.plan import Plan
@@ -12,6 +13,7 @@ from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.synthetic import WEAKER, synthetic
 from onnxprune.statistics.turned import turned_if_few
 
 
@@ -37,7 +39,8 @@ def apply(
         force: apply it to another model as well, as long as its tensors fit.
         input_shapes: graph input -> full shape, as it was when the plan was made.
         heads, head_dim: as they were when the plan was made.
-        data, compensate, steps, runtime, progress: see `onnxprune.methods.prune.prune`.
+        data, compensate, steps, runtime, progress: see `onnxprune.methods.prune.prune`. A refit without data looks at
+            made-up inputs.
 
     Raises:
         DataError: the data do not fit the model.
@@ -54,7 +57,9 @@ def apply(
     channels = analyse(model, dict(input_shapes or {}), heads, head_dim)
     keep = channels.keep(plan)
     cut = rewrite(channels, keep)
+    result = PruneResult(cut, plan, channels, keep, uncompensated=cut)
+    if samples is None and compensate not in (None, "none"):
+        samples = synthetic(channels, input_shapes or {}, 0, runtime or Runtime())
+        result = replace(result, warnings=(WEAKER,))
     progress("refitting what stays")
-    return refit(
-        PruneResult(cut, plan, channels, keep, uncompensated=cut), samples, compensate, runtime or Runtime(), steps
-    )
+    return replace(refit(result, samples, compensate, runtime or Runtime(), steps), samples=samples)

@@ -21,10 +21,14 @@ DataSource = str | Path | Iterable[Any] | Any
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a model is run: threads inside an operator (0: onnxruntime chooses) and the execution provider."""
+    """How a model is run: threads inside an operator (0: onnxruntime chooses) and the execution provider.
+
+    memory: bytes that a refit may take; None leaves it to the refit.
+    """
 
     threads: int = 0
     provider: str | None = None
+    memory: int | None = None
 
 
 def calibration(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +23,9 @@ class Judgement:
 
     parity: Mapping[str, Parity | None]
     drop: float | None
-    latency: float | None
 
     def figures(self) -> dict[str, float | None]:
-        """Return the figures of the worst output, the drop and the latency."""
+        """Return the figures of the worst output, and the drop."""
         found = [parity for parity in self.parity.values() if parity is not None]
         cosines = [p.cosine for p in found if p.cosine is not None]
         agreements = [p.agreement for p in found if p.agreement is not None]
@@ -35,21 +33,24 @@ class Judgement:
             "cosine": min(cosines, default=None),
             "agreement": min(agreements, default=None),
             "drop": self.drop,
-            "latency": self.latency,
         }
 
 
 class Judge:
-    """Measures candidates against one original, which is opened and evaluated once."""
+    """Measures candidates against one original, which is opened once.
 
-    def __init__(self, model: Model, data: Data, function: Evaluate | None, latency: bool, runtime: Runtime) -> None:
-        self._model, self._data, self._function, self._latency, self._runtime = model, data, function, latency, runtime
+    before: the user's value of the original.
+    """
+
+    def __init__(
+        self, model: Model, data: Data, function: Evaluate | None, runtime: Runtime, before: float | None = None
+    ) -> None:
+        self._function, self._runtime = function, runtime
         threads, provider = runtime.threads, runtime.provider
         self._reference = open_reference(
             model, file=file_of(model), data=data, data_count=data.samples, threads=threads, provider=provider
         )
-        self._before: float | None = None
-        self._lock = threading.Lock()
+        self.before = value_of(model, function) if before is None and function is not None else before
 
     def __call__(self, path: Path) -> Judgement:
         """Return how near a candidate is.
@@ -59,32 +60,32 @@ class Judge:
         """
         with open_session(path, threads=self._runtime.threads, provider=self._runtime.provider) as session:
             parity = compare(self._reference, session).parity
-        return Judgement(parity, self._drop(path), self._share(path))
+        if self._function is None or self.before is None:
+            return Judgement(parity, None)
+        return Judgement(parity, self.before - evaluate(self._function, path, name_of(self._function)))
 
-    def _drop(self, path: Path) -> float | None:
-        if self._function is None:
-            return None
-        name = getattr(self._function, "__name__", "function")
-        with self._lock:
-            if self._before is None:
-                self._before = self._original(self._function, name)
-        return self._before - evaluate(self._function, path, name)
 
-    def _original(self, function: Evaluate, name: str) -> float:
-        """Return the user's value of the original, written to a file if it is none."""
-        if self._model.path is not None and self._model.path.is_file():
-            return evaluate(function, self._model.path, name)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "original.onnx"
-            save(self._model, path)
-            return evaluate(function, path, name)
+def value_of(model: Model, function: Evaluate) -> float:
+    """Return the user's value of the original, written to a file if it is none."""
+    name = name_of(function)
+    if model.path is not None and model.path.is_file():
+        return evaluate(function, model.path, name)
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        path = Path(folder) / "original.onnx"
+        save(model, path)
+        return evaluate(function, path, name)
 
-    def _share(self, path: Path) -> float | None:
-        if not self._latency:
-            return None
-        with self._lock:
-            feeds = next(iter(self._data.batches(1)))
-            threads, provider = self._runtime.threads, self._runtime.provider
-            timings = bench([self._model, path], runs=60, seconds=3, threads=threads, provider=provider, feeds=feeds)
-        before, after = timings.values()
-        return after.median_ms / before.median_ms
+
+def name_of(function: Evaluate) -> str:
+    """Return how errors name the user's function."""
+    return str(getattr(function, "__name__", "function"))
+
+
+def latency_share(model: Model, candidate: Model, data: Data, runtime: Runtime) -> float:
+    """Return the share of the original's latency that is left; nothing else should run meanwhile."""
+    feeds = next(iter(data.batches(1)))
+    timings = bench(
+        [model, candidate], runs=60, seconds=3, threads=runtime.threads, provider=runtime.provider, feeds=feeds
+    )
+    before, after = timings.values()
+    return after.steady_ms / before.steady_ms

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from onnxprune.allocate import MEASURES, Names, Request, matching_groups, meet
 from onnxprune.allocate.counts import counts_at
+from onnxprune.allocate.effort import effort
 from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.measures import Measure
 from onnxprune.allocate.ratios import ratios_of_groups
-from onnxprune.allocate.sensitivity import curves, knapsack
+from onnxprune.allocate.sensitivity import Curve, curves, knapsack
 from onnxprune.allocate.targets import TOLERANCE
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Keep
@@ -32,13 +33,14 @@ class Clock:
     """Times of stages."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    timer: Callable[[], float] = time.perf_counter
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure one stage."""
-        start = time.perf_counter()
+        start = self.timer()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.timer() - start
 
 
 def choose(
@@ -93,6 +95,7 @@ def prepare(
     with clock.stage("score"):
         name = options.score or (DEFAULT_WITH_DATA if activity else DEFAULT)
         scores, warnings = score_groups(channels.view, groups, name, options.seed, activity)
+        warnings += activity.notes if activity else []
     align = ALIGN if options.latency is not None and options.align is None else options.align
     sizes = _axis_sizes(channels, groups)
     return Request(groups, scores, scope, align, options.min_channels, ratios, sizes), reasons, warnings
@@ -109,8 +112,9 @@ def _allocate(
     if options.target is None:
         return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
     name, goal = options.target
+    notes: list[str] = []
     if request.scope == "sensitivity" and activity is not None:
-        table = curves(request, Probe(activity, request.groups), progress)
+        table, notes = measured_curves(channels, request, activity, progress)
 
         def spend(measure: Measure, share: float) -> Keep:
             return knapsack(request, measure, share, name, table, options.tie_blocks)
@@ -121,15 +125,25 @@ def _allocate(
             return meet(request, measure, share, name)
 
     if name == "latency":
-        return meet_latency(channels, goal, spend, activity.data if activity else None, runtime, progress), []
+        return meet_latency(channels, goal, spend, activity.data if activity else None, runtime, progress), notes
     measure = MEASURES[name](channels)
     keep = spend(measure, goal)
     reached = measure(keep)
     if abs(reached / goal - 1) <= TOLERANCE:
-        return keep, []
+        return keep, notes
     return keep, [
-        f"{name} {goal:g} was asked for, {reached:.3f} is left: the aligned widths allow no nearer; see --align"
+        *notes,
+        f"{name} {goal:g} was asked for, {reached:.3f} is left: the aligned widths allow no nearer; see --align",
     ]
+
+
+def measured_curves(
+    channels: Channels, request: Request, activity: Activity, progress: Callable[[str], None]
+) -> tuple[dict[str, Curve], list[str]]:
+    """Return what every group costs at each width, and what was left out on a large network."""
+    work = effort(channels, activity.data, len(request.groups))
+    probe = Probe(activity, request.groups, work.samples)
+    return curves(request, probe, progress, work.shares), [work.note] if work.note else []
 
 
 def left_alone(channels: Channels, names: Names, options: PruneOptions) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Remove channels: analyse, score, allocate, rewrite.
 
-With data, what stays is refitted to give what the original gave (`compensate`).
+With data, what stays is refitted to give what the original gave (`compensate`); without, to made-up inputs if asked.
 Exact, before that, for groups marked exact: the pruned network computes what the original computes with the parameters
 of the removed channels set to zero. Where an operator normalises over the pruned axis the mean and the norm are taken
 over what stays.
@@ -8,12 +8,15 @@ over what stays.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.rewrite import rewrite
-from onnxprune.errors import ModelError
+from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.count import WEIGHT_BITS
 from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
@@ -22,8 +25,18 @@ from onnxprune.methods.latency import TOLERANCE, time_both
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.synthetic import WEAKER
+from onnxprune.methods.synthetic import synthetic as make_up
 from onnxprune.score.activity import Activity
+from onnxprune.statistics.data import Data
+from onnxprune.statistics.suspicion import suspicions
 from onnxprune.statistics.turned import turned_if_few
+
+LARGEST_BYTES = 512 << 20
+"""Larger models are not refitted to made-up inputs unless that is asked for: it may take hours."""
+TOO_LARGE = (
+    "not refitted: there are no data, and the model is large; give --data, or --compensate lstsq for made-up inputs"
+)
 
 
 def prune(
@@ -31,6 +44,7 @@ def prune(
     options: PruneOptions | None = None,
     data: DataSource | None = None,
     *,
+    synthetic: bool = False,
     runtime: Runtime | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> PruneResult:
@@ -40,6 +54,8 @@ def prune(
         source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
         options: how much, where, by which score; 40 % of every group by l2 if None.
         data: inputs of the kind that the model is used on, without labels.
+        synthetic: without data, choose and refit on made-up inputs where that can be done. False: only if
+            `options.compensate` asks for a refit.
         runtime: how models are run on the data.
         progress: told what is being done.
 
@@ -50,34 +66,103 @@ def prune(
         UsageError: an option does not fit the model.
     """
     options = options or PruneOptions()
-    clock, runtime = Clock(), runtime or Runtime()
+    clock, runtime = Clock(), replace(runtime or Runtime(), memory=options.memory)
     with clock.stage("load"):
         model = load(source)
-        samples = turned_if_few(calibration(model, data)) if data is not None else None
+        given = calibration(model, data) if data is not None else None
+        samples = turned_if_few(given) if given is not None else None
     with clock.stage("analyse"):
         channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
         require_weights(channels)
-    activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory) if samples else None
-    progress("choosing channels")
-    keep, reasons, warnings = choose(channels, options, clock, activity, runtime, progress)
-    with clock.stage("rewrite"):
-        plan = channels.plan(keep)
-        cut = rewrite(channels, keep)
-    result = PruneResult(cut, plan, channels, keep, reasons, tuple(warnings), clock.seconds, cut)
-    with clock.stage("compensate"):
-        progress("refitting what stays")
-        result = refit(result, samples, options.compensate, runtime, options.steps)
-    if options.latency is None or not keep:
-        return result
-    with clock.stage("measure"):
-        progress("measuring the result")
-        timed = time_both(channels.model, result.model, options.latency, samples, runtime)
-        if abs(timed.share - options.latency) > TOLERANCE:
-            timed = time_both(channels.model, result.model, options.latency, samples, runtime, effort=3)
-    if abs(timed.share - options.latency) > TOLERANCE:
-        note = f"--latency {options.latency:g}: {timed.share:.2f} was measured at last; the machine may be busy"
-        result = replace(result, warnings=(*result.warnings, note))
-    return replace(result, latency=timed)
+        doubts = suspicions(model, given, runtime.threads, runtime.provider) if given is not None else []
+    work = _Work(channels, options, clock, runtime, progress)
+    asked = options.compensate not in (None, "none")
+    wished = synthetic and options.compensate is None
+    if samples is not None or not work.removes or not (asked or wished):
+        return work.run(samples, tuple(doubts))
+    if not asked and model.size_bytes > LARGEST_BYTES:
+        return work.run(None, (TOO_LARGE,))
+    try:
+        with clock.stage("inputs"):
+            made_up = make_up(channels, options.input_shapes, options.seed, runtime)
+        return work.run(made_up)
+    except (DataError, ModelError) as error:
+        if asked:
+            raise
+        return work.run(None, (f"not refitted: {error}",))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One prune of an analysed model."""
+
+    channels: Channels
+    options: PruneOptions
+    clock: Clock
+    runtime: Runtime
+    progress: Callable[[str], None]
+
+    @property
+    def removes(self) -> bool:
+        """Whether anything is to be removed."""
+        options = self.options
+        return options.target is not None or options.level > 0 or any(options.ratios.values())
+
+    def run(self, samples: Data | None, warnings: tuple[str, ...] = ()) -> PruneResult:
+        """Choose, rewrite, refit and, where that is the target, time."""
+        channels, options, clock, runtime = self.channels, self.options, self.clock, self.runtime
+        real = samples is not None and not samples.synthetic
+        looks = samples is not None and (real or (options.score is None and options.scope != "sensitivity"))
+        activity = None
+        if looks and samples is not None:
+            activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory)
+        self.progress("choosing channels")
+        # errors of groups on made-up inputs are no ground to spend a budget on
+        wanted = options if real or options.scope else replace(options, scope="uniform")
+        with np.errstate(over="ignore", invalid="ignore"):
+            keep, reasons, notes = choose(channels, wanted, clock, activity, runtime, self.progress)
+        activity = None  # its Gram matrices have been used
+        with clock.stage("rewrite"):
+            plan = channels.plan(keep)
+            cut = rewrite(channels, keep)
+        notes = [*warnings, *notes, *([WEAKER] if samples is not None and samples.synthetic else [])]
+        result = PruneResult(cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut)
+        with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
+            self.progress("refitting what stays")
+            # gradient steps towards what the original gives on noise are not what was measured to help
+            mode = options.compensate or ("lstsq" if samples is not None and samples.synthetic else None)
+            result = refit(result, samples, mode, runtime, options.steps)
+            result = replace(result, warnings=(*result.warnings, *refit_notes(result)), samples=samples)
+        return result if options.latency is None or not keep else self._timed(result, samples if real else None)
+
+    def _timed(self, result: PruneResult, samples: Data | None) -> PruneResult:
+        """Return the result with the latency of both models."""
+        goal, original, runtime = self.options.latency or 1.0, self.channels.model, self.runtime
+        with self.clock.stage("measure"):
+            self.progress("measuring the result")
+            timed = time_both(original, result.model, goal, samples, runtime)
+            if abs(timed.share - goal) > TOLERANCE:
+                timed = time_both(original, result.model, goal, samples, runtime, effort=3)
+        if abs(timed.share - goal) > TOLERANCE:
+            note = f"--latency {goal:g}: {timed.share:.2f} was measured at last; the machine may be busy"
+            result = replace(result, warnings=(*result.warnings, note))
+        return replace(result, latency=timed)
+
+
+def refit_notes(result: PruneResult) -> list[str]:
+    """Say what the refit did less well to stay within the memory bound, and which layers it could not see."""
+    layers = result.compensation.layers if result.compensation else []
+    notes = Counter(layer.bounded for layer in layers)
+    lost = sum(not np.isfinite([layer.before, layer.after]).all() for layer in layers)
+    overflow = (
+        f"{lost} layer{'s' * (lost > 1)} could not be refitted: activations overflow on these data; "
+        "are they scaled as the model expects?"
+    )
+    return [overflow] * (lost > 0) + [
+        f"{count} layer{'s' * (count > 1)} {note}: --memory allows no more; raise it for a better fit"
+        for note, count in notes.items()
+        if note
+    ]
 
 
 def require_weights(channels: Channels) -> None:

@@ -9,6 +9,7 @@ from math import prod
 from onnxprune.channels.analyse import Channels
 from onnxprune.compensate.compensate import Compensation, Mode, RefitOptions, compensate, kept_positions
 from onnxprune.compensate.distil import DistilOptions
+from onnxprune.compensate.refit import MEMORY
 from onnxprune.errors import UsageError
 from onnxprune.graph import count
 from onnxprune.methods.calibration import Runtime
@@ -50,7 +51,7 @@ def refit(
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
     original = result.channels.model
     positions = kept_positions(result.channels, result.keep)
-    options = RefitOptions(threads=runtime.threads or None)
+    options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)
     done: Compensation = compensate(original, result.model, positions, data, chosen, options, plan)
     notes = (note,) if note and mode is None else ()
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)

@@ -10,6 +10,7 @@ from onnxprune.channels.plan import Plan
 from onnxprune.compensate.compensate import Compensation
 from onnxprune.graph.model import Model
 from onnxprune.methods.latency import Latency
+from onnxprune.statistics.data import Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class PruneResult:
     uncompensated: the pruned model before its layers were refitted; `model` itself where they were not.
     compensation: what the refit did, None where there was none.
     latency: measured on both models where that was the target.
+    samples: inputs that the choice and the refit looked at, the user's or made up.
     """
 
     model: Model
@@ -38,3 +40,4 @@ class PruneResult:
     uncompensated: Model | None = None
     compensation: Compensation | None = None
     latency: Latency | None = None
+    samples: Data | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.allocate.effort import effort
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import keep_all
 from onnxprune.errors import UsageError
@@ -18,6 +19,7 @@ from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
 from onnxprune.score.activity import Activity
 from onnxprune.score.probe import Probe
+from onnxprune.statistics.suspicion import suspicions
 
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
@@ -38,7 +40,10 @@ class GroupCost:
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """Costs of all groups, the cheapest to cut in half first."""
+    """Costs of all groups, the cheapest to cut in half first.
+
+    samples: on which they were measured.
+    """
 
     channels: Channels
     ratios: tuple[float, ...]
@@ -79,7 +84,8 @@ def sensitivity(
     activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory)
     progress("collecting statistics")
     request, _, warnings = prepare(channels, options, Clock(), activity)
-    probe = Probe(activity, request.groups)
+    work = effort(channels, samples, len(request.groups), ratios)
+    probe = Probe(activity, request.groups, work.samples)
     total = max(1, sum(macs(channels.view, channels.trace.shapes).values()))
     costs = []
     for number, group in enumerate(request.groups, 1):
@@ -93,5 +99,6 @@ def sensitivity(
         costs.append(GroupCost(group.name, group.kind, group.size, errors, 1 - left / total))
     middle = len(ratios) // 2
     costs.sort(key=lambda cost: cost.errors[middle])
-    notes = (*warnings, *samples.warnings)
-    return Sensitivity(channels, tuple(ratios), tuple(costs), samples.samples, notes)
+    doubts = suspicions(model, samples, runtime.threads, runtime.provider)
+    notes = (*warnings, *samples.warnings, *doubts, *([work.note] if work.note else []))
+    return Sensitivity(channels, tuple(ratios), tuple(costs), work.samples, notes)

@@ -5,51 +5,29 @@ The steps go down in the share of MACs; where a budget goes is decided by measur
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from onnxprune.allocate.measures import MEASURES
-from onnxprune.allocate.sensitivity import curves, knapsack
+from onnxprune.allocate.sensitivity import knapsack
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.groups import Keep
-from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError, UsageError
-from onnxprune.graph.model import Source, load, save
+from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
-from onnxprune.methods.candidates import Judge
-from onnxprune.methods.choice import Clock, prepare
+from onnxprune.methods.candidates import latency_share, value_of
+from onnxprune.methods.choice import Clock, measured_curves, prepare
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
-from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.search import Candidate, Place, SearchState
+from onnxprune.methods.trials import Task, Trials, build
 from onnxprune.score.activity import Activity
-from onnxprune.score.probe import Probe
+from onnxprune.statistics.suspicion import suspicions
 from onnxprune.validate.gates import Evaluate, Gates
 
-FORMAT = "onnxprune-tune"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One model of the search: the share of MACs asked for, what is left, and how near it is to the original.
-
-    cosine, agreement: of the worst output. drop: of the user's value. latency: share left, where it was measured.
-    kept: whether it keeps the bound.
-    """
-
-    asked: float
-    macs: float
-    params: float
-    kept: bool
-    cosine: float | None = None
-    agreement: float | None = None
-    drop: float | None = None
-    latency: float | None = None
+__all__ = ["Candidate", "TuneResult", "tune"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +67,8 @@ def tune(
         evaluate: function of a model path that returns a number, higher is better; for `gates.max_drop`.
         step, finest: first and last difference of the share of MACs between candidates.
         state: file that keeps what was measured, so that an interrupted search goes on; removed at the end.
-        workers: candidates measured side by side; more than one measures ahead.
-        latency: measure every candidate's latency too.
+        workers: processes that measure candidates side by side, ahead of the search; the result is the same.
+        latency: measure every candidate's latency too, at the end, when nothing else runs.
 
     Raises:
         DataError: the data do not fit, or `evaluate` raises or returns no number.
@@ -101,13 +79,20 @@ def tune(
         raise UsageError("tune needs a bound: --max-drop with --eval, --min-cosine, --min-agreement or --min-sqnr.")
     if not 0 < finest <= step < 1:
         raise UsageError(f"steps {step:g} and {finest:g}: 0 < finest <= step < 1 is needed.")
-    search = _Search(source, data, gates, replace(options or PruneOptions(), ratio=None), evaluate, latency,
-                     runtime or Runtime(), progress, state)  # fmt: skip
-    best = search.run(step, finest, workers)
+    wanted = replace(options or PruneOptions(), ratio=None)
+    search = _Search(source, data, gates, wanted, evaluate, runtime or Runtime(), progress, state)
+    try:
+        best = search.run(step, finest, max(1, workers))
+    except NothingToPruneError:
+        if state is not None:
+            state.unlink(missing_ok=True)
+        raise
+    if latency:
+        search.with_latency()
     result = search.build(best.asked)
     if state is not None:
         state.unlink(missing_ok=True)
-    return TuneResult(result, best, tuple(search.done.values()))
+    return TuneResult(result, search.visited[best.asked], tuple(search.visited.values()))
 
 
 class _Search:
@@ -118,46 +103,48 @@ class _Search:
         gates: Gates,
         options: PruneOptions,
         evaluate: Evaluate | None,
-        latency: bool,
         runtime: Runtime,
         progress: Callable[[str], None],
         state: Path | None,
     ) -> None:
         self._model = load(source)
         self._data = calibration(self._model, data)
-        self._gates, self._options, self._runtime, self._progress = gates, options, runtime, progress
+        self._gates, self._options, self._progress = gates, options, progress
+        self._runtime = replace(runtime, memory=options.memory)
         self._channels = analyse(self._model, dict(options.input_shapes), options.heads, options.head_dim)
         require_weights(self._channels)
+        key = [self._model.sha256, self._data.sha256, options.to_dict(), asdict(gates)]
+        self._state = SearchState.read(state, key)
+        before = value_of(self._model, evaluate) if evaluate is not None else None
         activity = Activity(self._channels.view, self._data, runtime.threads, runtime.provider, options.memory)
         progress("scoring channels")
-        request, self._reasons, self._warnings = prepare(self._channels, options, Clock(), activity)
+        request, self._reasons, notes = prepare(self._channels, options, Clock(), activity)
+        self._warnings = [*suspicions(self._model, self._data, runtime.threads, runtime.provider), *notes]
         self._request = replace(request, scope="sensitivity")
-        self._table = curves(self._request, Probe(activity, request.groups), progress)
+        if not self._state.curves:
+            self._state.curves, notes = measured_curves(self._channels, self._request, activity, progress)
+            self._state.notes = notes
+            self._state.write()
+        self._warnings += self._state.notes
         self._measures = {name: MEASURES[name](self._channels) for name in ("macs", "params")}
-        self._judge = Judge(self._model, self._data, evaluate, latency, runtime)
-        self._state = state
-        self._key = [self._model.sha256, self._data.sha256, options.to_dict(), asdict(gates)]
-        self.done: dict[float, Candidate] = self._read()
+        self._task = Task(self._model, self._data, options, evaluate, self._runtime, before)
+        self._keeps: dict[float, Keep | None] = {}
+        self.visited: dict[float, Candidate] = {}
 
     def run(self, step: float, finest: float, workers: int) -> Candidate:
         """Walk down, undo what breaks the bound, halve the step."""
         best: Candidate | None = None
-        at = 1.0
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            while step >= finest * (1 - 1e-9):
-                ahead = [round(at - step * number, 6) for number in range(1, max(1, workers) + 1)]
-                ahead = [share for share in ahead if share > 0]
-                kept = None
-                for candidate in self._measured(ahead, pool):
-                    if candidate is None or not candidate.kept:
-                        break
-                    kept = candidate
-                if kept is None:
-                    step /= 2
-                    continue
-                best, at = kept, kept.asked
-                if len(ahead) > 1 and kept.asked != ahead[-1]:
-                    step /= 2
+        place = Place(1.0, step, finest)
+        with Trials(self._task, workers) as trials:
+            while not place.is_last:
+                if place.share not in self._state.done:
+                    self._measure(self._ahead(place, workers), trials)
+                candidate = self._state.done[place.share] if self._reachable(place.share) else None
+                if candidate is not None:
+                    self.visited[candidate.asked] = candidate
+                kept = candidate is not None and candidate.kept
+                best = candidate if kept else best
+                place = place.after(kept)
         if best is None:
             raise NothingToPruneError(self._why_nothing())
         return best
@@ -165,72 +152,63 @@ class _Search:
     def build(self, share: float) -> PruneResult:
         """Return the model that leaves a share of the MACs."""
         keep = self._keep(share)
-        cut = rewrite(self._channels, keep)
-        plan = self._channels.plan(keep)
-        warnings = tuple(self._warnings)
-        result = PruneResult(cut, plan, self._channels, keep, self._reasons, warnings, uncompensated=cut)
-        return refit(result, self._data, self._options.compensate, self._runtime)
+        return build(self._channels, keep or {}, self._task, self._reasons, self._warnings)
 
-    def _keep(self, share: float) -> Keep:
-        return knapsack(self._request, self._measures["macs"], share, "macs", self._table, self._options.tie_blocks)
+    def with_latency(self) -> None:
+        """Measure the latency of what the search came by, one after the other."""
+        for share, candidate in self.visited.items():
+            if candidate.latency is None:
+                self._progress(f"timing {share:.3g} of the MACs")
+                left = latency_share(self._model, self.build(share).model, self._data, self._runtime)
+                self.visited[share] = self._state.done[share] = replace(candidate, latency=left)
+                self._state.write()
 
-    def _measured(self, shares: Sequence[float], pool: ThreadPoolExecutor) -> list[Candidate | None]:
-        """Return the candidates, None for a share that cannot be reached; all are measured side by side."""
-        waiting: list[Candidate | Future[Candidate | None] | None] = [
-            self.done[share] if share in self.done else pool.submit(self._measure, share) for share in shares
-        ]
-        found: list[Candidate | None] = []
-        for item in waiting:
-            candidate = item.result() if isinstance(item, Future) else item
-            if candidate is not None and candidate.asked not in self.done:
-                self.done[candidate.asked] = candidate
-                self._write()
-            found.append(candidate)
-        return found
+    def _keep(self, share: float) -> Keep | None:
+        """Return the masks that leave a share of the MACs, None if that cannot be reached."""
+        if share not in self._keeps:
+            try:
+                measure, table = self._measures["macs"], self._state.curves
+                self._keeps[share] = knapsack(self._request, measure, share, "macs", table, self._options.tie_blocks)
+            except NothingToPruneError:
+                self._keeps[share] = None
+        return self._keeps[share]
 
-    def _measure(self, share: float) -> Candidate | None:
-        self._progress(f"trying {share:.3g} of the MACs")
-        try:
-            result = self.build(share)
-        except NothingToPruneError:
-            return None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "candidate.onnx"
-            save(result.model, path, source=self._model)
-            found = self._judge(path)
-        macs, params = (self._measures[name](result.keep) for name in ("macs", "params"))
-        kept = not self._gates.failures(found.parity, found.drop)
-        return Candidate(share, macs, params, kept, **found.figures())
+    def _reachable(self, share: float) -> bool:
+        return share > 0 and self._keep(share) is not None
 
-    def _read(self) -> dict[float, Candidate]:
-        if self._state is None or not self._state.is_file():
-            return {}
-        try:
-            document = json.loads(self._state.read_text(encoding="utf-8"))
-            if document["format"] != FORMAT or document["key"] != json.loads(json.dumps(self._key)):
-                raise KeyError("key")
-            return {point["asked"]: Candidate(**point) for point in document["candidates"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"the state '{self._state}' is of another search (model, data, options or bound): remove it."
-            ) from error
+    def _ahead(self, place: Place, count: int) -> list[float]:
+        """Return shares to measure now: the next one, and those that may follow it, the likeliest first."""
+        wanted: list[float] = []
+        waiting = [place]
+        while waiting and len(wanted) < count:
+            here = waiting.pop(0)
+            if here.is_last:
+                continue
+            if not self._reachable(here.share):
+                waiting.insert(0, here.after(False))
+            elif here.share in self._state.done:
+                waiting.insert(0, here.after(self._state.done[here.share].kept))
+            else:
+                wanted += [here.share] if here.share not in wanted else []
+                waiting += [here.after(True), here.after(False)]
+        return wanted
 
-    def _write(self) -> None:
-        if self._state is None:
+    def _measure(self, shares: Sequence[float], trials: Trials) -> None:
+        """Measure candidates side by side and keep what was found."""
+        if not shares:
             return
-        document: dict[str, Any] = {
-            "format": FORMAT,
-            "key": self._key,
-            "candidates": [asdict(candidate) for candidate in self.done.values()],
-        }
-        temporary = self._state.with_name(f"{self._state.name}.part")
-        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        temporary.replace(self._state)
+        self._progress(f"trying {', '.join(f'{share:.3g}' for share in shares)} of the MACs")
+        keeps = [self._keep(share) or {} for share in shares]
+        for share, keep, found in zip(shares, keeps, trials.measure(keeps), strict=True):
+            macs, params = (self._measures[name](keep) for name in ("macs", "params"))
+            kept = not self._gates.failures(found.parity, found.drop)
+            self._state.done[share] = Candidate(share, macs, params, kept, **found.figures())
+        self._state.write()
 
     def _why_nothing(self) -> str:
-        if not self.done:
+        if not self.visited:
             return "no step could be taken: the groups allow none so small; allow more (--align 1, fewer --skip)."
-        nearest = max(self.done.values(), key=lambda candidate: candidate.asked)
+        nearest = max(self.visited.values(), key=lambda candidate: candidate.asked)
         shown = ", ".join(
             f"{name} {value:.4g}"
             for name, value in asdict(nearest).items()

@@ -203,7 +203,13 @@ def _latency(report: Report) -> Iterator[Section]:
         rows.append((name, figures.milliseconds(values["median_ms"]), spread, f"{ratio:.2f}", str(values["runs"])))
     headers = ("model", "median", "p10 - p90", "of the first", "runs")
     inputs = report.details.get("latency_inputs") or report.details.get("inputs", "in turns")
-    yield Section(f"Latency, {inputs}", table=Table(headers, tuple(rows)))
+    promise = report.details.get("latency_share")
+    lines = (
+        (f"Asked for {promise['asked']:.3g} of the latency, {promise['measured']:.3f} when the machine was quietest.",)
+        if promise
+        else ()
+    )
+    yield Section(f"Latency, {inputs}", lines, Table(headers, tuple(rows)))
 
 
 def _locks(report: Report) -> Iterator[Section]:

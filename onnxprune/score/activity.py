@@ -60,6 +60,15 @@ class Activity:
             memory_bytes=self.memory or GRAM_BYTES,
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """What the statistics that were asked for had to leave out."""
+        found = self.__dict__.get("statistics")
+        left_out = len(found.notes) if found is not None else 0
+        if not left_out:
+            return []
+        return [f"{left_out} Gram matrices are left out of the scores: --memory allows no more; raise it"]
+
     def readings(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
         """Return who reads the channels of a group, and at which positions."""
         found = [(reading, reading.positions(group)) for reading in self.all_readings]
@@ -78,7 +87,10 @@ class Activity:
         key = (reading.weight, reading.weight_axis)
         if key not in self._metrics:
             matrix = reading.matrix(self.view)
-            self._metrics[key] = matrix @ matrix.T
+            metric = matrix @ matrix.T
+            if sum(kept.nbytes for kept in self._metrics.values()) + metric.nbytes > (self.memory or GRAM_BYTES):
+                return metric
+            self._metrics[key] = metric
         return self._metrics[key]
 
     def total(self, group: ChannelGroup, value: Callable[[Reading], FloatArray]) -> FloatArray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,12 +10,14 @@ from onnxprune.score.magnitude import l2
 from onnxprune.score.registry import criterion
 from onnxprune.score.slices import Slices
 from onnxprune.statistics.moments import ChannelStatistics
-from onnxprune.types import FloatArray, IntArray
+from onnxprune.types import BoolArray, FloatArray, IntArray
 
 DAMPING = 1e-3
 """Added to the covariance, relative to its mean diagonal: dead channels leave it singular."""
 ROUNDS = 96
 """A large group is removed in about so many rounds, several channels each."""
+SHRINK = 0.8
+"""Matrices are made smaller when no more than this share of their rows is left."""
 
 
 @criterion("lstsq", comparable=True, needs_data=True)
@@ -63,12 +65,19 @@ def removal_errors(states: list[_State], size: int) -> FloatArray:
 
 @dataclass(eq=False)
 class _State:
-    """One reader in the course of removals: inverse covariance and W^T W, both downdated."""
+    """One reader in the course of removals: inverse covariance and W^T W, both downdated.
+
+    positions: (channels, positions per channel); those of a removed channel mean nothing.
+    """
 
     inverse: FloatArray
     metric: FloatArray
     positions: IntArray
     level: float
+    alive: BoolArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alive = np.ones(len(self.metric), dtype=bool)
 
     @staticmethod
     def start(covariance: FloatArray, metric: FloatArray, positions: IntArray, damp: float) -> _State:
@@ -81,7 +90,7 @@ class _State:
         level = float(np.sum(covariance * metric))
         return _State(inverse, metric.copy(), positions, max(level, 1e-30))
 
-    def costs(self, left: IntArray) -> FloatArray:
+    def costs(self, left: BoolArray) -> FloatArray:
         """Return the error of removing each channel, relative to the variance of the reader's output."""
         if self.positions.shape[1] == 1:
             places = self.positions[:, 0]
@@ -98,9 +107,22 @@ class _State:
         gone = self.positions[channels].reshape(-1)
         rows = self.inverse[gone]
         share = np.linalg.solve(rows[:, gone], rows)
-        moved = self.metric[:, gone] @ share
-        self.metric = self.metric - moved - moved.T + share.T @ self.metric[np.ix_(gone, gone)] @ share
-        self.inverse = self.inverse - rows.T @ share
+        # half of the change of W~^T W~: the other half is its transpose
+        half = (self.metric[:, gone] - 0.5 * share.T @ self.metric[np.ix_(gone, gone)]) @ share
+        self.metric -= half
+        self.metric -= half.T
+        self.inverse -= rows.T @ share
         self.metric[gone] = self.metric[:, gone] = 0.0
         self.inverse[gone] = self.inverse[:, gone] = 0.0
         self.inverse[gone, gone] = 1.0
+        self.alive[gone] = False
+        if np.count_nonzero(self.alive) <= SHRINK * len(self.alive):
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Drop the rows and columns of what is gone, which only cost time."""
+        kept = np.flatnonzero(self.alive)
+        place = np.zeros(len(self.alive), np.int64)
+        place[kept] = np.arange(len(kept))
+        self.inverse, self.metric = (np.ascontiguousarray(m[np.ix_(kept, kept)]) for m in (self.inverse, self.metric))
+        self.positions, self.alive = place[self.positions], np.ones(len(kept), dtype=bool)

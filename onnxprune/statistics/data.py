@@ -19,6 +19,15 @@ KEPT_BYTES = 1 << 30
 """Data up to this size stay in memory between passes; larger ones are read again."""
 
 
+@dataclass(frozen=True)
+class Unit:
+    """A piece of data that fits the model; `stacked`: axis 0 counts its samples, else it is one whole feed."""
+
+    feed: Feed
+    samples: int
+    stacked: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """Feeds for a model. Iterating yields dicts of input name to array, in batches that the model takes.
@@ -26,6 +35,7 @@ class Data:
     samples: how many there are (a whole feed counts as one where axis 0 is not the batch).
     sha256: of names, types, shapes and values.
     synthetic: made up, not given by the user.
+    stream: the samples, as often as it is iterated.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -33,7 +43,7 @@ class Data:
     sha256: str
     warnings: tuple[str, ...]
     synthetic: bool
-    _stream: _Stream
+    stream: Iterable[Unit]
     _batch: int
 
     def __iter__(self) -> Iterator[Feed]:
@@ -42,7 +52,7 @@ class Data:
     def batches(self, size: int | None = None) -> Iterator[Feed]:
         """Yield feeds of at most `size` samples; the model's own fixed batch goes first."""
         size = fixed_batch(self.inputs) or size or self._batch
-        return _regroup(self._stream, size, exact=fixed_batch(self.inputs) is not None)
+        return _regroup(self.stream, size, exact=fixed_batch(self.inputs) is not None)
 
 
 def read(
@@ -87,25 +97,16 @@ def read(
 
 
 @dataclass(frozen=True)
-class _Unit:
-    """A piece of data that fits the model; `stacked`: axis 0 counts its samples, else it is one whole feed."""
-
-    feed: Feed
-    samples: int
-    stacked: bool
-
-
-@dataclass(frozen=True)
 class _Stream:
     source: Source
     inputs: tuple[InputSpec, ...]
     samples: int | None
-    kept: tuple[_Unit, ...] | None = None
+    kept: tuple[Unit, ...] | None = None
 
-    def __iter__(self) -> Iterator[_Unit]:
+    def __iter__(self) -> Iterator[Unit]:
         yield from self.units([]) if self.kept is None else self.kept
 
-    def units(self, notes: list[str]) -> Iterator[_Unit]:
+    def units(self, notes: list[str]) -> Iterator[Unit]:
         """Yield units up to the limit of samples; what is odd about them is added to `notes`."""
         left = self.samples
         for origin, arrays in self.source():
@@ -118,11 +119,11 @@ class _Stream:
             if left == 0:
                 return
 
-    def _split(self, feed: Feed, mode: str | None, origin: str, limit: int | None) -> Iterator[_Unit]:
+    def _split(self, feed: Feed, mode: str | None, origin: str, limit: int | None) -> Iterator[Unit]:
         extra = {feed[s.name].ndim - len(s.shape) for s in self.inputs if s.shape is not None}
         if mode == "feeds" or (mode is None and extra == {1}):
             for index in range(_common_length(feed, origin))[:limit]:
-                yield _Unit(
+                yield Unit(
                     {s.name: fit(feed[s.name][index], s, origin, batch_axis=False) for s in self.inputs}, 1, False
                 )
             return
@@ -133,7 +134,7 @@ class _Stream:
             count = len(range(_common_length(feed, origin))[:limit])
             feed = {name: array[:count] for name, array in feed.items()}
         fitted = {s.name: fit(feed[s.name], s, origin, batch_axis=stacked) for s in self.inputs}
-        yield _Unit(fitted, count if stacked else 1, stacked)
+        yield Unit(fitted, count if stacked else 1, stacked)
 
 
 def _common_length(feed: Feed, origin: str) -> int:
@@ -148,7 +149,7 @@ class _Findings:
     samples: int = 0
     sha256: str = ""
     warnings: list[str] = field(default_factory=list)
-    kept: list[_Unit] | None = field(default_factory=list)
+    kept: list[Unit] | None = field(default_factory=list)
 
 
 def _inspect(stream: _Stream) -> _Findings:
@@ -175,7 +176,7 @@ def _inspect(stream: _Stream) -> _Findings:
     return found
 
 
-def _regroup(units: Iterable[_Unit], size: int, *, exact: bool) -> Iterator[Feed]:
+def _regroup(units: Iterable[Unit], size: int, *, exact: bool) -> Iterator[Feed]:
     """Cut and join stacked units to `size` samples; `exact` leaves incomplete batches out."""
     rest: Feed | None = None
     for unit in units:

@@ -33,6 +33,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
+        options.enable_cpu_mem_arena = False
         providers = [provider or "CPUExecutionProvider"]
         if folder is not None:
             options.add_session_config_entry(

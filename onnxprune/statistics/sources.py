@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +117,33 @@ def _function_source(path: Path, name: str) -> Source:
             raise DataError(f"{origin}: raised {type(error).__name__}: {error}") from error
 
     return feeds
+
+
+@dataclass(frozen=True)
+class FileFunction:
+    """A function of a Python file that other processes can load too."""
+
+    path: Path
+    name: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileFunction, (self.path, self.name)
+
+    @cached_property
+    def function(self) -> Callable[..., Any]:
+        """The function itself, loaded when it is first used."""
+        return load_function(self.path, self.name)
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.function)
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:

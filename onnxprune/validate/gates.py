@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import DataError, UsageError
+from onnxprune.errors import DataError, Terminated, UsageError
 from onnxprune.validate.parity import Parity
 from onnxprune.validate.session import open_session
 
@@ -83,12 +83,18 @@ def evaluate(function: Evaluate, path: Path, name: str) -> float:
                 result = function(session.native)
         else:
             result = function(str(path))
-        value = float(result["value"] if isinstance(result, Mapping) else result)
-    except Exception as error:
+    except (UsageError, Terminated):
+        raise
+    except (Exception, SystemExit) as error:
         raise DataError(f"--eval {name} raised {type(error).__name__}: {error}") from error
-    if not math.isfinite(value):
-        raise DataError(f"--eval {name} returned {value}, a finite number is needed.")
-    return value
+    value = result.get("value") if isinstance(result, Mapping) else result
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"--eval {name} returned {str(result)[:80]!r}, a finite number is needed.") from error
+    if not math.isfinite(number):
+        raise DataError(f"--eval {name} returned {number}, a finite number is needed.")
+    return number
 
 
 def _wants_session(function: Evaluate) -> bool:

@@ -11,6 +11,7 @@ from onnxprune.errors import DataError
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
+from onnxprune.validate.noise import Image, image_of, pink_images
 from onnxprune.validate.session import Port, Session
 
 CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split())
@@ -22,12 +23,13 @@ OTHER_SIZES = (64, 32, 128, 16, 256, 8, 1)
 
 @dataclass(frozen=True)
 class Domain:
-    """What an input may hold: integers in [low, high), the first of `choices`, a padding mask, or N(0, 1) floats."""
+    """What an input may hold: integers in [low, high), the first of `choices`, a padding mask, an image, or N(0, 1)."""
 
     low: int = 0
     high: int = 0
     choices: tuple[float, ...] = ()
     mask: bool = False
+    image: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,15 @@ class RandomInputs:
         }
 
 
-def random_inputs(view: View, trace: Trace, session: Session, *, seed: int = 0, batch: int = 1) -> RandomInputs:
+def random_inputs(
+    view: View, trace: Trace, session: Session, *, seed: int = 0, batch: int = 1, images: bool = False
+) -> RandomInputs:
     """Return a source of random inputs whose sizes the session has been seen to run.
 
     Args:
         trace: traced with the user's --input-shape, so that these sizes are fixed in it.
         batch: size of the batch where it is dynamic; the second table has twice as much.
+        images: inputs that look like images get 1/f noise instead of N(0, 1).
 
     Raises:
         DataError: an input takes what cannot be drawn (strings, sequences), or no sizes that were tried run.
@@ -64,7 +69,7 @@ def random_inputs(view: View, trace: Trace, session: Session, *, seed: int = 0, 
     for port in session.inputs:
         if port.dtype is None:
             raise DataError(f"the input '{port.name}' takes {port.kind}, which cannot be drawn at random; give --data.")
-    domains = {port.name: _domain(port, view, trace) for port in session.inputs}
+    domains = {port.name: _domain(port, view, trace, images) for port in session.inputs}
     failure: DataError | None = None
     for shapes in _tables(trace, session, batch):
         source = RandomInputs(session.inputs, domains, (shapes,), seed)
@@ -142,9 +147,12 @@ def _with_batch(shape: Shape, axes: Array, size: int) -> Shape:
     return tuple(size if batch else dim for dim, batch in zip(shape, axes, strict=True))
 
 
-def _domain(port: Port, view: View, trace: Trace) -> Domain:
+def _domain(port: Port, view: View, trace: Trace, images: bool) -> Domain:
     if "mask" in port.name.lower():
         return Domain(mask=True)
+    image = image_of(port.name, port.dtype, _known_shape(port, trace), view, trace) if images else None
+    if image is not None:
+        return Domain(image=image)
     if port.dtype is None or port.dtype.kind not in "iu":
         return Domain()
     limits, choices = _uses(port.name, view, trace)
@@ -209,6 +217,8 @@ def _draw(port: Port, shape: Shape, domain: Domain, rng: np.random.Generator) ->
     dtype = port.dtype or np.dtype("float32")
     if domain.mask:
         values = _padding_mask(shape)
+    elif domain.image is not None:
+        values = pink_images(shape, domain.image, rng)
     elif domain.choices:
         values = np.full(shape, domain.choices[0])
     elif dtype.kind == "b":

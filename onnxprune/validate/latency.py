@@ -8,15 +8,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+BLOCKS, BLOCK_RUNS = 20, 10
+"""A series is cut into at most so many blocks, of at least so many runs."""
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of one model in milliseconds: the median of all runs and the range that holds the middle 80 %."""
+    """Times of one model in milliseconds: the median of all runs and the range that holds the middle 80 %.
+
+    quiet_ms: the lowest median of a block of runs, which is the time when the machine did least besides; None where it
+        was not found.
+    """
 
     median_ms: float
     p10_ms: float
     p90_ms: float
     runs: int
+    quiet_ms: float | None = None
+
+    @property
+    def steady_ms(self) -> float:
+        """The time that is compared with another model's."""
+        return self.median_ms if self.quiet_ms is None else self.quiet_ms
 
     def to_json(self) -> dict[str, float | int]:
         """Return the figures rounded to a tenth of a microsecond."""
@@ -24,6 +37,7 @@ class Timing:
             "median_ms": round(self.median_ms, 4),
             "p10_ms": round(self.p10_ms, 4),
             "p90_ms": round(self.p90_ms, 4),
+            "quiet_ms": round(self.steady_ms, 4),
             "runs": self.runs,
         }
 
@@ -63,4 +77,5 @@ def interleaved(
 
 def _timing(series: list[float]) -> Timing:
     p10, median, p90 = (float(value) for value in np.percentile(series, [10, 50, 90]))
-    return Timing(median, p10, p90, len(series))
+    blocks = np.array_split(np.array(series), min(BLOCKS, max(1, len(series) // BLOCK_RUNS)))
+    return Timing(median, p10, p90, len(series), min(float(np.median(block)) for block in blocks))

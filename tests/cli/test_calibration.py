@@ -1,6 +1,7 @@
 """Data on the command line: the refit that they buy, and what is said about data that do not fit."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 import pytest
 
 from tests.cli.conftest import Run
+from tests.networks import convnet
 
 
 @pytest.fixture
@@ -83,9 +85,27 @@ def test_constant_data_and_one_sample_are_used_with_a_warning(run: Run, model: P
     assert "constant" in result.stderr and "one sample" in result.stderr
 
 
-def test_a_refit_without_data_is_refused_before_any_work(run: Run, model: Path) -> None:
-    result = run(model, "--compensate", "lstsq")
-    assert result.exit_code == 2 and "--data" in result.stderr
+def test_without_data_the_refit_looks_at_made_up_inputs_and_says_so(run: Run, model: Path, tmp_path: Path) -> None:
+    files = {mode: tmp_path / f"{mode}.onnx" for mode in ("default", "lstsq", "none")}
+    for mode, file in files.items():
+        mode_args = () if mode == "default" else ("--compensate", mode)
+        result = run(model, *mode_args, "--ratio", 0.5, "--threads", 1, "--json", "--no-provenance", "-o", file)
+        assert result.exit_code == 0, result.stderr
+        said = [w for w in json.loads(result.stdout)["warnings"] if "made-up inputs" in w]
+        assert ("give 128 or more of them with --data" in "".join(said)) == (mode != "none")
+    assert files["default"].read_bytes() == files["lstsq"].read_bytes() != files["none"].read_bytes()
+
+
+def test_a_model_whose_inputs_cannot_be_made_up_is_pruned_without_a_refit(run: Run, tmp_path: Path) -> None:
+    proto = convnet()
+    proto.graph.node.insert(0, onnx.helper.make_node("CastLike", ["text", "b1"], ["number"]))
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("text", onnx.TensorProto.STRING, [1]))
+    onnx.save(proto, tmp_path / "text.onnx")
+    result = run(tmp_path / "text.onnx", "--ratio", 0.5)
+    assert result.exit_code == 0 and "not refitted: the input 'text' takes" in result.stderr
+    asked = run(tmp_path / "text.onnx", "--ratio", 0.5, "--compensate", "lstsq")
+    assert asked.exit_code == 2 and "cannot be drawn at random; give --data" in asked.stderr
+    assert len(asked.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,3 +113,14 @@ def test_a_refit_without_data_is_refused_before_any_work(run: Run, model: Path) 
 )
 def test_wrong_values_are_refused(run: Run, model: Path, args: tuple[str, str]) -> None:
     assert run(model, *args).exit_code == 2
+
+
+def test_data_on_which_the_network_overflows_are_told_in_one_line(run: Run, model: Path, tmp_path: Path) -> None:
+    big = np.random.default_rng(0).standard_normal((32, 3, 12, 12)).astype(np.float32) * 1e30
+    np.savez(tmp_path / "big.npz", x=big)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = run(model, "--data", tmp_path / "big.npz", "--threads", 1, "--no-verify", "--compensate", "lstsq")
+    assert result.exit_code == 0, result.stderr
+    assert "could not be refitted: activations overflow on these data" in result.stderr
+    assert all(line.startswith("warning: ") for line in result.stderr.splitlines())

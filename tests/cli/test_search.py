@@ -2,6 +2,12 @@
 
 import csv
 import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +15,9 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.tune import tune
+from onnxprune.statistics.sources import FileFunction
 from onnxprune.validate.gates import Gates
 from tests import networks
 from tests.cli.conftest import Run
@@ -74,7 +82,7 @@ def test_tune_keeps_the_bound_and_shows_the_curve(run: Run, model: Path, data: P
 def test_a_bound_that_nothing_keeps_writes_nothing_and_says_how_far_it_got(run: Run, model: Path, data: Path) -> None:
     result = run("tune", model, "--data", data, "--threads", 1, "--min-sqnr", 200, "--step", 0.4, "--finest", 0.4)
     assert result.exit_code == 4 and "of the MACs left there is cosine" in result.stderr
-    assert not model.with_name("net-tuned.onnx").exists()
+    assert [path.name for path in model.parent.glob("net*")] == [model.name]
 
 
 def test_tune_without_a_bound_is_refused(run: Run, model: Path, data: Path) -> None:
@@ -82,7 +90,17 @@ def test_tune_without_a_bound_is_refused(run: Run, model: Path, data: Path) -> N
     assert result.exit_code == 2 and "bound" in result.stderr
 
 
-@pytest.mark.parametrize(("body", "words"), [("1 / 0", "ZeroDivisionError"), ("return 'good'", "raised ValueError")])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("1 / 0", "raised ZeroDivisionError"),
+        ("return 'good'", "returned 'good', a finite number"),
+        ("return None", "returned 'None', a finite number"),
+        ("return {'score': 1}", "a finite number is needed"),
+        ("return float('nan')", "returned nan"),
+        ("raise SystemExit(3)", "raised SystemExit: 3"),
+    ],
+)
 def test_an_evaluation_that_raises_or_gives_no_number_ends_it(
     run: Run, model: Path, data: Path, tmp_path: Path, body: str, words: str
 ) -> None:
@@ -90,10 +108,11 @@ def test_an_evaluation_that_raises_or_gives_no_number_ends_it(
     judge = f"{tmp_path / 'judge.py'}:judge"
     result = run("tune", model, "--data", data, "--threads", 1, "--max-drop", 0.1, "--eval", judge)
     assert result.exit_code == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
+    assert [path.name for path in model.parent.glob("net*")] == [model.name]
 
 
 def test_an_interrupted_search_goes_on_where_it_was(model: Path, data: Path, tmp_path: Path) -> None:
-    state, calls = tmp_path / "state.json", []
+    state, calls, groups = tmp_path / "state.json", [], []
 
     def judge(path: str) -> float:
         calls.append(path)
@@ -101,15 +120,18 @@ def test_an_interrupted_search_goes_on_where_it_was(model: Path, data: Path, tmp
             raise KeyboardInterrupt
         return width(Path(path)) / 64
 
-    settings = {"evaluate": judge, "step": 0.2, "finest": 0.2, "state": state}
+    settings = {"evaluate": judge, "step": 0.2, "finest": 0.2, "state": state, "progress": groups.append}
     with pytest.raises(KeyboardInterrupt):
         tune(model, data, Gates(max_drop=0.5), **settings)
     measured = len(json.loads(state.read_text())["candidates"])
-    assert measured == 2
+    assert measured == 2 and any("measuring group" in text for text in groups)
+    groups.clear()
     found = tune(model, data, Gates(max_drop=0.5), **settings)
+    assert not any("measuring group" in text for text in groups)
     again = tune(model, data, Gates(max_drop=0.5), **{**settings, "state": None})
     assert len(calls) - 4 - (len(again.curve) + 1) == len(again.curve) - measured + 1
-    assert found.best == again.best and found.best.drop <= 0.5
+    assert found.best == again.best and found.best.drop <= 0.5 and found.curve == again.curve
+    assert found.result.model.proto.SerializeToString() == again.result.model.proto.SerializeToString()
 
 
 def test_a_state_of_another_search_is_refused(model: Path, data: Path, tmp_path: Path) -> None:
@@ -119,6 +141,74 @@ def test_a_state_of_another_search_is_refused(model: Path, data: Path, tmp_path:
         tune(model, data, Gates(min_cosine=0.9), state=state)
 
 
-def test_workers_find_the_same_model(model: Path, data: Path) -> None:
-    one, two = (tune(model, data, Gates(min_cosine=0.9), step=0.2, finest=0.1, workers=n) for n in (1, 3))
-    assert abs(one.best.macs - two.best.macs) <= 0.1
+JUDGE = """
+import onnx, os, pathlib
+def judge(path):
+    (pathlib.Path(__file__).parent / f"process-{os.getpid()}").touch()
+    return sum(t.dims[0] for t in onnx.load(path).graph.initializer if t.name in ("w1", "w2")) / 64
+"""
+
+
+def test_workers_are_processes_and_find_the_same_model(model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(JUDGE)
+    judge = FileFunction(tmp_path / "judge.py", "judge")
+    settings = {"evaluate": judge, "step": 0.2, "finest": 0.05, "runtime": Runtime(1)}
+    one, three = (tune(model, data, Gates(max_drop=0.4), workers=n, **settings) for n in (1, 3))
+    assert len(list(tmp_path.glob("process-*"))) >= 3
+    assert one.best == three.best and one.curve == three.curve and len(one.curve) > 3
+    assert one.result.model.proto.SerializeToString() == three.result.model.proto.SerializeToString()
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_in_a_process_is_the_same_one_line(model: Path, data: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "judge.py").write_text("def judge(path):\n    return 1.0 if path.endswith('net.onnx') else 1 / 0\n")
+    args = ("tune", model, "--data", data, "--threads", 1, "--max-drop", 0.1, "--workers", 2)
+    result = run(*args, "--eval", f"{tmp_path / 'judge.py'}:judge")
+    assert result.exit_code == 2 and "raised ZeroDivisionError" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_function_that_cannot_be_sent_is_refused(model: Path, data: Path) -> None:
+    with pytest.raises(onnxprune.UsageError, match="cannot be sent to other processes"):
+        tune(model, data, Gates(max_drop=0.1), evaluate=lambda path: 1.0, workers=2)
+
+
+def is_gone(group: int) -> bool:
+    """Tell whether all processes of a group end; they sleep for a minute if nobody ends them."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_leaves_a_state_to_go_on_from_and_no_process(
+    model: Path, data: Path, tmp_path: Path, workers: int
+) -> None:
+    slow = "import time\ncalls = []\ndef judge(path):\n    calls.append(path)\n"
+    slow += "    time.sleep(60 * (len(calls) > 2))\n    return 1.0\n"
+    (tmp_path / "judge.py").write_text(slow)
+    state = tmp_path / "state.json"
+    command = [sys.executable, "-m", "onnxprune", "tune", model, "--data", data, "--threads", 1, "--step", 0.1]
+    command += ["--max-drop", 0.1, "--eval", f"{tmp_path / 'judge.py'}:judge", "--state", state, "--workers", workers]
+    process = subprocess.Popen(
+        [str(part) for part in command], stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # a shell starts what runs in its background with SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (state.is_file() and json.loads(state.read_text())["candidates"]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert "interrupted; nothing was written" in errors and "the same command goes on from there" in errors
+    assert is_gone(process.pid)
+    (tmp_path / "judge.py").write_text(slow.replace("60 *", "0 *"))
+    done = subprocess.run([str(part) for part in command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not state.exists() and model.with_name("net-tuned.onnx").exists()

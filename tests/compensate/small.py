@@ -12,7 +12,7 @@ from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.compensate.compensate import LayerError, RefitOptions, compensate, kept_positions
-from onnxprune.compensate.lstsq import LstsqOptions
+from onnxprune.compensate.problem import LstsqOptions
 from onnxprune.graph.model import Model
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.session import Session

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxprune.compensate.lstsq import visible
-from onnxprune.compensate.solve import Moments, bias_only, matched, ridge
+from onnxprune.compensate.solve import Moments, System, bias_only, matched, ridge
 
 RNG = np.random.default_rng(5)
 
@@ -73,3 +73,15 @@ def test_what_a_clamp_hides_is_no_error() -> None:
     targets = np.array([-1, -1, 0.5, 7, 7], np.float32)
     given = np.array([-3, 2, 0.1, 9, 3], np.float32)
     np.testing.assert_array_equal(visible(targets, given, 0, 6), np.array([-3, 0, 0.5, 9, 6], np.float32))
+
+
+def test_strengths_of_an_indefinite_covariance_share_one_eigendecomposition(monkeypatch) -> None:
+    _, _, moments = problem(groups=1)
+    moments.gram[0, 0, 0] = moments.gram[0, 0, -1] ** 2 / moments.count - 50  # as rounding would, but plainly
+    calls, real = [], np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: calls.append(1) or real(matrix))
+    system = System(moments, RNG.normal(size=(1, 3, 8)))
+    shared = [system.ridge(strength).solve(moments.cross) for strength in (1e-6, 1e-5)]
+    assert len(calls) == 1
+    alone = [ridge(moments, system.start, strength) for strength in (1e-6, 1e-5)]
+    np.testing.assert_array_equal(shared, alone)

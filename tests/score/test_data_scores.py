@@ -6,7 +6,7 @@ from onnx import helper
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import UsageError
-from onnxprune.score import SCORES, score_groups
+from onnxprune.score import SCORES, residual, score_groups
 from onnxprune.score.activity import Activity
 from onnxprune.score.readings import find_readings
 from onnxprune.statistics.data import read
@@ -91,3 +91,19 @@ def test_a_transposed_weight_is_read_along_the_right_axis():
     model = network(nodes, {"w": np.ones((3, 5), np.float32)}, ["n", 5], ["n", 3])
     (reading,) = find_readings(analyse(model).view)
     assert (reading.tensor, reading.weight, reading.weight_axis) == ("x", "w", 1)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_dropping_what_is_gone_does_not_change_the_residuals(monkeypatch, width):
+    rng = np.random.default_rng(0)
+    size = 40 * width + 2
+    rows, weight = rng.standard_normal((3 * size, size)), rng.standard_normal((size, 8))
+    positions = np.arange(40 * width).reshape(40, width)
+
+    def errors(shrink):
+        monkeypatch.setattr(residual, "SHRINK", shrink)
+        start = residual._State.start(rows.T @ rows / len(rows), weight @ weight.T, positions, 1e-3)
+        return residual.removal_errors([start], 40)
+
+    # sums in another order: rounding of doubles
+    np.testing.assert_allclose(errors(0.8), errors(0.0), rtol=1e-9)

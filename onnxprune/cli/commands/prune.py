@@ -60,7 +60,7 @@ def command(
     screen: Screen,
     **choices: Any,
 ) -> None:
-    """Remove channels and show that nothing else changed. With --data, what stays is refitted to them.
+    """Remove channels and show that nothing else changed. What stays is refitted to --data, else to made-up inputs.
 
     Give at most one target out of --ratio, --macs, --params, --size and --latency.
     """
@@ -85,7 +85,8 @@ def command(
         source = load(model)
     with screen.stage(record, "prune", "choosing and removing channels") as tell:
         data = evidence.samples_of(source, runs)
-        result = prune(source, wanted, data, runtime=Runtime(runs.threads, runs.provider), progress=tell)
+        runtime = Runtime(runs.threads, runs.provider)
+        result = prune(source, wanted, data, synthetic=True, runtime=runtime, progress=tell)
     channels, keep = result.channels, result.keep
     record.groups = pruned(channels, keep, result.reasons)
     record.input, record.output = evidence.describe_pruned(channels, keep)

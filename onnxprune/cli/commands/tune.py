@@ -25,7 +25,9 @@ STEP = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--tie-blocks", is_flag=True, help="Groups of the same shape keep the same number.")
 @click.option("--step", type=STEP, default=0.1, metavar="R", help="First step, as a share of the MACs [default: 0.1].")
 @click.option("--finest", type=STEP, default=0.02, metavar="R", help="Last step, halved down to [default: 0.02].")
-@click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Candidates side by side.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, metavar="N", help="Processes that measure candidates ahead."
+)
 @click.option("--latency", is_flag=True, help="Measure the latency of every candidate too.")
 @click.option("--state", type=options.PATH, metavar="FILE", help="Keeps the search [default: OUTPUT.tune.json].")
 @options.attention
@@ -78,20 +80,25 @@ def command(
         source = load(model)
     with screen.stage(record, "tune", "measuring groups") as tell:
         data = evidence.samples_of(source, runs)
-        found = tune(
-            source,
-            data,
-            gates,
-            wanted,
-            evaluate=evidence.evaluator(limits.eval) if limits.eval is not None else None,
-            step=step,
-            finest=finest,
-            state=state,
-            workers=workers,
-            latency=latency,
-            runtime=Runtime(runs.threads, runs.provider),
-            progress=tell,
-        )
+        try:
+            found = tune(
+                source,
+                data,
+                gates,
+                wanted,
+                evaluate=evidence.evaluator(limits.eval) if limits.eval is not None else None,
+                step=step,
+                finest=finest,
+                state=state,
+                workers=workers,
+                latency=latency,
+                runtime=Runtime(runs.threads, runs.provider),
+                progress=tell,
+            )
+        except KeyboardInterrupt:
+            if state.is_file():
+                click.echo(f"what was measured is kept in '{state}'; the same command goes on from there.", err=True)
+            raise
     result, best = found.result, found.pareto()
     channels, keep = result.channels, result.keep
     record.details["curve"] = [

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.compensate.lstsq import Blocks, moments
+from onnxprune.compensate.lstsq import moments
+from onnxprune.compensate.problem import Blocks
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.refit import LayerError, RefitOptions, Walk
 from onnxprune.compensate.solve import Moments, ridge

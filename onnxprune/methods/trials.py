@@ -1,0 +1,157 @@
+"""Candidates of a search: built and judged here, or side by side in processes of their own, with the same result."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from onnxprune.channels.analyse import Channels, analyse
+from onnxprune.channels.groups import Keep
+from onnxprune.channels.rewrite import rewrite
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.graph.model import Model, load, save
+from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.candidates import Judge, Judgement
+from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.refit import refit
+from onnxprune.methods.result import PruneResult
+from onnxprune.statistics.data import Data
+from onnxprune.statistics.stored import store
+from onnxprune.validate.gates import Evaluate
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What all candidates of a search have in common.
+
+    before: the user's value of the original.
+    """
+
+    model: Model | Path
+    data: Data
+    options: PruneOptions
+    evaluate: Evaluate | None
+    runtime: Runtime
+    before: float | None
+
+
+def build(
+    channels: Channels, keep: Keep, task: Task, reasons: Mapping[str, str], warnings: Sequence[str]
+) -> PruneResult:
+    """Return the model that keeps the channels of the masks, refitted; gradient steps would cost minutes each."""
+    cut, plan = rewrite(channels, keep), channels.plan(keep)
+    result = PruneResult(cut, plan, channels, keep, dict(reasons), tuple(warnings), uncompensated=cut)
+    return refit(result, task.data, task.options.compensate or "lstsq", task.runtime)
+
+
+class Bench:
+    """Builds and judges candidates in this process."""
+
+    def __init__(self, task: Task) -> None:
+        model = task.model if isinstance(task.model, Model) else load(task.model)
+        options = task.options
+        self._task, self._model = task, model
+        self._channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
+        self._judge = Judge(model, task.data, task.evaluate, task.runtime, task.before)
+
+    def measure(self, keep: Keep) -> Judgement:
+        """Return how near the candidate of the masks is to the original."""
+        result = build(self._channels, keep, self._task, {}, ())
+        with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+            path = Path(folder) / "candidate.onnx"
+            save(result.model, path, source=self._model)
+            return self._judge(path)
+
+
+class Trials:
+    """Measures several candidates at once.
+
+    Used as a context: at its end, also by an interruption, no process is left.
+    """
+
+    def __init__(self, task: Task, workers: int) -> None:
+        self._task, self.workers = task, workers
+        self._bench: Bench | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
+        self._others = set(multiprocessing.active_children())
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+                process.join()
+        self._folder.cleanup()
+
+    def measure(self, keeps: Sequence[Keep]) -> list[Judgement]:
+        """Return how near each candidate is to the original.
+
+        Raises:
+            DataError: the user's function raises or returns no number.
+            ModelError: a process died.
+        """
+        if self.workers == 1:
+            self._bench = self._bench or Bench(self._task)
+            return [self._bench.measure(keep) for keep in keeps]
+        self._pool = self._pool or self._start()
+        waiting = [self._pool.submit(_measure, keep) for keep in keeps]
+        try:
+            return [future.result() for future in waiting]
+        except BrokenProcessPool as error:
+            raise ModelError(
+                "a process of --workers died: perhaps memory ran out (give fewer --workers), or a script that calls "
+                "tune lacks its 'if __name__ == \"__main__\":'."
+            ) from error
+
+    def _start(self) -> ProcessPoolExecutor:
+        """Start the processes; what they need goes through files, so that large models and data are not sent."""
+        folder, task = Path(self._folder.name), self._task
+        model = task.model
+        if isinstance(model, Model):
+            path = model.path if model.path is not None and model.path.is_file() and not model.pending else None
+            if path is None:
+                path = folder / "original.onnx"
+                save(model, path)
+            model = path.resolve()
+        shared = Task(model, store(task.data, folder), task.options, task.evaluate, task.runtime, task.before)
+        try:
+            content = pickle.dumps(shared)
+        except Exception as error:
+            raise UsageError(
+                f"the evaluation function cannot be sent to other processes ({error}); define it at the top of a file "
+                "that they can import, or use one worker."
+            ) from error
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.workers, spawn, _begin, (content,))
+
+
+_content = b""
+_bench: Bench | None = None
+
+
+def _begin(content: bytes) -> None:
+    """Take the task in a new process; an interruption is the parent's to handle."""
+    global _content
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _content = content
+
+
+def _measure(keep: Keep) -> Judgement:
+    """Measure in a process of the pool; what is wrong with the task is raised here, where the parent hears of it."""
+    global _bench
+    _bench = _bench or Bench(pickle.loads(_content))
+    return _bench.measure(keep)

@@ -1,0 +1,41 @@
+"""The examples of the pages about data run as they stand."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from onnxprune.cli.group import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["data.md"]
+
+
+def commands(page: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = [line.removeprefix("onnxprune ") for line in lines if line.startswith("onnxprune ")]
+    # a latency depends on what else runs here: tests/methods/test_latency.py has a clock that counts
+    return [line for line in found if "--latency" not in line]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the examples name."""
+    shutil.copy(ROOT / "models/trained/fm_rnn/model.onnx", tmp_path / "model.onnx")
+    with np.load(ROOT / "models/data/fmnist_calib.npz") as data:
+        np.savez(tmp_path / "calib.npz", **{name: data[name][:32] for name in data.files if not name.startswith("_")})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_run_one_after_the_other(desk: Path, page: str) -> None:
+    assert commands(page)
+    for command in commands(page):
+        result = CliRunner().invoke(cli, shlex.split(command))
+        assert result.exit_code == 0, f"{command}\n{result.output}"
