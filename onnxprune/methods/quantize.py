@@ -28,6 +28,7 @@ from onnxprune.methods.quantization import (
     smooth,
     weight_only,
 )
+from onnxprune.methods.quantization.compact import compact
 from onnxprune.methods.quantization.fold_norms import fold_norms
 from onnxprune.methods.quantization.layers import Layer
 from onnxprune.methods.quantization.lift import captured_names, opset_of, split_gemms
@@ -168,6 +169,8 @@ class _Work:
         else:
             made = _copy(proto)
             half.to_bfloat16(made, options.op_block_list, left)
+        if self.mode in ("static", "dynamic"):
+            compact(made, self.source.proto, proto)
         ports = self.mode != "fp16" or options.keep_io_types
         restore.restore(made, self.source.proto, self.prepared, ports=ports)
         return made

@@ -15,6 +15,7 @@ import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.types import Array
+from onnxprune.validate.layers import dequantized_names
 from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 Feeds = Mapping[str, Array]
@@ -137,12 +138,12 @@ def _pairs(original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[L
     """
     here, there = _made(original), _made(quantized)
     outputs = {node.name: node.output[0] for node in quantized.graph.node}
+    dequantized = dequantized_names(quantized.graph)
     pairs = {}
     for layer in layers:
         name = layer.output if layer.output in there else outputs.get(layer.name, "")
-        dequantized = f"{name}_DequantizeLinear_Output"
         if name in here and name in there:
-            pairs[layer.name] = name, dequantized if dequantized in there else name
+            pairs[layer.name] = name, dequantized.get(name, name)
     return pairs
 
 
