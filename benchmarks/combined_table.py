@@ -28,8 +28,12 @@ RECIPES = {
     "sparse, 2:4": ["sparsify: {pattern: 2:4}"],
     "factorized, 0.6 of the parameters": ["factorize: {params: 0.6}"],
     "quantized, static int8": ["quantize: {mode: static}"],
-    "pruned 30 %, then int8": ["prune: {ratio: 0.3}", "quantize: {mode: static}"],
-    "pruned 20 %, 2:4, then int8": ["prune: {ratio: 0.2}", "sparsify: {pattern: 2:4}", "quantize: {mode: static}"],
+    "pruned 30 %, then int8": ["prune: {ratio: 0.3}", "quantize: {mode: static, format: qoperator}"],
+    "pruned 20 %, 2:4, then int8": [
+        "prune: {ratio: 0.2}",
+        "sparsify: {pattern: 2:4}",
+        "quantize: {mode: static, format: qoperator}",
+    ],
 }
 
 

@@ -150,8 +150,12 @@ class _Work:
         )
         return QuantizeResult(Model(proto), self.mode, found, self._settings(), tuple(self.warnings))
 
-    def build(self, left: Collection[str]) -> onnx.ModelProto:
-        """Return the quantized model, with these nodes in float."""
+    def build(self, left: Collection[str], form: str | None = None) -> onnx.ModelProto:
+        """Return the quantized model, with these nodes in float.
+
+        Args:
+            form: of static mode; None is that of the options.
+        """
         proto = self.prepared.proto
         options = self.options
         if self.mode == "dynamic":
@@ -160,7 +164,8 @@ class _Work:
             if self.corrections:
                 proto = _copy(proto)
                 bias.add_to_biases(proto, {n: mean for n, mean in self.corrections.items() if n not in left})
-            made = integer.quantize_static(proto, self.ranges, self._integers(), self.operators, left)
+            how = replace(self._integers(), form=form or options.format)
+            made = integer.quantize_static(proto, self.ranges, how, self.operators, left)
         elif self.mode == "weight-only":
             bits = weight_bits(options, self.mode)
             made = weight_only.quantize_weights(_copy(proto), bits, options.block_size, left, self._rounded)
@@ -180,6 +185,9 @@ class _Work:
         if not self.feeds:
             return result.layers
         proto = result.model.proto
+        if self.mode == "static" and self.options.format != "qdq":  # the same values, where they can be looked at
+            left = {layer.name for layer in result.layers if not layer.quantized}
+            proto = self.build({*self.fixed, *left}, "qdq")
         noise = layers.noise(self.prepared.proto, proto, list(result.layers), _first(self.feeds), self.threads)
         native.release()
         return tuple(replace(layer, sqnr_db=noise.get(layer.name)) for layer in result.layers)
@@ -252,6 +260,7 @@ class _Work:
             settings |= {"types": f"{activation}{self.types.weight}", "per_channel": self.options.per_channel}
             settings |= {"reduce_range": self.types.reduce_range}
         if self.mode == "static":
+            settings |= {"format": self.options.format}
             settings |= {"calibration": self.options.calibration, "corrected_biases": len(self.corrections)}
         if self.smoothed:
             settings |= {"smoothed": self.smoothed}

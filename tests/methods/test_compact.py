@@ -7,9 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from onnxprune.errors import UsageError
 from onnxprune.graph.model import load
 from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.types import Array
 from tests import networks
 
 ROOT = Path(__file__).parents[2]
@@ -76,3 +78,31 @@ def test_a_name_that_the_source_uses_is_not_given_again() -> None:
     names = [t.name for t in made.graph.initializer] + [o for n in made.graph.node for o in n.output]
     assert "q1" in names and len(set(names)) == len(names)
     onnx.checker.check_model(made, full_check=True)
+
+
+def test_integer_operators_give_what_the_same_model_as_qdq_gives_in_a_smaller_file(
+    pair: tuple[onnx.ModelProto, onnx.ModelProto],
+) -> None:
+    source, qdq = pair
+    result = quantize(source, QuantizeOptions(mode="static", format="qoperator"), feeds=IMAGES)
+    made = result.model.proto
+    kinds = {node.op_type for node in made.graph.node}
+    assert "QLinearConv" in kinds and "Conv" not in kinds
+    assert made.ByteSize() < 0.98 * qdq.ByteSize()
+    assert np.array_equal(outputs(made), outputs(qdq))
+    assert {n.name for n in source.graph.node if n.op_type == "Conv"} <= {n.name for n in made.graph.node}
+    noise = [layer.sqnr_db for layer in result.layers if layer.operator == "Conv"]
+    assert noise and all(value is not None for value in noise)
+
+
+def test_the_format_is_refused_where_a_mode_has_only_one() -> None:
+    with pytest.raises(UsageError, match="format qoperator is for --mode static"):
+        QuantizeOptions(mode="dynamic", format="qoperator")
+
+
+def outputs(proto: onnx.ModelProto) -> Array:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, IMAGES[0])[0]

@@ -45,6 +45,12 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--block-size", type=int, default=32, metavar="N", help="Weights that share a scale, weight-only [default: 32]."
 )
+@click.option(
+    "--format",
+    type=click.Choice(["qdq", "qoperator"]),
+    default="qdq",
+    help="qoperator: onnxruntime's integer operators, a smaller file, static mode [default: qdq].",
+)
 @click.option("--smooth", is_flag=True, help="Move outliers of activations into weights behind norms, with --data.")
 @click.option("--correct-bias", is_flag=True, help="Take the mean error of each layer out of its bias, static mode.")
 @click.option(

@@ -36,6 +36,7 @@ class Integers:
     types: IntegerTypes
     per_channel: bool = True
     symmetric: bool = False
+    form: str = "qdq"
 
 
 def is_transformer(proto: onnx.ModelProto) -> bool:
@@ -99,33 +100,28 @@ def quantize_dynamic(
 def quantize_static(
     proto: onnx.ModelProto, ranges: Any, how: Integers, operators: list[str], left: Collection[str]
 ) -> onnx.ModelProto:
-    """Return the model with QuantizeLinear and DequantizeLinear around what runs in 8 bits.
+    """Return the model with QuantizeLinear and DequantizeLinear around what runs in 8 bits, or with the operators that
+    onnxruntime fuses these into (`how.form` "qoperator").
 
     Args:
         proto: prepared, with types; it is copied.
         ranges: of the activations, from `ranges.collect`.
         left: names of the nodes that stay float.
     """
-    from onnxruntime.quantization import QDQQuantizer, TensorsData
+    from onnxruntime.quantization import QDQQuantizer, QuantizationMode, TensorsData
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     ranges = TensorsData(ranges.calibration_method, dict(ranges.items()))  # the quantizer writes into it
     extra: dict[str, Any] = {"ActivationSymmetric": how.symmetric, "WeightSymmetric": how.types.weight == "s8"}
     if operators == list(MATRIX_OPERATORS):
         extra["OpTypesToExcludeOutputQuantization"] = operators
+    types = quant_type(how.types.weight), quant_type(how.types.activation)
+    head = _copy(proto), how.per_channel, how.types.reduce_range
+    tail: tuple[Any, ...] = (ranges, [], list(left), operators, extra)
     with quiet():
-        quantizer = QDQQuantizer(
-            _copy(proto),
-            how.per_channel,
-            how.types.reduce_range,
-            quant_type(how.types.weight),
-            quant_type(how.types.activation),
-            ranges,
-            [],
-            list(left),
-            operators,
-            extra,
-        )
-        return _run(quantizer)
+        if how.form == "qoperator":
+            return _run(ONNXQuantizer(*head, QuantizationMode.QLinearOps, True, *types, *tail))
+        return _run(QDQQuantizer(*head, *types, *tail))
 
 
 def _run(quantizer: Any) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ MODES = ("dynamic", "static", "weight-only", "fp16", "bf16")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 INTEGERS = ("u8", "s8")
 ROUNDINGS = ("nearest", "gptq")
+FORMATS = ("qdq", "qoperator")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class QuantizeOptions:
     keep_io_types: inputs and outputs stay float32 (fp16 mode).
     op_block_list: operators that stay float.
     skip, only: globs over node names: nodes that stay float, nodes that alone are quantized.
+    format: "qdq" writes QuantizeLinear and DequantizeLinear around the layers, which every runtime reads; "qoperator"
+        writes onnxruntime's integer operators themselves: the same arithmetic in a smaller file (static mode).
     smooth: move outliers of activations into the weights behind normalisations (static and dynamic mode, with data).
     correct_bias: take the mean error that rounding adds out of the biases (static mode).
     """
@@ -49,6 +52,7 @@ class QuantizeOptions:
     op_block_list: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    format: str = "qdq"
     smooth: bool = False
     correct_bias: bool = False
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -62,6 +66,9 @@ class QuantizeOptions:
         if self.mode is not None:
             _choose("mode", self.mode, MODES)
         _choose("calibration", self.calibration, CALIBRATIONS)
+        _choose("format", self.format, FORMATS)
+        if self.format == "qoperator" and self.mode not in (None, "static"):
+            raise UsageError(f"format qoperator is for --mode static; {self.mode} mode has one format, leave it out.")
         for name in ("activation_type", "weight_type"):
             if getattr(self, name) is not None:
                 _choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
