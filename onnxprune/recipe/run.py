@@ -166,6 +166,7 @@ def _carry_out(
         "judge": lambda: original.judge(gates),
         "runtime": lambda: Runtime(recipe.threads, recipe.provider),
         "threads": lambda: recipe.threads,
+        "synthetic": lambda: recipe.data is None,
         "progress": lambda: progress,
     }
     try:

@@ -351,6 +351,11 @@ def test_corrected_biases_leave_no_mean_error_in_a_layer_of_its_own() -> None:
 
 
 def test_bias_correction_is_part_of_static_mode_when_asked_for() -> None:
-    result = quantize(networks.convnet(), QuantizeOptions(mode="static", correct_bias=True), feeds=FEEDS, threads=1)
+    result = quantize(
+        networks.convnet(),
+        QuantizeOptions(mode="static", correct_bias=True, rounding="nearest"),
+        feeds=FEEDS,
+        threads=1,
+    )
     assert result.settings["corrected_biases"] == 3
     assert sqnr(networks.convnet(), result, FEEDS[0]) > 25

@@ -56,7 +56,7 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--rounding",
     type=click.Choice(["nearest", "gptq"]),
-    help="Of weights, weight-only [default: gptq with --data, else nearest].",
+    help="Of weights, static and weight-only [default: gptq with --data, static: below 2 M weights; else nearest].",
 )
 @click.option(
     "--keep-io-types/--convert-io-types", default=True, help="Inputs and outputs stay float32 in fp16 [default: keep]."
@@ -121,7 +121,7 @@ def command(
         return
     with screen.stage(record, "quantize", "quantizing"):
         feeds, judge = quantizing.samples(record, source, traced, wanted, runs, limits, gates)
-        result = quantize(source, wanted, feeds=feeds, judge=judge, threads=runs.threads)
+        result = quantize(source, wanted, feeds=feeds, judge=judge, threads=runs.threads, synthetic=runs.data is None)
     quantizing.note(record, result)
     if latency:
         with screen.stage(record, "latency", "measuring"):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -19,8 +19,10 @@ from onnxprune.validate.layers import dequantized_names
 from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 Feeds = Mapping[str, Array]
+F = TypeVar("F", bound=Mapping[str, Array])
 
 EMBEDDED_LIMIT = 1 << 30
+WATCHED_SAMPLES = 8
 
 MOVES = frozenset("Reshape Transpose Flatten Squeeze Unsqueeze Split Slice Resize Pad MaxPool Relu Clip".split())
 """Operators that follow the precision of what they are given."""
@@ -90,6 +92,27 @@ def chosen_by_name(
     if only:
         left |= set(labels) - set().union(*(matched[pattern] for pattern in only))
     return left
+
+
+def why_nothing(mode: str, proto: onnx.ModelProto) -> str:
+    """Return why a mode has nothing to quantize."""
+    kinds = {node.op_type for node in proto.graph.node}
+    if mode == "dynamic" and "Conv" in kinds:
+        return (
+            "dynamic mode has nothing to quantize here: it leaves convolutions alone, which onnxruntime runs several "
+            "times slower that way; take --mode static with --data."
+        )
+    what = {"weight-only": "product with a stored matrix", "dynamic": "matrix product or LSTM"}
+    return f"nothing can be quantized in {mode} mode: the model has no {what.get(mode, 'layer that takes 8 bits')}."
+
+
+def watched_feeds(feeds: Sequence[F]) -> Sequence[F]:
+    """Return the first feeds that together have WATCHED_SAMPLES samples; one feed where their batch is small.
+
+    A small batch means large activations: see `statistics.batch`.
+    """
+    size = max((array.shape[0] for array in feeds[0].values() if array.ndim), default=1)
+    return feeds[: max(1, min(size, WATCHED_SAMPLES // max(1, size)))]
 
 
 def noise(

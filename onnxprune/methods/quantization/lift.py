@@ -192,6 +192,12 @@ def captured_names(graph: onnx.GraphProto) -> set[str]:
     return found
 
 
+def captured_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of nodes whose outputs a subgraph reads: a quantizer could rename them."""
+    captured = captured_names(graph)
+    return {node.name for node in graph.node if captured & set(node.output)}
+
+
 def add_initializer(graph: onnx.GraphProto, name: str, array: Array) -> None:
     """Append an initializer."""
     graph.initializer.add().CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))

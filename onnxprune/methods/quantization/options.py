@@ -28,7 +28,8 @@ class QuantizeOptions:
     symmetric: ranges of activations are symmetric around zero; None where activations are s8.
     block_size: weights that share a scale (weight-only mode).
     rounding: "nearest", or "gptq": the error of a weight is made up for by those after it, as the data ask for
-        (weight-only mode); None is gptq where there are data.
+        (weight-only and static mode); None is gptq where there are data, in static mode with 64 samples or
+        more and up to two million weights.
     keep_io_types: inputs and outputs stay float32 (fp16 mode).
     op_block_list: operators that stay float.
     skip, only: globs over node names: nodes that stay float, nodes that alone are quantized.
@@ -74,6 +75,8 @@ class QuantizeOptions:
                 _choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
         if self.rounding is not None:
             _choose("rounding", self.rounding, ROUNDINGS)
+            if self.mode not in (None, "static", "weight-only"):
+                raise UsageError(f"rounding {self.rounding} is for static and weight-only mode; leave it out.")
         if self.bits not in (None, 4, 8):
             raise UsageError(f"bits {self.bits!r}: choose 4 or 8.")
         if self.bits == 4 and self.mode != "weight-only":
