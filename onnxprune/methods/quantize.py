@@ -14,6 +14,7 @@ import onnx
 from onnxprune.errors import DataError, GateError, NothingToPruneError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.quantization import (
+    equalize,
     fitted,
     half,
     integer,
@@ -117,7 +118,7 @@ class _Work:
         self.source, self.mode, self.options, self.feeds, self.threads = model, mode, options, feeds, threads
         self.fits = bool(feeds) and not synthetic
         self.warnings: list[str] = []
-        self.smoothed = 0
+        self.smoothed = self.equalized = 0
         self.prepared = prepare(model, LEAST_OPSET[mode])
         proto = self.prepared.proto
         if opset_of(proto) > opset_of(model.proto):
@@ -125,6 +126,7 @@ class _Work:
         blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
         if mode == "static":
             fold_norms(proto.graph)
+            self.equalized = equalize.equalize(proto, blocked) if options.equalize else 0
         if mode in ("dynamic", "weight-only"):
             split_gemms(proto.graph, lambda name: name not in blocked)
         native.declare_types(proto)
@@ -274,6 +276,8 @@ class _Work:
         if self.mode == "static":
             settings |= {"format": self.options.format, "rounding": "gptq" if self.fitted.layers else "nearest"}
             settings |= {"calibration": self.options.calibration, "corrected_biases": len(self.fitted.biases)}
+        if self.equalized:
+            settings |= {"equalized": self.equalized}
         if self.smoothed:
             settings |= {"smoothed": self.smoothed}
         if self.mode == "weight-only":

@@ -52,6 +52,7 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     help="qoperator: onnxruntime's integer operators, a smaller file, static mode [default: qdq].",
 )
 @click.option("--smooth", is_flag=True, help="Move outliers of activations into weights behind norms, with --data.")
+@click.option("--equalize", is_flag=True, help="Make channels between layers equally wide first, static mode.")
 @click.option("--correct-bias", is_flag=True, help="Take the mean error of each layer out of its bias, static mode.")
 @click.option(
     "--rounding",

@@ -36,6 +36,8 @@ class QuantizeOptions:
     format: "qdq" writes QuantizeLinear and DequantizeLinear around the layers, which every runtime reads; "qoperator"
         writes onnxruntime's integer operators themselves: the same arithmetic in a smaller file (static mode).
     smooth: move outliers of activations into the weights behind normalisations (static and dynamic mode, with data).
+    equalize: make the channels between two layers equally wide first, where what stands between them keeps scales
+        (static mode).
     correct_bias: take the mean error that rounding adds out of the biases (static mode).
     """
 
@@ -55,6 +57,7 @@ class QuantizeOptions:
     only: tuple[str, ...] = ()
     format: str = "qdq"
     smooth: bool = False
+    equalize: bool = False
     correct_bias: bool = False
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     seed: int = 0
@@ -70,6 +73,8 @@ class QuantizeOptions:
         _choose("format", self.format, FORMATS)
         if self.format == "qoperator" and self.mode not in (None, "static"):
             raise UsageError(f"format qoperator is for --mode static; {self.mode} mode has one format, leave it out.")
+        if self.equalize and self.mode not in (None, "static"):
+            raise UsageError(f"equalize is for --mode static; {self.mode} mode has no use for it, leave it out.")
         for name in ("activation_type", "weight_type"):
             if getattr(self, name) is not None:
                 _choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
