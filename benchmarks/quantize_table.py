@@ -2,6 +2,7 @@
 
 python benchmarks/quantize_table.py accuracy     # trained networks, 10,000 test images, gate --min-agreement 0.99
 python benchmarks/quantize_table.py static       # resnet50, 32 samples: CPU seconds and peak memory of both
+python benchmarks/quantize_table.py latency      # resnet50 and mobilenet_v2: float, pruned, int8, both, in turns
 python benchmarks/quantize_table.py zoo          # 36 structure-only graphs, dynamic and static, synthetic data
 """
 
@@ -126,6 +127,44 @@ def static(samples: int, repeat: int) -> None:
             print(f"{name:22} {seconds:6.1f} CPU s {memory:6.2f} GB  {shares}  {runs[0][2]}", flush=True)
 
 
+PRUNES = {"pruned 40 %": [], "pruned 40 %, --align 16": ["--align", "16"]}
+
+
+def latency(names: list[str], runs: int) -> None:
+    """Print the time of one sample on one thread, all ways in turns, as shares of the float original's.
+
+    Weights are random: only the structure counts. The second share compares the times that a tenth of the
+    runs stays below, which a busy machine disturbs least.
+    """
+    for name in names or ["resnet50", "mobilenet_v2"]:
+        with tempfile.TemporaryDirectory() as folder:
+            files = {"float": Path(folder) / "float.onnx"}
+            onnx.save(zoo.build(name), files["float"])
+            for way, options in PRUNES.items():
+                files[way] = _made(files["float"], folder, "prune", "--ratio", "0.4", "--no-verify", *options)
+            for way, file in list(files.items()):
+                label = "int8" if way == "float" else f"{way}, then int8"
+                files[label] = _made(
+                    file, folder, "quantize", "--mode", "static", "--samples", "4", "--no-verify", "--no-latency"
+                )
+            command = [*COMMAND[:-1], "bench", *map(str, files.values()), "--threads", "1", "--runs", str(runs)]
+            shown = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+            timings = list(json.loads(shown)["latency"].values())
+        for way, timing in zip(files, timings, strict=True):
+            median, fast = timing["median_ms"], timing["p10_ms"]
+            shares = f"{median / timings[0]['median_ms']:.2f}  fastest tenth {fast / timings[0]['p10_ms']:.2f}"
+            print(f"{name:16} {way:36} {median:7.2f} ms  {shares}", flush=True)
+
+
+def _made(source: Path, folder: str, command: str, *options: str) -> Path:
+    target = Path(folder) / f"{len(list(Path(folder).iterdir()))}.onnx"
+    words = [*COMMAND[:-1], command, str(source), *options, "--threads", "1", "-q", "-o", str(target)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr.strip())
+    return target
+
+
 def whole_zoo(names: list[str]) -> None:
     """Print for every structure-only graph whether dynamic and static quantization run, with synthetic data."""
     for name in names or zoo.names():
@@ -153,15 +192,17 @@ def whole_zoo(names: list[str]) -> None:
 def main() -> None:
     """Run one table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("table", choices=["accuracy", "static", "zoo"])
-    parser.add_argument("names", nargs="*", help="graphs of the zoo table, all of them by default")
+    parser.add_argument("table", choices=["accuracy", "static", "latency", "zoo"])
+    parser.add_argument("names", nargs="*", help="graphs of the tables latency and zoo")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=200)
     options = parser.parse_args()
     tables: dict[str, Callable[[], None]] = {
         "accuracy": lambda: accuracy(options.images),
         "static": lambda: static(options.samples, options.repeat),
+        "latency": lambda: latency(options.names, options.runs),
         "zoo": lambda: whole_zoo(options.names),
     }
     tables[options.table]()
