@@ -17,6 +17,7 @@ from onnxprune.methods.quantization import (
     equalize,
     fitted,
     half,
+    inside,
     integer,
     layers,
     native,
@@ -123,12 +124,16 @@ class _Work:
         proto = self.prepared.proto
         if opset_of(proto) > opset_of(model.proto):
             self.warnings.append(f"the opset was raised from {opset_of(model.proto)} to {opset_of(proto)}")
+        if mode in inside.MODES:
+            self.prepared.names.update(inside.name_bodies(proto.graph))
         blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
         if mode == "static":
             fold_norms(proto.graph)
             self.equalized = equalize.equalize(proto, blocked) if options.equalize else 0
         if mode in ("dynamic", "weight-only"):
             split_gemms(proto.graph, lambda name: name not in blocked)
+        if mode in inside.MODES:
+            inside.prepare_bodies(proto.graph, lambda name: name not in blocked)
         native.declare_types(proto)
         native.release()
         self.fixed = blocked | captured_nodes(proto.graph)
@@ -136,6 +141,9 @@ class _Work:
         if mode == "static" and integer.is_transformer(proto):
             self.fixed |= integer.activation_products(proto)
         self.layers = [layer for layer in self._candidates() if layer.name not in self.fixed]
+        inner, float_inside = inside.layers_inside(proto.graph)
+        self.layers += [layer for layer in inner if mode in inside.MODES and layer.name not in self.fixed]
+        self.warnings += inside.told(mode, inner, float_inside)
         if not self.layers and mode not in ("fp16", "bf16"):
             raise NothingToPruneError(layers.why_nothing(mode, proto))
         self.types = self._types()
@@ -183,7 +191,8 @@ class _Work:
         else:
             made = _copy(proto)
             half.to_bfloat16(made, options.op_block_list, left)
-        if self.mode in ("static", "dynamic"):
+        if self.mode in inside.MODES:
+            inside.quantize_bodies(made, self._integers(), {*self.fixed, *left})
             compact(made, self.source.proto, proto)
         ports = self.mode != "fp16" or options.keep_io_types
         restore.restore(made, self.source.proto, self.prepared, ports=ports)

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.lift import captured_names, remove_unused
+from onnxprune.methods.quantization.lift import all_names, captured_names, remove_unused
 
 STORED_SUFFIX = "_quantized"
 NODE_SUFFIX = "_quant"
@@ -103,7 +103,7 @@ def _give_back(graph: onnx.GraphProto, stored: Collection[str]) -> None:
 
 def _shorten(graph: onnx.GraphProto, kept: Collection[str]) -> None:
     """Give what the quantizer named a number instead."""
-    taken = {*kept, *_names(graph), *captured_names(graph)}
+    taken = {*kept, *all_names(graph)}
     numbers = (name for number in count() if (name := f"q{number}") not in taken)
     fixed = {*kept, *captured_names(graph)}
     new = {name: next(numbers) for name in _names(graph) if name and name not in fixed}

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import UsageError
+from onnxprune.methods.quantization.recognise import nodes
 from onnxprune.types import Array
 from onnxprune.validate.layers import dequantized_names
 from onnxprune.validate.parity import SQNR_LIMIT_DB
@@ -76,14 +77,15 @@ def chosen_by_name(
     Raises:
         UsageError: a pattern matches nothing.
     """
-    labels = {node.name: {node.name, *node.output, *node.input} for node in proto.graph.node}
+    every = list(nodes(proto.graph))
+    labels = {node.name: {node.name, *node.output, *node.input} for node in every}
     matched = {pattern: _matching(labels, pattern) for pattern in (*skip, *only)}
     for pattern, names in matched.items():
         if not names:
             option = "--skip" if pattern in skip else "--only"
             raise UsageError(f"{option} '{pattern}' matches no node or tensor; 'onnxprune inspect' shows names.")
-    kinds = {node.op_type for node in proto.graph.node}
-    left = {node.name for node in proto.graph.node if node.op_type in blocked}
+    kinds = {node.op_type for node in every}
+    left = {node.name for node in every if node.op_type in blocked}
     for operator in blocked:
         if operator not in kinds:
             raise UsageError(f"--op-block-list '{operator}': the model has no such operator.")
