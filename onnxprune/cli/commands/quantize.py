@@ -65,8 +65,7 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--op-block-list", multiple=True, callback=_words, metavar="OPS", help="Operators that stay float: Softmax,Add."
 )
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Keep nodes float (repeatable).")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Quantize nothing but these (repeatable).")
+@options.layers("Keep nodes float", "Quantize")
 @click.option("--latency/--no-latency", default=True, help="Measure the result against the original [default: do].")
 @click.option(
     "--verify/--no-verify", default=None, help="Compare the outputs with the original's [default: do, up to 1 GB]."
@@ -94,9 +93,6 @@ def command(
     """
     from onnxprune.cli import evidence, quantizing
     from onnxprune.cli.finish import Ending, finish
-    from onnxprune.graph.model import load
-    from onnxprune.graph.trace import trace
-    from onnxprune.graph.view import View
     from onnxprune.methods.quantization.options import QuantizeOptions, suffix
     from onnxprune.methods.quantization.recognise import quantized_as
     from onnxprune.methods.quantize import quantize
@@ -109,12 +105,8 @@ def command(
     ending = Ending(model, suffix(wanted, wanted.mode or "dynamic"), outputs, runs, limits, verify, settings, screen)
     gates = ending.check()
     record = Report("quantize", details={"seed": runs.seed, "options": settings})
-    with screen.stage(record, "load", "reading the model"):
-        source = load(model)
-        view = View(source)
-        traced = view, trace(view, runs.input_shapes)
-        record.input = evidence.describe_view(*traced)
-        record.output = quantizing.same_work(record.input)
+    source, traced = evidence.read(record, screen, model, runs)
+    record.output = evidence.same_work(record.input)
     how = quantized_as(source.proto)
     if how is not None and pass_through:
         record.warn(f"the model is quantized already (it has {how}); it is passed through as it is")
