@@ -9,9 +9,12 @@ import pytest
 
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import load
+from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.prune import prune
 from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
 from onnxprune.types import Array
+from onnxprune.validate.oracle import masked_model
 from tests import networks
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +101,17 @@ def test_integer_operators_give_what_the_same_model_as_qdq_gives_in_a_smaller_fi
 def test_the_format_is_refused_where_a_mode_has_only_one() -> None:
     with pytest.raises(UsageError, match="format qoperator is for --mode static"):
         QuantizeOptions(mode="dynamic", format="qoperator")
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator"])
+def test_channels_of_the_result_can_be_removed_although_constants_are_shared(
+    pair: tuple[onnx.ModelProto, onnx.ModelProto], form: str
+) -> None:
+    made = quantize(pair[0], QuantizeOptions(mode="static", format=form), feeds=IMAGES).model.proto
+    result = prune(made, PruneOptions(ratio=0.3))
+    assert result.model.proto.ByteSize() < 0.75 * made.ByteSize()
+    masked = masked_model(result.channels, result.keep)
+    assert np.array_equal(outputs(result.model.proto), outputs(masked.proto))
 
 
 def outputs(proto: onnx.ModelProto) -> Array:
