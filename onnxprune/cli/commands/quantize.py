@@ -57,7 +57,7 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--rounding",
     type=click.Choice(["nearest", "gptq"]),
-    help="Of weights, static and weight-only [default: gptq with --data, static: below 2 M weights; else nearest].",
+    help="Of weights, static and weight-only [default: gptq with --data, static: up to 4 M weights; else nearest].",
 )
 @click.option(
     "--keep-io-types/--convert-io-types", default=True, help="Inputs and outputs stay float32 in fp16 [default: keep]."

@@ -29,8 +29,11 @@ from onnxprune.types import Array
 FEEDS = 32
 """Batches that are held: each has at most `statistics.batch.ACTIVATION_BYTES` of activations, or one sample."""
 
-SMALL = 1 << 21
-"""Models up to this many weights are fitted without being asked to; the time grows with the cube of a layer's width."""
+SMALL = 1 << 22
+"""Models up to this many weights are fitted without being asked to, in 17 CPU seconds or less so far.
+
+The time grows with the cube of a layer's width.
+"""
 
 BLOCK = 128
 """Columns whose errors are passed on to the rest at once."""

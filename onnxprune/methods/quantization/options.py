@@ -28,7 +28,7 @@ class QuantizeOptions(LayerOptions):
     block_size: weights that share a scale (weight-only mode).
     rounding: "nearest", or "gptq": the error of a weight is made up for by those after it, as the data ask for
         (weight-only and static mode); None is gptq where there are data, in static mode with 64 samples or
-        more and up to two million weights.
+        more and up to four million weights.
     keep_io_types: inputs and outputs stay float32 (fp16 mode).
     op_block_list: operators that stay float.
     skip, only: globs over node names: nodes that stay float, nodes that alone are quantized.
