@@ -122,21 +122,7 @@ class _Work:
         self.smoothed = self.equalized = 0
         self.prepared = prepare(model, LEAST_OPSET[mode])
         proto = self.prepared.proto
-        if opset_of(proto) > opset_of(model.proto):
-            self.warnings.append(f"the opset was raised from {opset_of(model.proto)} to {opset_of(proto)}")
-        if mode in inside.MODES:
-            self.prepared.names.update(inside.name_bodies(proto.graph))
-        blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
-        if mode == "static":
-            fold_norms(proto.graph)
-            self.equalized = equalize.equalize(proto, blocked) if options.equalize else 0
-        if mode in ("dynamic", "weight-only"):
-            split_gemms(proto.graph, lambda name: name not in blocked)
-        if mode in inside.MODES:
-            inside.prepare_bodies(proto.graph, lambda name: name not in blocked)
-        native.declare_types(proto)
-        native.release()
-        self.fixed = blocked | captured_nodes(proto.graph)
+        self.fixed = self._rewritten(proto) | captured_nodes(proto.graph)
         self.operators = self._operators()
         if mode == "static" and integer.is_transformer(proto):
             self.fixed |= integer.activation_products(proto)
@@ -155,6 +141,25 @@ class _Work:
         self.fitted = fitted.NOTHING
         if mode == "static":
             self.fitted = fitted.fit(proto, self._static, options, feeds, threads, self.fits)
+
+    def _rewritten(self, proto: onnx.ModelProto) -> set[str]:
+        """Bring the working copy into the form that its mode wants; return the nodes that stay float by wish."""
+        mode, options, source = self.mode, self.options, self.source.proto
+        if opset_of(proto) > opset_of(source):
+            self.warnings.append(f"the opset was raised from {opset_of(source)} to {opset_of(proto)}")
+        if mode in inside.MODES:
+            self.prepared.names.update(inside.name_bodies(proto.graph))
+        blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
+        if mode == "static":
+            fold_norms(proto.graph)
+            self.equalized = equalize.equalize(proto, blocked) if options.equalize else 0
+        if mode in ("dynamic", "weight-only"):
+            split_gemms(proto.graph, lambda name: name not in blocked)
+        if mode in inside.MODES:
+            inside.prepare_bodies(proto.graph, lambda name: name not in blocked)
+        native.declare_types(proto)
+        native.release()
+        return blocked
 
     def search(self, judge: search.Judge | None) -> QuantizeResult:
         """Build the model, with as few layers in float as the limits need."""

@@ -30,7 +30,7 @@ FEEDS = 32
 """Batches that are held: each has at most `statistics.batch.ACTIVATION_BYTES` of activations, or one sample."""
 
 SMALL = 1 << 22
-"""Models up to this many weights are fitted without being asked to, in 17 CPU seconds or less so far.
+"""Models up to this many weights are fitted without being asked to, in 18 CPU seconds or less so far.
 
 The time grows with the cube of a layer's width.
 """
