@@ -160,3 +160,16 @@ def test_a_result_is_written_and_read_again(tmp_path: Path) -> None:
     result: QuantizeResult = quantize(model(loop), QuantizeOptions(mode="dynamic"), feeds=FEEDS, threads=1)
     onnx.save(result.model.proto, tmp_path / "a.onnx")
     assert np.array_equal(run(onnx.load(tmp_path / "a.onnx"), FEEDS[0]), run(result.model.proto, FEEDS[0]))
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_a_model_may_have_all_its_weights_in_bodies(mode: str) -> None:
+    def draw(net: Net) -> str:
+        x = net.input("batch", 32)
+        then = branch(net, lambda n: n.linear(n.Relu(n.linear(x, 32, 64)), 64, 8))
+        return net.If(condition(net, x), then_branch=then, else_branch=branch(net, lambda n: n.linear(x, 32, 8)))
+
+    source = model(draw)
+    result = quantize(source, QuantizeOptions(mode=mode), feeds=FEEDS, threads=1)
+    assert [layer.operator for layer in result.layers] == ["MatMul"] * 3
+    assert sqnr(source, result, FEEDS[0]) > SQNR_DB
