@@ -3,19 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.cli.conftest import Run
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Inputs for the model, in a folder of their own."""
-    path = tmp_path / "data" / "x.npz"
-    path.parent.mkdir()
-    np.savez(path, x=np.random.default_rng(0).standard_normal((16, 3, 12, 12)).astype(np.float32))
-    return path
 
 
 def recipe(model: Path, text: str) -> Path:
