@@ -6,6 +6,7 @@ network that is more than a quarter of the file. What the source named keeps its
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from itertools import count
@@ -14,7 +15,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.lift import all_names, captured_names, remove_unused
+from onnxprune.methods.quantization.lift import SHARED_ELEMENTS, all_names, captured_names, remove_unused
 
 STORED_SUFFIX = "_quantized"
 NODE_SUFFIX = "_quant"
@@ -69,11 +70,11 @@ def _is_zero(tensor: TensorProto | None) -> bool:
 
 
 def _share(graph: onnx.GraphProto, kept: Collection[str]) -> None:
-    """Let equal constants that the quantizer made be one."""
+    """Let equal small constants that the quantizer made be one."""
     first: dict[bytes, str] = {}
     same: dict[str, str] = {}
     for tensor in graph.initializer:
-        if tensor.name in kept:
+        if tensor.name in kept or math.prod(tensor.dims) > SHARED_ELEMENTS:
             continue
         array = to_array(tensor)
         key = f"{tensor.data_type} {array.shape} ".encode() + array.tobytes()
