@@ -29,6 +29,7 @@ RECIPES = {
     "sparse, 2:4": ["sparsify: {pattern: 2:4}"],
     "factorized, 0.6 of the parameters": ["factorize: {params: 0.6}"],
     "quantized, static int8": ["quantize: {mode: static}"],
+    "pruned 30 %, then int8": ["prune: {ratio: 0.3}", INT8],
     "pruned 30 % (multiples of 16), then int8": ["prune: {ratio: 0.3, align: 16}", INT8],
     "pruned 20 %, 2:4, then int8": [
         "prune: {ratio: 0.2}",
