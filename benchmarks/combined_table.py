@@ -23,13 +23,19 @@ from models.eval import evaluate
 
 DATA = ROOT / "models/data/fmnist_calib.npz"
 MARKS = "<!-- combined -->\n", "<!-- end of combined -->\n"
+INT8 = "quantize: {mode: static, format: qoperator}"
 RECIPES = {
     "pruned, 30 % of the channels": ["prune: {ratio: 0.3}"],
     "sparse, 2:4": ["sparsify: {pattern: 2:4}"],
     "factorized, 0.6 of the parameters": ["factorize: {params: 0.6}"],
     "quantized, static int8": ["quantize: {mode: static}"],
-    "pruned 30 %, then int8": ["prune: {ratio: 0.3}", "quantize: {mode: static}"],
-    "pruned 20 %, 2:4, then int8": ["prune: {ratio: 0.2}", "sparsify: {pattern: 2:4}", "quantize: {mode: static}"],
+    "pruned 30 %, then int8": ["prune: {ratio: 0.3}", INT8],
+    "pruned 30 % (multiples of 16), then int8": ["prune: {ratio: 0.3, align: 16}", INT8],
+    "pruned 20 %, 2:4, then int8": [
+        "prune: {ratio: 0.2}",
+        "sparsify: {pattern: 2:4}",
+        "quantize: {mode: static, format: qoperator}",
+    ],
 }
 
 

@@ -2,13 +2,15 @@
 
 python benchmarks/quantize_table.py accuracy     # trained networks, 10,000 test images, gate --min-agreement 0.99
 python benchmarks/quantize_table.py static       # resnet50, 32 samples: CPU seconds and peak memory of both
-python benchmarks/quantize_table.py zoo          # 36 structure-only graphs, dynamic and static, synthetic data
+python benchmarks/quantize_table.py latency      # resnet50 and mobilenet_v2: float, pruned, int8, both, in turns
+python benchmarks/quantize_table.py zoo          # 36 graphs: dynamic, static, sparsify 2:4, factorize 0.5
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -126,42 +128,112 @@ def static(samples: int, repeat: int) -> None:
             print(f"{name:22} {seconds:6.1f} CPU s {memory:6.2f} GB  {shares}  {runs[0][2]}", flush=True)
 
 
+PRUNES = {"pruned 40 %": [], "pruned 40 %, --align 16": ["--align", "16"]}
+
+
+def latency(names: list[str], runs: int) -> None:
+    """Print the time of one sample on one thread, all ways in turns, as shares of the float original's.
+
+    Weights are random: only the structure counts. The second share compares the times that a tenth of the
+    runs stays below, which a busy machine disturbs least.
+    """
+    for name in names or ["resnet50", "mobilenet_v2"]:
+        with tempfile.TemporaryDirectory() as folder:
+            files = {"float": Path(folder) / "float.onnx"}
+            onnx.save(zoo.build(name), files["float"])
+            for way, options in PRUNES.items():
+                files[way] = _made(files["float"], folder, "prune", "--ratio", "0.4", "--no-verify", *options)
+            for way, file in list(files.items()):
+                label = "int8" if way == "float" else f"{way}, then int8"
+                files[label] = _made(
+                    file, folder, "quantize", "--mode", "static", "--samples", "4", "--no-verify", "--no-latency"
+                )
+            command = [*COMMAND[:-1], "bench", *map(str, files.values()), "--threads", "1", "--runs", str(runs)]
+            shown = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+            timings = list(json.loads(shown)["latency"].values())
+        for way, timing in zip(files, timings, strict=True):
+            median, fast = timing["median_ms"], timing["p10_ms"]
+            shares = f"{median / timings[0]['median_ms']:.2f}  fastest tenth {fast / timings[0]['p10_ms']:.2f}"
+            print(f"{name:16} {way:36} {median:7.2f} ms  {shares}", flush=True)
+
+
+def _made(source: Path, folder: str, command: str, *options: str) -> Path:
+    target = Path(folder) / f"{len(list(Path(folder).iterdir()))}.onnx"
+    words = [*COMMAND[:-1], command, str(source), *options, "--threads", "1", "-q", "-o", str(target)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr.strip())
+    return target
+
+
+WAYS: dict[str, list[str]] = {
+    "dynamic": ["quantize", "--mode", "dynamic", "--no-latency"],
+    "static": ["quantize", "--mode", "static", "--no-latency"],
+    "sparsify": ["sparsify", "--pattern", "2:4"],
+    "factorize": ["factorize", "--params", "0.5"],
+}
+REFUSED = (2, 4)
+"""Exit codes of a refusal, which has its reason in one line."""
+
+
 def whole_zoo(names: list[str]) -> None:
-    """Print for every structure-only graph whether dynamic and static quantization run, with synthetic data."""
+    """Print for every structure-only graph whether each method's result runs, with the original's shapes.
+
+    Original and result run in onnxruntime on two random samples; at the end stand the counts of each method.
+    """
+    counts = {way: {"run": 0, "refused": 0, "shapes differ": 0, "FAILED": 0} for way in WAYS}
     for name in names or zoo.names():
         with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder) / "model.onnx", Path(folder) / "out.onnx"
+            source = Path(folder) / "model.onnx"
             onnx.save(zoo.build(name), source)
-            for mode in ("dynamic", "static"):
-                report = Path(folder) / "report.json"
-                options = ["--mode", mode, "--samples", "2", "--threads", "1", "--report", str(report), "-q"]
-                start = time.perf_counter()
-                _, memory, error = run([*COMMAND, str(source), *options, "--no-latency", "-o", str(target)])
-                seconds = time.perf_counter() - start
-                if error:
-                    print(f"{name:34} {mode:8} {seconds:6.1f} s  {error[:150]}", flush=True)
-                    continue
-                found = json.loads(report.read_text())
-                size = found["output"]["bytes"] / found["input"]["bytes"]
-                noise = min(values["sqnr_db"] if values else -999 for values in found["parity"].values())
-                shown = f"runs, shapes {'equal' if all(found['parity'].values()) else 'DIFFER'}"
-                cost = f"{seconds:6.1f} s {memory:5.2f} GB"
-                print(f"{name:34} {mode:8} {cost}  {shown}, size {size:.2f}, SQNR {noise:.1f} dB", flush=True)
-                target.unlink()
+            for way in WAYS:
+                outcome, shown = _through(source, way, Path(folder))
+                counts[way][outcome] += 1
+                print(f"{name:34} {way:9} {outcome:13} {shown}", flush=True)
+    for way, found in counts.items():
+        print(f"{way}: {', '.join(f'{count} {outcome}' for outcome, count in found.items() if count)}")
+
+
+def _through(source: Path, way: str, folder: Path) -> tuple[str, str]:
+    """Return what became of one graph, and its figures or the reason."""
+    report, target, start = folder / "report.json", folder / "out.onnx", time.perf_counter()
+    command = [*COMMAND[:-1], *WAYS[way], "--samples", "2", "--threads", "1", "--report", str(report), "-q"]
+    done = subprocess.run(
+        [*command[:4], str(source), *command[4:], "-o", str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    seconds = f"{time.perf_counter() - start:6.1f} s"
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        return "refused" if done.returncode in REFUSED else "FAILED", f"{seconds}  {lines[-1][:150]}"
+    found = json.loads(report.read_text())
+    size = found["output"]["bytes"] / found["input"]["bytes"]
+    target.unlink()
+    if not found["parity"]:
+        return "FAILED", f"{seconds}  not run: {'; '.join(found['warnings'])[:150]}"
+    if not all(found["parity"].values()):
+        return "shapes differ", f"{seconds}  {[name for name, values in found['parity'].items() if not values]}"
+    noise = min(values["sqnr_db"] for values in found["parity"].values())
+    return "run", f"{seconds}  size {size:.2f}, SQNR {noise:.1f} dB"
 
 
 def main() -> None:
     """Run one table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("table", choices=["accuracy", "static", "zoo"])
-    parser.add_argument("names", nargs="*", help="graphs of the zoo table, all of them by default")
+    parser.add_argument("table", choices=["accuracy", "static", "latency", "zoo"])
+    parser.add_argument("names", nargs="*", help="graphs of the tables latency and zoo")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=200)
     options = parser.parse_args()
     tables: dict[str, Callable[[], None]] = {
         "accuracy": lambda: accuracy(options.images),
         "static": lambda: static(options.samples, options.repeat),
+        "latency": lambda: latency(options.names, options.runs),
         "zoo": lambda: whole_zoo(options.names),
     }
     tables[options.table]()

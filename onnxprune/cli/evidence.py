@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.options import Limits, Runs
+from onnxprune.cli.screen import Screen
 from onnxprune.errors import DataError, GateError, UsageError
 from onnxprune.report import Report, Side
 from onnxprune.validate.gates import Gates, evaluate
@@ -87,6 +88,25 @@ def describe(model: Model, input_shapes: dict[str, tuple[int, ...]] | None = Non
 
     view = View(model)
     return describe_view(view, trace(view, input_shapes or {}))
+
+
+def read(record: Report, screen: Screen, path: Path, runs: Runs) -> tuple[Model, tuple[View, Trace]]:
+    """Return the model of a file, and the same traced; what it is made of goes into the report."""
+    from onnxprune.graph.model import load
+    from onnxprune.graph.trace import trace
+    from onnxprune.graph.view import View
+
+    with screen.stage(record, "load", "reading the model"):
+        model = load(path)
+        view = View(model)
+        traced = view, trace(view, runs.input_shapes)
+        record.input = describe_view(*traced)
+    return model, traced
+
+
+def same_work(before: Side | None) -> Side | None:
+    """Return the size of the result as far as it is known: it does the same work on as many parameters."""
+    return Side(path=None, params=before.params, macs=before.macs) if before else None
 
 
 def describe_view(view: View, traced: Trace) -> Side:

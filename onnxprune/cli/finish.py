@@ -155,7 +155,7 @@ def _examine(
         }
     for warning in found.warnings:
         report.warn(warning)
-    report.details["verdicts"] = list(found.lines)
+    report.details["verdicts"] = [*report.details.get("verdicts", ()), *found.lines]
     drop = evidence.measure_drop(report, ending.limits, ending.source, temporary)
     evidence.check_gates(gates, found.comparison, drop, "Nothing was written.")
 

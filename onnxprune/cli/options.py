@@ -301,6 +301,18 @@ verify = click.option(
 )
 
 
+def layers(leave: str, verb: str) -> Callable[[Function], Function]:
+    """Return the options that choose layers by name: those to leave, and those that alone are changed."""
+    skip = click.option("--skip", multiple=True, metavar="PATTERN", help=f"{leave} (repeatable).")
+    only = click.option("--only", multiple=True, metavar="PATTERN", help=f"{verb} nothing but these (repeatable).")
+
+    def decorated(function: Function) -> Function:
+        result: Function = skip(only(function))
+        return result
+
+    return decorated
+
+
 def attention(function: Function) -> Function:
     """Add the options that choose between attention heads and the positions inside them."""
     heads = click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxprune.cli import evidence
 from onnxprune.cli.options import Limits, Runs
 from onnxprune.errors import ModelError, OnnxpruneError
-from onnxprune.report import Report, Side
+from onnxprune.report import Report
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 BENCH_RUNS, BENCH_SECONDS = 40, 4.0
 SLOWER = 1.05
 """Share of the float model's time from which a model is called slower."""
-
-
-def same_work(before: Side) -> Side:
-    """Return the size of the result as far as it is known: it does the same work on as many parameters."""
-    return Side(path=None, params=before.params, macs=before.macs)
 
 
 def samples(

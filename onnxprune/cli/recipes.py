@@ -56,7 +56,7 @@ def with_options(
     return replace(recipe, outputs=chosen)
 
 
-def ending_of(recipe: Recipe, path: Path, screen: Screen) -> Ending:
+def ending_of(recipe: Recipe, path: Path, screen: Screen, verify: bool | None = None) -> Ending:
     """Return what is asked for about the result of a recipe."""
     from onnxprune.cli.finish import Ending
 
@@ -77,7 +77,7 @@ def ending_of(recipe: Recipe, path: Path, screen: Screen) -> Ending:
     names = {item.name for item in fields(Outputs)}
     outputs = Outputs(**{name: value for name, value in vars(recipe.outputs).items() if name in names})
     source = Path(recipe.model or "")
-    return Ending(source, path.stem, outputs, runs, Limits(**limits), None, recipe.settings, screen, (path,))
+    return Ending(source, path.stem, outputs, runs, Limits(**limits), verify, recipe.settings, screen, (path,))
 
 
 def without_limits(ending: Ending, done: list[Done]) -> Ending:
@@ -103,6 +103,10 @@ def note_step(record: Report, source: Model, done: Done) -> None:
         if not done.failures:
             record.output = Side(path=None, params=side.params, macs=side.macs)
         line |= {"params": side.params, "macs": side.macs, "bytes": bytes_}
+    if done.evidence is not None and done.evidence.masked is not None:
+        record.details.setdefault("verdicts", []).append(f"Step {done.number}: {done.evidence.lines[-1]}")
+        masked = done.evidence.masked
+        line["masked_parity"] = {"relative_error": evidence.finite(masked.errors), "tolerance": masked.tolerance}
     line |= {"parity": dict(figures_of(done)), "drop": done.drop, "failures": list(done.failures)}
     record.details.setdefault("steps", []).append({**line, "seconds": round(done.seconds, 3)})
 

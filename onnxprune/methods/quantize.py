@@ -14,8 +14,10 @@ import onnx
 from onnxprune.errors import DataError, GateError, NothingToPruneError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.quantization import (
-    bias,
+    equalize,
+    fitted,
     half,
+    inside,
     integer,
     layers,
     native,
@@ -28,9 +30,10 @@ from onnxprune.methods.quantization import (
     smooth,
     weight_only,
 )
+from onnxprune.methods.quantization.compact import compact
 from onnxprune.methods.quantization.fold_norms import fold_norms
 from onnxprune.methods.quantization.layers import Layer
-from onnxprune.methods.quantization.lift import captured_names, opset_of, split_gemms
+from onnxprune.methods.quantization.lift import captured_nodes, opset_of, split_gemms
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.options import QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import prepare
@@ -39,7 +42,6 @@ from onnxprune.types import Array, FloatArray
 Feeds = dict[str, Array]
 
 LEAST_OPSET = {"static": 13, "dynamic": 11, "weight-only": 0, "fp16": 0, "bf16": 13}
-WATCHED_SAMPLES = 8
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
@@ -66,6 +68,7 @@ def quantize(
     feeds: Sequence[Feeds] = (),
     judge: search.Judge | None = None,
     threads: int = 0,
+    synthetic: bool = False,
 ) -> QuantizeResult:
     """Return the model in fewer bits.
 
@@ -74,6 +77,7 @@ def quantize(
         feeds: inputs for the ranges (static mode, which needs some) and the noise of the layers. All activations of
             one feed are held at once: see `statistics.batch`.
         judge: limits to keep: layers stay float until they hold.
+        synthetic: the feeds are made up: they give ranges, but weights are not fitted to them.
 
     Raises:
         ModelError: the model is quantized already, or cannot be quantized in this mode.
@@ -87,7 +91,9 @@ def quantize(
     mode = options.mode or default_mode(model.proto, bool(feeds))
     if mode == "static" and not feeds:
         raise DataError("static mode takes ranges from inputs; give --data, or take --mode dynamic.")
-    work = _Work(model, mode, options, list(feeds), threads)
+    if synthetic and options.rounding == "gptq":
+        raise DataError("--rounding gptq fits weights to inputs of the model; give --data.")
+    work = _Work(model, mode, options, list(feeds), threads, synthetic)
     result = work.search(judge)
     return replace(result, layers=work.watched(result))
 
@@ -101,38 +107,59 @@ def default_mode(proto: onnx.ModelProto, with_data: bool) -> str:
 class _Work:
     """One model on its way: prepared once, built as often as the search asks."""
 
-    def __init__(self, model: Model, mode: str, options: QuantizeOptions, feeds: list[Feeds], threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        mode: str,
+        options: QuantizeOptions,
+        feeds: list[Feeds],
+        threads: int = 0,
+        synthetic: bool = False,
+    ) -> None:
         self.source, self.mode, self.options, self.feeds, self.threads = model, mode, options, feeds, threads
+        self.fits = bool(feeds) and not synthetic
         self.warnings: list[str] = []
-        self.smoothed = 0
-        self.corrections: dict[str, Array] = {}
+        self.smoothed = self.equalized = 0
         self.prepared = prepare(model, LEAST_OPSET[mode])
         proto = self.prepared.proto
-        if opset_of(proto) > opset_of(model.proto):
-            self.warnings.append(f"the opset was raised from {opset_of(model.proto)} to {opset_of(proto)}")
-        blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
-        if mode == "static":
-            fold_norms(proto.graph)
-        if mode in ("dynamic", "weight-only"):
-            split_gemms(proto.graph, lambda name: name not in blocked)
-        native.declare_types(proto)
-        native.release()
-        self.fixed = blocked | _captured(proto)
+        self.fixed = self._rewritten(proto) | captured_nodes(proto.graph)
         self.operators = self._operators()
         if mode == "static" and integer.is_transformer(proto):
             self.fixed |= integer.activation_products(proto)
         self.layers = [layer for layer in self._candidates() if layer.name not in self.fixed]
+        inner, float_inside = inside.layers_inside(proto.graph)
+        self.layers += [layer for layer in inner if mode in inside.MODES and layer.name not in self.fixed]
+        self.warnings += inside.told(mode, inner, float_inside)
         if not self.layers and mode not in ("fp16", "bf16"):
-            raise NothingToPruneError(_why_nothing(mode, proto))
+            raise NothingToPruneError(layers.why_nothing(mode, proto))
         self.types = self._types()
         if mode in ("static", "dynamic") and options.smooth and feeds:
             self.smoothed = smooth.smooth(proto, feeds, self.fixed, threads)
         self.ranges = self._ranges() if mode == "static" else None
         self.grams = self._grams()
         self.rounded: dict[str, tuple[Array, Array, Array]] = {}
-        if mode == "static" and options.correct_bias:
-            made = integer.quantize_static(proto, self.ranges, self._integers(), self.operators, self.fixed)
-            self.corrections = bias.mean_errors(proto, made, feeds, threads)
+        self.fitted = fitted.NOTHING
+        if mode == "static":
+            self.fitted = fitted.fit(proto, self._static, options, feeds, threads, self.fits)
+
+    def _rewritten(self, proto: onnx.ModelProto) -> set[str]:
+        """Bring the working copy into the form that its mode wants; return the nodes that stay float by wish."""
+        mode, options, source = self.mode, self.options, self.source.proto
+        if opset_of(proto) > opset_of(source):
+            self.warnings.append(f"the opset was raised from {opset_of(source)} to {opset_of(proto)}")
+        if mode in inside.MODES:
+            self.prepared.names.update(inside.name_bodies(proto.graph))
+        blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
+        if mode == "static":
+            fold_norms(proto.graph)
+            self.equalized = equalize.equalize(proto, blocked) if options.equalize else 0
+        if mode in ("dynamic", "weight-only"):
+            split_gemms(proto.graph, lambda name: name not in blocked)
+        if mode in inside.MODES:
+            inside.prepare_bodies(proto.graph, lambda name: name not in blocked)
+        native.declare_types(proto)
+        native.release()
+        return blocked
 
     def search(self, judge: search.Judge | None) -> QuantizeResult:
         """Build the model, with as few layers in float as the limits need."""
@@ -149,17 +176,18 @@ class _Work:
         )
         return QuantizeResult(Model(proto), self.mode, found, self._settings(), tuple(self.warnings))
 
-    def build(self, left: Collection[str]) -> onnx.ModelProto:
-        """Return the quantized model, with these nodes in float."""
+    def build(self, left: Collection[str], form: str | None = None) -> onnx.ModelProto:
+        """Return the quantized model, with these nodes in float.
+
+        Args:
+            form: of static mode; None is that of the options.
+        """
         proto = self.prepared.proto
         options = self.options
         if self.mode == "dynamic":
             made = integer.quantize_dynamic(proto, self._integers(), self.operators, left)
         elif self.mode == "static":
-            if self.corrections:
-                proto = _copy(proto)
-                bias.add_to_biases(proto, {n: mean for n, mean in self.corrections.items() if n not in left})
-            made = integer.quantize_static(proto, self.ranges, self._integers(), self.operators, left)
+            made = self._static(self.fitted.put(proto, left), left, form or options.format)
         elif self.mode == "weight-only":
             bits = weight_bits(options, self.mode)
             made = weight_only.quantize_weights(_copy(proto), bits, options.block_size, left, self._rounded)
@@ -168,16 +196,27 @@ class _Work:
         else:
             made = _copy(proto)
             half.to_bfloat16(made, options.op_block_list, left)
+        if self.mode in inside.MODES:
+            inside.quantize_bodies(made, self._integers(), {*self.fixed, *left})
+            compact(made, self.source.proto, proto)
         ports = self.mode != "fp16" or options.keep_io_types
         restore.restore(made, self.source.proto, self.prepared, ports=ports)
         return made
+
+    def _static(self, proto: onnx.ModelProto, left: Collection[str] = (), form: str = "qdq") -> onnx.ModelProto:
+        how = replace(self._integers(), form=form)
+        return integer.quantize_static(proto, self.ranges, how, self.operators, {*self.fixed, *left})
 
     def watched(self, result: QuantizeResult) -> tuple[Layer, ...]:
         """Return the layers with the noise at the output of each."""
         if not self.feeds:
             return result.layers
         proto = result.model.proto
-        noise = layers.noise(self.prepared.proto, proto, list(result.layers), _first(self.feeds), self.threads)
+        if self.mode == "static" and self.options.format != "qdq":  # the same values, where they can be looked at
+            left = {layer.name for layer in result.layers if not layer.quantized}
+            proto = self.build({*self.fixed, *left}, "qdq")
+        few = layers.watched_feeds(self.feeds)
+        noise = layers.noise(self.prepared.proto, proto, list(result.layers), few, self.threads)
         native.release()
         return tuple(replace(layer, sqnr_db=noise.get(layer.name)) for layer in result.layers)
 
@@ -196,7 +235,7 @@ class _Work:
 
     def _grams(self) -> dict[str, FloatArray]:
         """Return the second moment of what each layer multiplies, as far as there is memory and need."""
-        if self.mode != "weight-only" or self.options.rounding == "nearest" or not self.feeds:
+        if self.mode != "weight-only" or self.options.rounding == "nearest" or not self.fits:
             return {}
         names = {layer.name for layer in self.layers}
         reads = {node.name: node.input[0] for node in self.prepared.proto.graph.node if node.name in names}
@@ -249,38 +288,15 @@ class _Work:
             settings |= {"types": f"{activation}{self.types.weight}", "per_channel": self.options.per_channel}
             settings |= {"reduce_range": self.types.reduce_range}
         if self.mode == "static":
-            settings |= {"calibration": self.options.calibration, "corrected_biases": len(self.corrections)}
+            settings |= {"format": self.options.format, "rounding": "gptq" if self.fitted.layers else "nearest"}
+            settings |= {"calibration": self.options.calibration, "corrected_biases": len(self.fitted.biases)}
+        if self.equalized:
+            settings |= {"equalized": self.equalized}
         if self.smoothed:
             settings |= {"smoothed": self.smoothed}
         if self.mode == "weight-only":
             settings |= {"block_size": self.options.block_size, "rounding": "gptq" if self.grams else "nearest"}
         return settings
-
-
-def _first(feeds: list[Feeds]) -> list[Feeds]:
-    """Return the first feeds that together have WATCHED_SAMPLES samples; one feed where their batch is small.
-
-    A small batch means large activations: see `statistics.batch`.
-    """
-    size = max((array.shape[0] for array in feeds[0].values() if array.ndim), default=1)
-    return feeds[: max(1, min(size, WATCHED_SAMPLES // max(1, size)))]
-
-
-def _captured(proto: onnx.ModelProto) -> set[str]:
-    """Names of nodes whose outputs a subgraph reads: a quantizer could rename them."""
-    captured = captured_names(proto.graph)
-    return {node.name for node in proto.graph.node if captured & set(node.output)}
-
-
-def _why_nothing(mode: str, proto: onnx.ModelProto) -> str:
-    kinds = {node.op_type for node in proto.graph.node}
-    if mode == "dynamic" and "Conv" in kinds:
-        return (
-            "dynamic mode has nothing to quantize here: it leaves convolutions alone, which onnxruntime runs several "
-            "times slower that way; take --mode static with --data."
-        )
-    what = {"weight-only": "product with a stored matrix", "dynamic": "matrix product or LSTM"}
-    return f"nothing can be quantized in {mode} mode: the model has no {what.get(mode, 'layer that takes 8 bits')}."
 
 
 def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:

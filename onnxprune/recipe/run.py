@@ -8,28 +8,25 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.errors import DataError, GateError, ModelError, UsageError
+from onnxprune.errors import GateError, UsageError
 from onnxprune.graph.model import Model, Source, load, save
-from onnxprune.methods.calibration import Runtime, calibration
+from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.result import PruneResult
+from onnxprune.recipe.original import Original, is_active
 from onnxprune.recipe.recipe import Recipe, read_recipe
 from onnxprune.recipe.steps import Step
-from onnxprune.validate.compare import Reference, compare, open_reference
-from onnxprune.validate.gates import Gates, evaluate
-from onnxprune.validate.session import open_session
 
 if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan
-    from onnxprune.statistics.data import Data
-    from onnxprune.types import Array
     from onnxprune.validate.compare import Comparison
+    from onnxprune.validate.examine import Evidence
 
-SAMPLES = 128
-"""So many samples are compared when the recipe gives no number."""
+MASKED_SAMPLES = 8
+"""Masked parity is a law, which a few samples show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +38,7 @@ class Done:
     comparison: its outputs against those of the original, where a gate asked for it.
     drop: how much the user's value fell from the original.
     failures: limits that are not kept.
+    evidence: what masked parity says of a step that removes channels, against the model that it was given.
     """
 
     number: int
@@ -52,6 +50,7 @@ class Done:
     drop: float | None = None
     failures: tuple[str, ...] = ()
     seconds: float = 0.0
+    evidence: Evidence | None = None
 
     @property
     def label(self) -> str:
@@ -119,19 +118,27 @@ def failed(done: list[Done], outcome: str) -> RecipeGateError:
 
 
 def run_steps(
-    recipe: Recipe, source: Model, folder: Path, progress: Callable[[str], None] = lambda text: None
+    recipe: Recipe,
+    source: Model,
+    folder: Path,
+    progress: Callable[[str], None] = lambda text: None,
+    verify: bool | None = None,
 ) -> Iterator[Done]:
     """Carry out step after step; the last one has failures where a limit was not kept.
 
     Args:
         folder: the model after every step is written there, and must stay until the last one is done.
+        verify: check masked parity of steps that remove channels; None: where it is quick.
+
+    Raises:
+        OnnxpruneError: a step is not what the model before it is with the removed channels zeroed: our defect.
     """
-    original = _Original(recipe, source, folder)
+    original = Original(recipe, source, folder)
     with closing(original):
         model = source
         for number, step in enumerate(recipe.steps, 1):
             progress(f"step {number} of {len(recipe.steps)}: {step.method.name}")
-            done = _carry_out(original, number, step, model, folder, progress)
+            done = _carry_out(original, number, step, model, folder, progress, verify)
             yield done
             if done.failures or done.file is None:
                 return
@@ -146,7 +153,11 @@ def plan_of(done: list[Done]) -> Plan | None:
 
 def warnings_of(done: list[Done]) -> tuple[str, ...]:
     """Return what the steps warn of."""
-    return tuple(f"{item.label}: {text}" for item in done for text in getattr(item.result, "warnings", ()))
+    return tuple(
+        f"{item.label}: {text}"
+        for item in done
+        for text in (*getattr(item.result, "warnings", ()), *(item.evidence.warnings if item.evidence else ()))
+    )
 
 
 def _required(model: Source | Path | None) -> Source:
@@ -156,17 +167,24 @@ def _required(model: Source | Path | None) -> Source:
 
 
 def _carry_out(
-    original: _Original, number: int, step: Step, model: Model, folder: Path, progress: Callable[[str], None]
+    original: Original,
+    number: int,
+    step: Step,
+    model: Model,
+    folder: Path,
+    progress: Callable[[str], None],
+    verify: bool | None,
 ) -> Done:
     start, recipe = time.perf_counter(), original.recipe
     gates = replace(recipe.gates, **step.limits)
     offered: dict[str, Callable[[], Any]] = {
         "data": lambda: original.data,
         "synthetic": lambda: True,
-        "feeds": lambda: original.feeds(required=bool(_active(gates))),
+        "feeds": lambda: original.feeds(required=bool(is_active(gates))),
         "judge": lambda: original.judge(gates),
         "runtime": lambda: Runtime(recipe.threads, recipe.provider),
         "threads": lambda: recipe.threads,
+        "synthetic": lambda: recipe.data is None,
         "progress": lambda: progress,
     }
     try:
@@ -176,127 +194,33 @@ def _carry_out(
         return Done(number, step, None, None, None, failures=(text,), seconds=time.perf_counter() - start)
     file = folder / f"{number}-{step.method.name}.onnx"
     save(result.model, file, source=model)
+    evidence = None if verify is False else _masked(original, model, result, file, verify)
     comparison = original.compare(file) if gates.needs_outputs else None
     drop = original.drop(file) if gates.max_drop is not None else None
     failures = tuple(gates.failures(comparison.parity if comparison else {}, drop))
-    return Done(number, step, result, result.model, file, comparison, drop, failures, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return Done(number, step, result, result.model, file, comparison, drop, failures, seconds, evidence)
 
 
-def _active(gates: Gates) -> bool:
-    return gates.needs_outputs or gates.max_drop is not None
+def _masked(original: Original, model: Model, result: Any, file: Path, verify: bool | None) -> Evidence | None:
+    """Check a step that removed channels against the model before it with these channels zeroed."""
+    if not isinstance(result, PruneResult) or not result.keep:
+        return None
+    from onnxprune.validate.examine import examine
+    from onnxprune.validate.oracle import masked_model
 
-
-@dataclass(eq=False)
-class _Original:
-    """The original model: what it gives on the data, and what the user's function says of it. Each is made once."""
-
-    recipe: Recipe
-    source: Model
-    folder: Path
-    _value: list[float] = field(default_factory=list)
-    _reference: list[Reference] = field(default_factory=list)
-
-    @cached_property
-    def data(self) -> Data | None:
-        """The checked data."""
-        if self.recipe.data is None:
-            return None
-        return calibration(self.source, self.recipe.data, self.recipe.samples, self._images)
-
-    @property
-    def reference(self) -> Reference:
-        """The original in a session, with the samples that outputs are compared on."""
-        if not self._reference:
-            self._reference.append(self._opened())
-        return self._reference[0]
-
-    def feeds(self, *, required: bool) -> list[dict[str, Array]]:
-        """Return inputs; none where the model cannot be run, unless that is required."""
-        try:
-            return [dict(feed) for feed in self.reference.samples]
-        except ModelError:
-            if required:
-                raise
-            return []
-
-    def judge(self, gates: Gates) -> Any:
-        """Return what tells whether a model keeps the limits; None without limits."""
-        if not _active(gates):
-            return None
-        from onnxprune.methods.quantization.search import Judge
-
-        drop = self._drop_of_model if gates.max_drop is not None else None
-        return Judge(self.reference, gates, self.recipe.threads, drop)
-
-    def compare(self, file: Path) -> Comparison:
-        """Return how close a model is to the original."""
-        runs = self.recipe
-        with open_session(file, threads=runs.threads, provider=runs.provider) as session:
-            return compare(self.reference, session)
-
-    def drop(self, file: Path) -> float:
-        """Return how much the user's value falls."""
-        if not self._value:
-            self._value.append(self._evaluated(self.source.path or self._written(self.source, "original.onnx")))
-        return self._value[0] - self._evaluated(file)
-
-    def close(self) -> None:
-        """Let the session go."""
-        for reference in self._reference:
-            reference.session.close()
-        self._reference.clear()
-
-    def _drop_of_model(self, model: Model) -> float:
-        return self.drop(self._written(model, "candidate.onnx"))
-
-    def _written(self, model: Model, name: str) -> Path:
-        save(model, self.folder / name)
-        return self.folder / name
-
-    def _evaluated(self, file: Path) -> float:
-        from onnxprune.statistics.sources import load_function
-
-        spec = self.recipe.gates.eval or ""
-        path, _, name = spec.rpartition(":")
-        if not Path(path).is_file():
-            raise DataError(f"eval '{spec}': there is no file '{path}'.")
-        return evaluate(load_function(Path(path), name), file, spec)
-
-    @property
-    def _images(self) -> Any:
-        from onnxprune.statistics.images import ImageOptions
-
-        images = self.recipe.images
-        return ImageOptions(images.size, images.mean, images.std, images.layout)
-
-    def _opened(self) -> Reference:
-        from onnxprune.graph.trace import trace
-        from onnxprune.graph.view import View
-        from onnxprune.statistics.batch import batch_size
-        from onnxprune.statistics.data import read
-        from onnxprune.statistics.feeds import input_specs
-
-        recipe = self.recipe
-        view = View(self.source)
-        traced = view, trace(view, dict(recipe.input_shapes))
-        data = None
-        if recipe.data is not None:
-            spec = recipe.data if isinstance(recipe.data, str | Path) else self.data
-            count, batch = recipe.samples or SAMPLES, batch_size(*traced)
-            data = read(spec, input_specs(self.source.proto), samples=count, batch=batch, images=self._images)
-        return open_reference(
-            self.source,
-            file=self.source.path,
-            traced=traced,
-            data=data,
-            data_name=f"{data.samples} samples of {recipe.data}" if data is not None else "",
-            data_count=data.samples if data is not None else None,
-            samples=recipe.samples,
-            seed=recipe.seed,
-            input_shapes=recipe.input_shapes,
-            threads=recipe.threads,
-            provider=recipe.provider,
-        )
+    recipe = original.recipe
+    return examine(
+        model,
+        file,
+        lambda: original.opened(model, min(MASKED_SAMPLES, recipe.samples or MASKED_SAMPLES)),
+        lambda: masked_model(result.channels, result.keep),
+        verify=verify,
+        own_data=recipe.data is not None,
+        threads=recipe.threads,
+        provider=recipe.provider,
+        uncompensated=result.uncompensated if result.compensation is not None else None,
+    )
 
 
 def keep_files(done: list[Done], folder: Path) -> None:

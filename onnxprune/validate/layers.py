@@ -99,7 +99,7 @@ def _pairs(here: onnx.ModelProto, there: onnx.ModelProto) -> Iterator[tuple[onnx
     """Yield (node of the first model, its tensor there, the tensor in the second model that stands for it)."""
     made = {name for node in there.graph.node for name in node.output if name}
     nodes = {node.name: node for node in there.graph.node if node.name}
-    taken_over = _taken_over(here, there)
+    taken_over, dequantized = _taken_over(here, there), dequantized_names(there.graph)
     for node in here.graph.node:
         if node.op_type == "Constant":
             continue
@@ -111,9 +111,15 @@ def _pairs(here: onnx.ModelProto, there: onnx.ModelProto) -> Iterator[tuple[onnx
             if name not in made and twin is not None and twin.op_type.removeprefix("QLinear") == node.op_type:
                 other = twin.output[index] if index < len(twin.output) else ""
             if other in made:
-                dequantized = f"{other}_DequantizeLinear_Output"
-                there_name = dequantized if dequantized in made else other
-                yield node, taken_over.get(name, name), there_name
+                yield node, taken_over.get(name, name), dequantized.get(other, other)
+
+
+def dequantized_names(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return tensor -> what a QuantizeLinear and a DequantizeLinear make of it, where they follow."""
+    integers = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    floats = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    made = {name for node in graph.node for name in node.output}
+    return {name: floats[of] for name, of in integers.items() if of in floats and name in made}
 
 
 def _taken_over(here: onnx.ModelProto, there: onnx.ModelProto) -> dict[str, str]:

@@ -3,21 +3,13 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, files
 
 
-def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.is_file()}
-
-
-def test_factors_on_data_are_written_beside_the_input_with_a_report(run: Run, model: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data" / "x.npz"
-    data.parent.mkdir()
-    np.savez(data, x=np.random.default_rng(0).standard_normal((16, 3, 12, 12)).astype(np.float32))
+def test_factors_on_data_are_written_beside_the_input_with_a_report(run: Run, model: Path, data: Path) -> None:
     before = model.read_bytes()
     result = run("factorize", model, "--macs", 0.7, "--data", data, "--threads", 1, "--json")
     assert result.exit_code == 0, result.stderr

@@ -3,19 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.cli.conftest import Run
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Inputs for the model, in a folder of their own."""
-    path = tmp_path / "data" / "x.npz"
-    path.parent.mkdir()
-    np.savez(path, x=np.random.default_rng(0).standard_normal((16, 3, 12, 12)).astype(np.float32))
-    return path
 
 
 def recipe(model: Path, text: str) -> Path:
@@ -89,3 +79,28 @@ def test_a_wrong_recipe_ends_with_code_2_one_line_and_no_file(run: Run, model: P
     result = run("run", path)
     assert result.exit_code == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
     assert set(model.parent.iterdir()) == before
+
+
+def test_every_prune_of_a_recipe_is_held_against_the_model_before_it(run: Run, model: Path, data: Path) -> None:
+    steps = "threads: 1\nmodel: net.onnx\ndata: data/x.npz\nsteps:\n- prune: {ratio: 0.25}\n"
+    steps += "- quantize: {mode: static}\n"
+    twice = steps.replace("- quantize: {mode: static}", "- prune: {ratio: 0.3, align: 1}")
+    for text, prunes in ((steps, [0]), (twice, [0, 1])):
+        result = run("run", recipe(model, text), "-o", model.with_name("o.onnx"), "--json")
+        assert result.exit_code == 0, result.stderr
+        document = json.loads(result.stdout)
+        errors = [item["masked_parity"]["relative_error"] for item in document["steps"] if "masked_parity" in item]
+        assert [n for n, item in enumerate(document["steps"]) if "masked_parity" in item] == prunes
+        assert all(error < 1e-4 for item in errors for error in item.values())  # float32 over three layers: 1e-6
+        assert [f"Step {n + 1}: Masked parity" in document["verdicts"][n] for n in prunes] == [True] * len(prunes)
+
+
+def test_a_prune_in_a_recipe_that_is_not_the_masked_model_is_a_defect(
+    run: Run, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.validate.oracle.masked_model", lambda channels, keep: channels.model)
+    path = recipe(model, "threads: 1\nmodel: net.onnx\ndata: data/x.npz\nsteps: [prune: {ratio: 0.5}]\n")
+    result = run("run", path, "-o", model.with_name("o.onnx"))
+    assert result.exit_code == 1 and "differs from the original with the removed channels zeroed" in result.stderr
+    assert not model.with_name("o.onnx").exists()
+    assert run("run", path, "-o", model.with_name("o.onnx"), "--no-verify").exit_code == 0

@@ -3,23 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
-from tests.cli.conftest import Run
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    path = tmp_path / "data" / "x.npz"
-    path.parent.mkdir()
-    np.savez(path, x=np.random.default_rng(0).standard_normal((16, 3, 12, 12)).astype(np.float32))
-    return path
-
-
-def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.is_file()}
+from tests.cli.conftest import Run, files
 
 
 def test_a_pattern_on_data_is_written_beside_the_input_with_a_report(run: Run, model: Path, data: Path) -> None:

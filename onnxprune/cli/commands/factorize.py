@@ -31,8 +31,7 @@ SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option(
     "--refit/--no-refit", default=None, help="Fit last factors to what the original gave [default: with --data]."
 )
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave nodes or tensors alone (repeatable).")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Factorize nothing but these (repeatable).")
+@options.layers("Leave nodes or tensors alone", "Factorize")
 @options.outputs("output", "no_clobber", "report", "no_provenance")
 @options.runs()
 @options.gates
@@ -44,9 +43,6 @@ def command(model: Path, outputs: Outputs, runs: Runs, limits: Limits, screen: S
     """
     from onnxprune.cli import evidence, thinning
     from onnxprune.cli.finish import Ending, finish
-    from onnxprune.graph.model import load
-    from onnxprune.graph.trace import trace
-    from onnxprune.graph.view import View
     from onnxprune.methods.calibration import Runtime
     from onnxprune.methods.factorize import factorize
     from onnxprune.methods.factors.options import FactorizeOptions
@@ -57,11 +53,7 @@ def command(model: Path, outputs: Outputs, runs: Runs, limits: Limits, screen: S
     ending = Ending(model, "factorized", outputs, runs, limits, None, settings, screen)
     ending.check()
     record = Report("factorize", details={"seed": runs.seed, "options": settings})
-    with screen.stage(record, "load", "reading the model"):
-        source = load(model)
-        view = View(source)
-        traced = view, trace(view, runs.input_shapes)
-        record.input = evidence.describe_view(*traced)
+    source, traced = evidence.read(record, screen, model, runs)
     with screen.stage(record, "factorize", "weighing ranks") as tell:
         data = evidence.samples_of(source, runs)
         result = factorize(source, wanted, data, runtime=Runtime(runs.threads, runs.provider), progress=tell)

@@ -45,12 +45,19 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--block-size", type=int, default=32, metavar="N", help="Weights that share a scale, weight-only [default: 32]."
 )
+@click.option(
+    "--format",
+    type=click.Choice(["qdq", "qoperator"]),
+    default="qdq",
+    help="qoperator: onnxruntime's integer operators, a smaller file, static mode [default: qdq].",
+)
 @click.option("--smooth", is_flag=True, help="Move outliers of activations into weights behind norms, with --data.")
+@click.option("--equalize", is_flag=True, help="Make channels between layers equally wide first, static mode.")
 @click.option("--correct-bias", is_flag=True, help="Take the mean error of each layer out of its bias, static mode.")
 @click.option(
     "--rounding",
     type=click.Choice(["nearest", "gptq"]),
-    help="Of weights, weight-only [default: gptq with --data, else nearest].",
+    help="Of weights, static and weight-only [default: gptq with --data, static: up to 4 M weights; else nearest].",
 )
 @click.option(
     "--keep-io-types/--convert-io-types", default=True, help="Inputs and outputs stay float32 in fp16 [default: keep]."
@@ -58,8 +65,7 @@ def _words(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--op-block-list", multiple=True, callback=_words, metavar="OPS", help="Operators that stay float: Softmax,Add."
 )
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Keep nodes float (repeatable).")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Quantize nothing but these (repeatable).")
+@options.layers("Keep nodes float", "Quantize")
 @click.option("--latency/--no-latency", default=True, help="Measure the result against the original [default: do].")
 @click.option(
     "--verify/--no-verify", default=None, help="Compare the outputs with the original's [default: do, up to 1 GB]."
@@ -87,9 +93,6 @@ def command(
     """
     from onnxprune.cli import evidence, quantizing
     from onnxprune.cli.finish import Ending, finish
-    from onnxprune.graph.model import load
-    from onnxprune.graph.trace import trace
-    from onnxprune.graph.view import View
     from onnxprune.methods.quantization.options import QuantizeOptions, suffix
     from onnxprune.methods.quantization.recognise import quantized_as
     from onnxprune.methods.quantize import quantize
@@ -102,12 +105,8 @@ def command(
     ending = Ending(model, suffix(wanted, wanted.mode or "dynamic"), outputs, runs, limits, verify, settings, screen)
     gates = ending.check()
     record = Report("quantize", details={"seed": runs.seed, "options": settings})
-    with screen.stage(record, "load", "reading the model"):
-        source = load(model)
-        view = View(source)
-        traced = view, trace(view, runs.input_shapes)
-        record.input = evidence.describe_view(*traced)
-        record.output = quantizing.same_work(record.input)
+    source, traced = evidence.read(record, screen, model, runs)
+    record.output = evidence.same_work(record.input)
     how = quantized_as(source.proto)
     if how is not None and pass_through:
         record.warn(f"the model is quantized already (it has {how}); it is passed through as it is")
@@ -115,7 +114,7 @@ def command(
         return
     with screen.stage(record, "quantize", "quantizing"):
         feeds, judge = quantizing.samples(record, source, traced, wanted, runs, limits, gates)
-        result = quantize(source, wanted, feeds=feeds, judge=judge, threads=runs.threads)
+        result = quantize(source, wanted, feeds=feeds, judge=judge, threads=runs.threads, synthetic=runs.data is None)
     quantizing.note(record, result)
     if latency:
         with screen.stage(record, "latency", "measuring"):

@@ -20,6 +20,7 @@ from onnxprune.cli.screen import Screen
 @click.option("--eval", "evaluation", metavar="FILE.PY:FUNCTION", help="Instead of the recipe's gates: eval.")
 @click.option("--keep", type=options.PATH, metavar="FOLDER", help="Keep the model after every step there.")
 @click.option("--keep-last-good", is_flag=True, help="If a gate fails, write the model of the step before.")
+@options.verify
 @options.outputs("output", "no_clobber", "report", "plan", "no_provenance")
 @options.screen
 def command(
@@ -31,6 +32,7 @@ def command(
     evaluation: str | None,
     keep: Path | None,
     keep_last_good: bool,
+    verify: bool | None,
     outputs: Outputs,
     screen: Screen,
 ) -> None:
@@ -49,7 +51,7 @@ def command(
 
     given = {"model": model, "data": data, "samples": samples, "threads": threads}
     wanted = recipes.with_options(read_recipe(recipe), given, evaluation, outputs, keep, keep_last_good)
-    ending = recipes.ending_of(wanted, recipe, screen)
+    ending = recipes.ending_of(wanted, recipe, screen, verify)
     ending.check()
     record = Report("run", details={"seed": wanted.seed, "options": wanted.settings})
     with screen.stage(record, "load", "reading the model"):
@@ -57,7 +59,7 @@ def command(
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         done = []
         with screen.stage(record, "steps", "running the recipe") as tell:
-            for item in run_steps(wanted, source, Path(folder), tell):
+            for item in run_steps(wanted, source, Path(folder), tell, verify):
                 done.append(item)
                 recipes.note_step(record, source, item)
         if wanted.outputs.intermediates is not None:

@@ -44,8 +44,7 @@ from onnxprune.cli.screen import Screen
     default="dense",
     help="Write a usual file, or sparse_initializer where that is smaller [default: dense].",
 )
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave nodes or tensors alone (repeatable).")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Sparsify nothing but these (repeatable).")
+@options.layers("Leave nodes or tensors alone", "Sparsify")
 @options.outputs("output", "no_clobber", "report", "no_provenance")
 @options.runs()
 @options.gates
@@ -54,25 +53,18 @@ def command(model: Path, outputs: Outputs, runs: Runs, limits: Limits, screen: S
     """Make single weights zero: smaller after compression, faster on hardware with sparse units only."""
     from onnxprune.cli import evidence, thinning
     from onnxprune.cli.finish import Ending, finish
-    from onnxprune.graph.model import load
-    from onnxprune.graph.trace import trace
-    from onnxprune.graph.view import View
     from onnxprune.methods.calibration import Runtime
     from onnxprune.methods.sparsify import sparsify
     from onnxprune.methods.sparsity.options import SparsifyOptions
-    from onnxprune.report import Report, Side
+    from onnxprune.report import Report
 
     wanted = SparsifyOptions(**choices, input_shapes=runs.input_shapes, seed=runs.seed)
     settings = {"command": "sparsify", **wanted.to_dict()}
     ending = Ending(model, "sparse", outputs, runs, limits, None, settings, screen)
     ending.check()
     record = Report("sparsify", details={"seed": runs.seed, "options": settings})
-    with screen.stage(record, "load", "reading the model"):
-        source = load(model)
-        view = View(source)
-        traced = view, trace(view, runs.input_shapes)
-        record.input = evidence.describe_view(*traced)
-        record.output = Side(path=None, params=record.input.params, macs=record.input.macs)
+    source, traced = evidence.read(record, screen, model, runs)
+    record.output = evidence.same_work(record.input)
     with screen.stage(record, "sparsify", "choosing zeros") as tell:
         data = evidence.samples_of(source, runs)
         result = sparsify(source, wanted, data, runtime=Runtime(runs.threads, runs.provider), progress=tell)

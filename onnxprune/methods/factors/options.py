@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.sparsity.options import check_names
+from onnxprune.methods.layer_options import LayerOptions
 
 DEFAULT_PARAMS = 0.5
 TARGETS = ("params", "macs", "energy")
 
 
-@dataclass(frozen=True)
-class FactorizeOptions:
+@dataclass(frozen=True, kw_only=True)
+class FactorizeOptions(LayerOptions):
     """Options of `factorize`. At most one target; without one it is `params=0.5`.
 
     params, macs: share of the model's parameters or multiply-accumulates that is left, (0, 1).
@@ -22,7 +21,6 @@ class FactorizeOptions:
     align: ranks are multiples of it; None: 8 for layers of rank 64 or more, 4 from 32, else 1.
     whiten: nearest on the inputs of the data (True) or as matrices (False); None: True with data.
     refit: fit the last factor of each layer to what the original gave, layer by layer; None: with data.
-    skip, only: globs over node and tensor names.
     """
 
     params: float | None = None
@@ -31,16 +29,9 @@ class FactorizeOptions:
     align: int | None = None
     whiten: bool | None = None
     refit: bool | None = None
-    skip: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("skip", "only"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
-        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        super().__post_init__()
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are given; a factorization has one target, leave the others out.")
@@ -50,16 +41,6 @@ class FactorizeOptions:
                 raise UsageError(f"{name} {value:g} is outside (0, 1).")
         if self.align is not None and self.align < 1:
             raise UsageError(f"align {self.align}: give a whole number from 1.")
-
-    @staticmethod
-    def of(**values: Any) -> FactorizeOptions:
-        """Return options by name.
-
-        Raises:
-            UsageError: an unknown name, or a value that makes no sense.
-        """
-        check_names("factorize", values, [option.name for option in fields(FactorizeOptions)])
-        return FactorizeOptions(**values)
 
     @property
     def target(self) -> tuple[str, float]:
@@ -72,6 +53,4 @@ class FactorizeOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as JSON data, with the target."""
-        default = asdict(FactorizeOptions())
-        values = {name: value for name, value in asdict(self).items() if value != default[name]}
-        return {**values, self.target[0]: self.target[1]}
+        return {**super().to_dict(), self.target[0]: self.target[1]}

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.methods.quantization.lift import captured_names, sort_nodes
 from onnxprune.methods.quantization.machine import IntegerTypes
 from onnxprune.methods.quantization.native import quant_type, quiet, types_known
 from onnxprune.methods.quantization.recognise import nodes
@@ -22,6 +23,11 @@ STATIC_OPERATORS = (
     "Transpose Flatten Squeeze Unsqueeze Split Resize Pad Slice Gather"
 ).split()
 """What onnxruntime's CPU runs in 8 bits; norms and softmax stay float, as they would be dequantized again."""
+
+MOVES = frozenset(
+    "Reshape Transpose Flatten Squeeze Unsqueeze Slice Resize Pad MaxPool Expand Tile Gather Split Identity".split()
+)
+"""What gives its input on, in other places."""
 
 CLAMPS = frozenset({"Relu", "Clip"})
 
@@ -36,6 +42,7 @@ class Integers:
     types: IntegerTypes
     per_channel: bool = True
     symmetric: bool = False
+    form: str = "qdq"
 
 
 def is_transformer(proto: onnx.ModelProto) -> bool:
@@ -99,45 +106,64 @@ def quantize_dynamic(
 def quantize_static(
     proto: onnx.ModelProto, ranges: Any, how: Integers, operators: list[str], left: Collection[str]
 ) -> onnx.ModelProto:
-    """Return the model with QuantizeLinear and DequantizeLinear around what runs in 8 bits.
+    """Return the model with QuantizeLinear and DequantizeLinear around what runs in 8 bits, or with the operators that
+    onnxruntime fuses these into (`how.form` "qoperator").
 
     Args:
         proto: prepared, with types; it is copied.
         ranges: of the activations, from `ranges.collect`.
         left: names of the nodes that stay float.
     """
-    from onnxruntime.quantization import QDQQuantizer, TensorsData
+    from onnxruntime.quantization import QDQQuantizer, QuantizationMode, TensorsData
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     ranges = TensorsData(ranges.calibration_method, dict(ranges.items()))  # the quantizer writes into it
     extra: dict[str, Any] = {"ActivationSymmetric": how.symmetric, "WeightSymmetric": how.types.weight == "s8"}
     if operators == list(MATRIX_OPERATORS):
         extra["OpTypesToExcludeOutputQuantization"] = operators
+    types = quant_type(how.types.weight), quant_type(how.types.activation)
+    head = _copy(proto), how.per_channel, how.types.reduce_range
+    tail: tuple[Any, ...] = (ranges, [], list(left), operators, extra)
     with quiet():
-        quantizer = QDQQuantizer(
-            _copy(proto),
-            how.per_channel,
-            how.types.reduce_range,
-            quant_type(how.types.weight),
-            quant_type(how.types.activation),
-            ranges,
-            [],
-            list(left),
-            operators,
-            extra,
-        )
-        return _run(quantizer)
+        if how.form == "qoperator":
+            return _run(ONNXQuantizer(*head, QuantizationMode.QLinearOps, True, *types, *tail))
+        made = _run(QDQQuantizer(*head, *types, *tail))
+    _read_floats_before_bodies(made.graph)
+    return made
+
+
+def _read_floats_before_bodies(graph: onnx.GraphProto) -> None:
+    """Let what only moves values towards the body of an If, Loop or Scan read them before they are rounded.
+
+    onnxruntime moves a DequantizeLinear behind a Reshape, and ends the process where a body reads from that.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    todo, seen = [makers[name] for name in sorted(captured_names(graph)) if name in makers], set[str]()
+    while todo:
+        node = todo.pop()
+        if node.op_type not in MOVES or node.output[0] in seen:
+            continue
+        seen.add(node.output[0])
+        source = makers.get(node.input[0])
+        if source is not None and source.op_type == "DequantizeLinear":
+            rounded = makers.get(source.input[0])
+            if rounded is not None and rounded.op_type == "QuantizeLinear":
+                node.input[0] = rounded.input[0]
+                source = makers.get(node.input[0])
+        if source is not None:
+            todo.append(source)
 
 
 def _run(quantizer: Any) -> onnx.ModelProto:
     try:
         quantizer.quantize_model()
-        quantizer.model.topological_sort()
     except Exception as error:  # the package raises whatever it meets
         raise ModelError(
             f"onnxruntime's quantizer fails on this model ({type(error).__name__}: {error}); keep what it names float "
             "with --skip."
         ) from error
     proto: onnx.ModelProto = quantizer.model.model
+    sort_nodes(proto.graph)  # the package's own sort knows nothing of what bodies read
     return proto
 
 

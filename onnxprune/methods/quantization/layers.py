@@ -8,18 +8,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 
 from onnxprune.errors import UsageError
+from onnxprune.methods.quantization.recognise import nodes
 from onnxprune.types import Array
+from onnxprune.validate.layers import dequantized_names
 from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 Feeds = Mapping[str, Array]
+F = TypeVar("F", bound=Mapping[str, Array])
 
 EMBEDDED_LIMIT = 1 << 30
+WATCHED_SAMPLES = 8
 
 MOVES = frozenset("Reshape Transpose Flatten Squeeze Unsqueeze Split Slice Resize Pad MaxPool Relu Clip".split())
 """Operators that follow the precision of what they are given."""
@@ -73,14 +77,15 @@ def chosen_by_name(
     Raises:
         UsageError: a pattern matches nothing.
     """
-    labels = {node.name: {node.name, *node.output, *node.input} for node in proto.graph.node}
+    every = list(nodes(proto.graph))
+    labels = {node.name: {node.name, *node.output, *node.input} for node in every}
     matched = {pattern: _matching(labels, pattern) for pattern in (*skip, *only)}
     for pattern, names in matched.items():
         if not names:
             option = "--skip" if pattern in skip else "--only"
             raise UsageError(f"{option} '{pattern}' matches no node or tensor; 'onnxprune inspect' shows names.")
-    kinds = {node.op_type for node in proto.graph.node}
-    left = {node.name for node in proto.graph.node if node.op_type in blocked}
+    kinds = {node.op_type for node in every}
+    left = {node.name for node in every if node.op_type in blocked}
     for operator in blocked:
         if operator not in kinds:
             raise UsageError(f"--op-block-list '{operator}': the model has no such operator.")
@@ -91,6 +96,27 @@ def chosen_by_name(
     return left
 
 
+def why_nothing(mode: str, proto: onnx.ModelProto) -> str:
+    """Return why a mode has nothing to quantize."""
+    kinds = {node.op_type for node in proto.graph.node}
+    if mode == "dynamic" and "Conv" in kinds:
+        return (
+            "dynamic mode has nothing to quantize here: it leaves convolutions alone, which onnxruntime runs several "
+            "times slower that way; take --mode static with --data."
+        )
+    what = {"weight-only": "product with a stored matrix", "dynamic": "matrix product or LSTM"}
+    return f"nothing can be quantized in {mode} mode: the model has no {what.get(mode, 'layer that takes 8 bits')}."
+
+
+def watched_feeds(feeds: Sequence[F]) -> Sequence[F]:
+    """Return the first feeds that together have WATCHED_SAMPLES samples; one feed where their batch is small.
+
+    A small batch means large activations: see `statistics.batch`.
+    """
+    size = max((array.shape[0] for array in feeds[0].values() if array.ndim), default=1)
+    return feeds[: max(1, min(size, WATCHED_SAMPLES // max(1, size)))]
+
+
 def noise(
     original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[Layer], feeds: Sequence[Feeds], threads: int = 0
 ) -> dict[str, float | None]:
@@ -99,6 +125,8 @@ def noise(
     The original's tensors are held for all feeds: give few.
     """
     pairs = _pairs(original, quantized, layers)
+    if not pairs:  # all of them inside bodies
+        return {}
     sums = [_Sums() for _ in pairs]
     known = list(_run(original, [pair[0] for pair in pairs.values()], feeds, threads))
     for before, after in zip(known, _run(quantized, [pair[1] for pair in pairs.values()], feeds, threads), strict=True):
@@ -137,12 +165,12 @@ def _pairs(original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[L
     """
     here, there = _made(original), _made(quantized)
     outputs = {node.name: node.output[0] for node in quantized.graph.node}
+    dequantized = dequantized_names(quantized.graph)
     pairs = {}
     for layer in layers:
         name = layer.output if layer.output in there else outputs.get(layer.name, "")
-        dequantized = f"{name}_DequantizeLinear_Output"
         if name in here and name in there:
-            pairs[layer.name] = name, dequantized if dequantized in there else name
+            pairs[layer.name] = name, dequantized.get(name, name)
     return pairs
 
 

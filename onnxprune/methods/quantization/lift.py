@@ -7,12 +7,13 @@ one bias, and leave nodes without names; onnxruntime's quantizers know none of t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from onnxprune.compensate.stages import reads
 from onnxprune.errors import ModelError
 from onnxprune.graph.check import one_line
 from onnxprune.graph.model import Model
@@ -190,6 +191,45 @@ def captured_names(graph: onnx.GraphProto) -> set[str]:
             found.update(node.input)
         found.update(value.name for value in body.output)
     return found
+
+
+def captured_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of nodes whose outputs a subgraph reads: a quantizer could rename them."""
+    captured = captured_names(graph)
+    return {node.name for node in graph.node if captured & set(node.output)}
+
+
+def all_names(graph: onnx.GraphProto) -> set[str]:
+    """Return every name of a tensor in a graph and its bodies."""
+    found: set[str] = set()
+    for part in (graph, *all_bodies(graph)):
+        found |= {value.name for value in (*part.input, *part.output, *part.initializer)}
+        for node in part.node:
+            found.update(node.input, node.output)
+    return found
+
+
+def all_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield the bodies of a graph, and those inside them first."""
+    for body in bodies(graph):
+        yield from all_bodies(body)
+        yield body
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put every node behind those that it, or a body of it, reads from; otherwise the order stays."""
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    order: dict[int, None] = {}
+    todo = [(index, False) for index in reversed(range(len(graph.node)))]
+    while todo:
+        index, ready = todo.pop()
+        if ready:
+            order.setdefault(index)
+        elif index not in order:
+            todo.append((index, True))
+            before = {makers[name] for name in reads(graph.node[index]) if name in makers} - order.keys()
+            todo += [(other, False) for other in sorted(before, reverse=True)]
+    _set_nodes(graph, [graph.node[index] for index in order])
 
 
 def add_initializer(graph: onnx.GraphProto, name: str, array: Array) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from onnxprune.errors import UsageError
+from onnxprune.methods.layer_options import LayerOptions, choose, words
 
 MODES = ("dynamic", "static", "weight-only", "fp16", "bf16")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 INTEGERS = ("u8", "s8")
 ROUNDINGS = ("nearest", "gptq")
+FORMATS = ("qdq", "qoperator")
 
 
-@dataclass(frozen=True)
-class QuantizeOptions:
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(LayerOptions):
     """Options of `quantize`.
 
     mode: one of MODES; None takes static where there are data and layers that it helps, else dynamic.
@@ -27,11 +27,16 @@ class QuantizeOptions:
     symmetric: ranges of activations are symmetric around zero; None where activations are s8.
     block_size: weights that share a scale (weight-only mode).
     rounding: "nearest", or "gptq": the error of a weight is made up for by those after it, as the data ask for
-        (weight-only mode); None is gptq where there are data.
+        (weight-only and static mode); None is gptq where there are data, in static mode with 64 samples or
+        more and up to four million weights.
     keep_io_types: inputs and outputs stay float32 (fp16 mode).
     op_block_list: operators that stay float.
     skip, only: globs over node names: nodes that stay float, nodes that alone are quantized.
+    format: "qdq" writes QuantizeLinear and DequantizeLinear around the layers, which every runtime reads; "qoperator"
+        writes onnxruntime's integer operators themselves: the same arithmetic in a smaller file (static mode).
     smooth: move outliers of activations into the weights behind normalisations (static and dynamic mode, with data).
+    equalize: make the channels between two layers equally wide first, where what stands between them keeps scales
+        (static mode).
     correct_bias: take the mean error that rounding adds out of the biases (static mode).
     """
 
@@ -47,26 +52,29 @@ class QuantizeOptions:
     rounding: str | None = None
     keep_io_types: bool = True
     op_block_list: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
+    format: str = "qdq"
     smooth: bool = False
+    equalize: bool = False
     correct_bias: bool = False
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("op_block_list", "skip", "only"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
-        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        super().__post_init__()
+        object.__setattr__(self, "op_block_list", words(self.op_block_list))
         if self.mode is not None:
-            _choose("mode", self.mode, MODES)
-        _choose("calibration", self.calibration, CALIBRATIONS)
+            choose("mode", self.mode, MODES)
+        choose("calibration", self.calibration, CALIBRATIONS)
+        choose("format", self.format, FORMATS)
+        if self.format == "qoperator" and self.mode not in (None, "static"):
+            raise UsageError(f"format qoperator is for --mode static; {self.mode} mode has one format, leave it out.")
+        if self.equalize and self.mode not in (None, "static"):
+            raise UsageError(f"equalize is for --mode static; {self.mode} mode has no use for it, leave it out.")
         for name in ("activation_type", "weight_type"):
             if getattr(self, name) is not None:
-                _choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
+                choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
         if self.rounding is not None:
-            _choose("rounding", self.rounding, ROUNDINGS)
+            choose("rounding", self.rounding, ROUNDINGS)
+            if self.mode not in (None, "static", "weight-only"):
+                raise UsageError(f"rounding {self.rounding} is for static and weight-only mode; leave it out.")
         if self.bits not in (None, 4, 8):
             raise UsageError(f"bits {self.bits!r}: choose 4 or 8.")
         if self.bits == 4 and self.mode != "weight-only":
@@ -77,11 +85,6 @@ class QuantizeOptions:
             raise UsageError(f"block-size {self.block_size}: onnxruntime takes powers of two from 16.")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile {self.percentile:g}: give a share in percent, above 50 and up to 100.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults, as JSON data."""
-        default = asdict(QuantizeOptions())
-        return {name: value for name, value in asdict(self).items() if value != default[name]}
 
 
 def weight_bits(options: QuantizeOptions, mode: str) -> int:
@@ -94,8 +97,3 @@ def weight_bits(options: QuantizeOptions, mode: str) -> int:
 def suffix(options: QuantizeOptions, mode: str) -> str:
     """Return what the default name of the output gets: int8, int4, fp16, bf16."""
     return mode if mode in ("fp16", "bf16") else f"int{weight_bits(options, mode)}"
-
-
-def _choose(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{option} '{value}': choose one of {', '.join(allowed)}.")

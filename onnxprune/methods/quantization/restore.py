@@ -29,7 +29,7 @@ def restore(proto: onnx.ModelProto, source: onnx.ModelProto, prepared: Prepared,
     if ports:
         _ports(graph, source.graph)
     _declared(graph, source.graph)
-    for node in graph.node:
+    for node in nodes(graph):
         if node.name in prepared.names:
             node.name = prepared.names[node.name]
     _opsets(proto, source)

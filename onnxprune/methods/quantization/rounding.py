@@ -27,7 +27,7 @@ def round_with_gram(matrix: Array, gram: FloatArray, bits: int, block_size: int)
     blocks = -(-rows // block_size)
     codes = np.zeros((columns, blocks * block_size), np.uint8)
     scales, zeros = np.zeros((columns, blocks), np.float32), np.zeros((columns, blocks), np.uint8)
-    upper = _factor(gram)
+    upper = upper_factor(gram)
     left = matrix.astype(np.float64)
     for block in range(blocks):
         start, end = block * block_size, min((block + 1) * block_size, rows)
@@ -48,11 +48,23 @@ def round_with_gram(matrix: Array, gram: FloatArray, bits: int, block_size: int)
     return codes, scales, zeros
 
 
-def _factor(gram: FloatArray) -> FloatArray:
-    """Return the upper Cholesky factor of the inverse of the damped second moment."""
+def upper_factor(gram: FloatArray) -> FloatArray:
+    """Return the upper Cholesky factor U of the inverse of the damped second moment H: H^-1 = U^T U.
+
+    From H = V V^T with V upper, which is the factor of H with rows and columns in reverse, U = V^-1: no inverse of H
+    is needed, which for a H of few samples would be no second moment any more.
+    """
+    from scipy.linalg import solve_triangular
+
     damped = np.asarray(gram, np.float64).copy()
     diagonal = np.einsum("ii->i", damped)
     diagonal[diagonal <= 0] = 1.0  # an input that is always zero
-    diagonal += DAMPING * diagonal.mean()
-    inverse = np.linalg.inv(damped)
-    return np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T)
+    level = DAMPING * diagonal.mean()
+    while True:
+        diagonal += level
+        try:
+            factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+        except np.linalg.LinAlgError:  # rounding made it indefinite
+            level *= 10
+            continue
+        return np.asarray(solve_triangular(factor, np.eye(len(damped)), check_finite=False))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import UsageError
+from onnxprune.methods.layer_options import LayerOptions, choose
 from onnxprune.methods.sparsity.patterns import Pattern, parse
 from onnxprune.methods.sparsity.shares import SCOPES
 
@@ -16,8 +15,8 @@ SCORES = ("obc", "magnitude", "wanda", "random")
 STORAGES = ("dense", "sparse")
 
 
-@dataclass(frozen=True)
-class SparsifyOptions:
+@dataclass(frozen=True, kw_only=True)
+class SparsifyOptions(LayerOptions):
     """Options of `sparsify`.
 
     sparsity: share of zeros in the weights that take part, (0, 1); a pattern N:M brings its own. Default 0.5.
@@ -27,8 +26,6 @@ class SparsifyOptions:
         "wanda" (|w| times the norm of the input), "magnitude" (default without data) or "random".
     reconstruct: change the weights that stay to make up for the zeros; None: with data.
     storage: "dense", or "sparse" (`sparse_initializer`, where that is smaller).
-    skip, only: globs over node and tensor names.
-    seed: of the random score and the choice of rows.
     """
 
     sparsity: float | None = None
@@ -37,20 +34,13 @@ class SparsifyOptions:
     score: str | None = None
     reconstruct: bool | None = None
     storage: str = "dense"
-    skip: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("skip", "only"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
-        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
-        _choose("scope", self.scope, tuple(SCOPES))
-        _choose("storage", self.storage, STORAGES)
+        super().__post_init__()
+        choose("scope", self.scope, tuple(SCOPES))
+        choose("storage", self.storage, STORAGES)
         if self.score is not None:
-            _choose("score", self.score, SCORES)
+            choose("score", self.score, SCORES)
         fixed = self.form.sparsity is not None
         if fixed and self.sparsity is not None:
             raise UsageError(f"pattern {self.pattern} fixes the share of zeros; leave sparsity out.")
@@ -60,16 +50,6 @@ class SparsifyOptions:
             raise UsageError(f"sparsity {self.sparsity:g} is outside (0, 1); it is the share of weights made zero.")
         if self.score == "obc" and self.reconstruct is False:
             raise UsageError("score obc chooses while it reconstructs; leave --no-reconstruct out or take wanda.")
-
-    @staticmethod
-    def of(**values: Any) -> SparsifyOptions:
-        """Return options by name.
-
-        Raises:
-            UsageError: an unknown name, or a value that makes no sense.
-        """
-        check_names("sparsify", values, [option.name for option in fields(SparsifyOptions)])
-        return SparsifyOptions(**values)
 
     @property
     def form(self) -> Pattern:
@@ -84,24 +64,5 @@ class SparsifyOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as JSON data."""
-        default = asdict(SparsifyOptions())
-        values = {name: value for name, value in asdict(self).items() if value != default[name]}
+        values = super().to_dict()
         return values if self.pattern and self.form.m else {**values, "sparsity": self.level}
-
-
-def check_names(command: str, values: Mapping[str, Any], known: list[str]) -> None:
-    """Refuse a name that is no option.
-
-    Raises:
-        UsageError: there is one, with the nearest that is.
-    """
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
-            raise UsageError(f"{command} has no option '{name}'; {hint}")
-
-
-def _choose(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{option} '{value}': choose one of {', '.join(allowed)}.")
