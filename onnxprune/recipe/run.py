@@ -179,7 +179,6 @@ def _carry_out(
     gates = replace(recipe.gates, **step.limits)
     offered: dict[str, Callable[[], Any]] = {
         "data": lambda: original.data,
-        "synthetic": lambda: True,
         "feeds": lambda: original.feeds(required=bool(is_active(gates))),
         "judge": lambda: original.judge(gates),
         "runtime": lambda: Runtime(recipe.threads, recipe.provider),

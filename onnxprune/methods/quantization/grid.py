@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.compensate.lstsq import Blocks, fit, moments
+from onnxprune.compensate.lstsq import fit, moments
+from onnxprune.compensate.problem import Blocks
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.refit import LayerError, RefitOptions, Walk
 from onnxprune.compensate.solve import Moments
