@@ -32,14 +32,17 @@ class Descent:
         self._second = {name: np.zeros_like(w) for name, w in weights.items() if name not in matrices}
 
     def step(self, slopes: Iterable[Array]) -> None:
-        """Take one step along the gradients, given in the order of the weights."""
+        """Take one step along the gradients, given in the order of the weights; what is infinite there counts as 0.
+
+        The root of zero, as in spectra of silence, has an infinite slope.
+        """
         self._step += 1
         cosine = 0.5 * (1 + np.cos(np.pi * self._step / (self._steps + 1)))
         rate = self._rate * min(1.0, self._step / RISE) * cosine
         with one_thread():
             for name, slope in zip(self.weights, slopes, strict=True):
                 weight = self.weights[name]
-                slope = slope.reshape(weight.shape)
+                slope = np.nan_to_num(slope.reshape(weight.shape), nan=0.0, posinf=0.0, neginf=0.0)
                 update = self._muon(name, slope) if name in self._matrices else self._adam(name, slope)
                 self.weights[name] = weight - np.float32(rate * self._sizes[name]) * update
 

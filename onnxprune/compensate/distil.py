@@ -31,6 +31,10 @@ Cut = Callable[[Array], Array]
 """Takes a tensor of the original to the positions of the pruned network."""
 SLOWER = (1, 8)
 """The rate is divided by these, one after the other, until held-out samples say that steps are of use."""
+LOOKS, PATIENCE = 10, 0.3
+"""How often held-out samples are looked at, and the share of the steps by which they must have shown a gain."""
+HELD_RUNS = 4
+"""Held-out samples of so many runs are looked at."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 """What is before these tells more than what is behind them."""
 
@@ -89,16 +93,13 @@ def distil(
     compared = _loss_weights(probe, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner)
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
     session = Session(gradient.proto, threads=options.threads)
-    before = _distance(pruned, teacher, compared, draws, options.threads)
+    judge = _Judge(session, gradient, [(feed, teacher(feed)) for feed in draws.held_out()][:HELD_RUNS])
+    before = judge(gradient.weights)
     for slower in SLOWER:
         descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, options.steps)
-        generator = np.random.default_rng(options.seed)
-        for _ in range(options.steps):
-            descent.step(_slopes(session, gradient, descent.weights, teacher, draws.step(generator)))
-        result = _with_weights(pruned, gradient, descent.weights)
-        after = _distance(result, teacher, compared, draws, options.threads)
-        if after < before:
-            return result, Distilled(before, after, options.steps)
+        weights, after, steps = _descend(descent, session, gradient, teacher, draws, judge, before, options)
+        if steps:
+            return _with_weights(pruned, gradient, weights), Distilled(before, after, steps)
     return pruned, Distilled(before, before)
 
 
@@ -131,17 +132,56 @@ def _loss_weights(
     return {name: weight / max(float(probe[name].var()), 1e-12) for name, weight in weights.items()}
 
 
-def _slopes(
-    session: Session, gradient: Gradient, weights: Mapping[str, Array], teacher: _Teacher, feeds: Sequence[Feed]
+@dataclass(frozen=True)
+class _Judge:
+    """Tells the loss on held-out samples."""
+
+    session: Session
+    gradient: Gradient
+    held_out: list[tuple[Feed, dict[str, Array]]]
+
+    def __call__(self, weights: Mapping[str, Array]) -> float:
+        losses = [_run(self.session, self.gradient, weights, feed, wanted)[0] for feed, wanted in self.held_out]
+        return float(np.mean(losses))
+
+
+def _descend(
+    descent: Descent,
+    session: Session,
+    gradient: Gradient,
+    teacher: _Teacher,
+    draws: Draws,
+    judge: _Judge,
+    before: float,
+    options: DistilOptions,
+) -> tuple[dict[str, Array], float, int]:
+    """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
+    generator = np.random.default_rng(options.seed)
+    best: tuple[dict[str, Array], float, int] = (dict(gradient.weights), before, 0)
+    look = max(1, options.steps // LOOKS)
+    for step in range(1, options.steps + 1):
+        slopes: list[Array] = []
+        feeds = draws.step(generator)
+        for feed in feeds:
+            _, *found = _run(session, gradient, descent.weights, feed, teacher(feed))
+            slopes = [a + b for a, b in zip(slopes, found, strict=True)] if slopes else found
+        descent.step(slope / np.float32(len(feeds)) for slope in slopes)
+        if step % look and step < options.steps:
+            continue
+        loss = judge(descent.weights)
+        if loss < best[1]:
+            best = (dict(descent.weights), loss, step)
+        elif not best[2] and step >= PATIENCE * options.steps:
+            break
+    return best
+
+
+def _run(
+    session: Session, gradient: Gradient, weights: Mapping[str, Array], feed: Feed, wanted: Mapping[str, Array]
 ) -> list[Array]:
-    """Return the gradients, averaged over feeds."""
-    total: list[Array] = []
-    for feed in feeds:
-        wanted = teacher(feed)
-        targets = {target: wanted[name] for name, target in gradient.targets.items()}
-        slopes = session.run(gradient.outputs()[1:], {**feed, **targets, **weights, **gradient.seed()})
-        total = [a + b for a, b in zip(total, slopes, strict=True)] if total else slopes
-    return [slope / np.float32(len(feeds)) for slope in total]
+    """Return the loss and its gradient by every weight."""
+    targets = {target: wanted[name] for name, target in gradient.targets.items()}
+    return session.run(gradient.outputs(), {**feed, **targets, **weights, **gradient.seed()})
 
 
 def _with_weights(model: Model, gradient: Gradient, weights: Mapping[str, Array]) -> Model:
@@ -152,14 +192,3 @@ def _with_weights(model: Model, gradient: Gradient, weights: Mapping[str, Array]
         if np.isfinite(value).all() and not np.array_equal(value, gradient.weights[name]):
             store.replace(name, value)
     return store.model
-
-
-def _distance(
-    model: Model, teacher: _Teacher, compared: Mapping[str, float], draws: Draws, threads: int | None
-) -> float:
-    """Return the loss on what is held out."""
-    session, losses = Session(observed(model, compared), threads=threads, folder=model.folder), []
-    for feed in draws.held_out():
-        wanted, given = teacher(feed), dict(zip(compared, session.run(list(compared), feed), strict=True))
-        losses.append(sum(weight * np.square(given[n] - wanted[n]).mean() for n, weight in compared.items()))
-    return float(np.mean(losses))

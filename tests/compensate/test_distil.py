@@ -144,6 +144,14 @@ def test_a_step_moves_every_weight_by_the_rate() -> None:
         assert moved == pytest.approx(0.2 / 20, rel=0.01)  # the first of 20 steps in which the rate rises
 
 
+def test_an_infinite_slope_moves_nothing() -> None:
+    descent = Descent({"w": normal(3, 4), "v": normal(2)}, {"w": (1, 3, 4)}, 0.2, 100)
+    before = dict(descent.weights)
+    descent.step([np.full((3, 4), np.nan, np.float32), np.full(2, np.inf, np.float32)])
+    for name, weight in before.items():
+        np.testing.assert_array_equal(descent.weights[name], weight)
+
+
 def test_outputs_are_compared_before_a_last_softmax() -> None:
     nodes = [helper.make_node("Softmax", ["z"], ["p"]), helper.make_node("Identity", ["p"], ["y"])]
     model = network(nodes, {}, ["n", 3], ["n", 3])
