@@ -49,7 +49,7 @@ def build(
     """Return the model that keeps the channels of the masks, refitted; gradient steps would cost minutes each."""
     cut, plan = rewrite(channels, keep), channels.plan(keep)
     result = PruneResult(cut, plan, channels, keep, dict(reasons), tuple(warnings), uncompensated=cut)
-    return refit(result, task.data, task.options.compensate or "lstsq", task.runtime)
+    return refit(result, task.data, task.options.compensate or "lstsq", task.runtime, task.options.steps)
 
 
 class Bench:
