@@ -14,7 +14,10 @@ def recipe(model: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [("prune", "--ratio", 0.25), ("quantize", "--mode", "static", "--skip", "conv1")])
+@pytest.mark.parametrize(
+    "command",
+    [("prune", "--ratio", 0.25, "--compensate", "lstsq"), ("quantize", "--mode", "static", "--skip", "conv1")],
+)
 def test_the_printed_recipe_gives_the_same_bytes_as_the_command(
     run: Run, model: Path, data: Path, command: tuple[object, ...]
 ) -> None:
@@ -34,7 +37,8 @@ def test_the_printed_recipe_gives_the_same_bytes_as_the_command(
 def test_steps_are_reported_and_kept_with_paths_relative_to_the_recipe(run: Run, model: Path, data: Path) -> None:
     path = recipe(
         model,
-        "model: net.onnx\ndata: data/x.npz\nthreads: 1\nsteps:\n- prune: {ratio: 0.25}\n- quantize: {mode: static}\n"
+        "model: net.onnx\ndata: data/x.npz\nthreads: 1\nsteps:\n"
+        "- prune: {ratio: 0.25, compensate: lstsq}\n- quantize: {mode: static}\n"
         "gates: {min_cosine: 0.1}\noutputs: {output: o.onnx, report: o.json, plan: p.json, intermediates: steps}\n",
     )
     result = run("run", path, "--json")
@@ -82,9 +86,9 @@ def test_a_wrong_recipe_ends_with_code_2_one_line_and_no_file(run: Run, model: P
 
 
 def test_every_prune_of_a_recipe_is_held_against_the_model_before_it(run: Run, model: Path, data: Path) -> None:
-    steps = "threads: 1\nmodel: net.onnx\ndata: data/x.npz\nsteps:\n- prune: {ratio: 0.25}\n"
+    steps = "threads: 1\nmodel: net.onnx\ndata: data/x.npz\nsteps:\n- prune: {ratio: 0.25, compensate: lstsq}\n"
     steps += "- quantize: {mode: static}\n"
-    twice = steps.replace("- quantize: {mode: static}", "- prune: {ratio: 0.3, align: 1}")
+    twice = steps.replace("- quantize: {mode: static}", "- prune: {ratio: 0.3, compensate: lstsq, align: 1}")
     for text, prunes in ((steps, [0]), (twice, [0, 1])):
         result = run("run", recipe(model, text), "-o", model.with_name("o.onnx"), "--json")
         assert result.exit_code == 0, result.stderr
@@ -99,7 +103,9 @@ def test_a_prune_in_a_recipe_that_is_not_the_masked_model_is_a_defect(
     run: Run, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxprune.validate.oracle.masked_model", lambda channels, keep: channels.model)
-    path = recipe(model, "threads: 1\nmodel: net.onnx\ndata: data/x.npz\nsteps: [prune: {ratio: 0.5}]\n")
+    path = recipe(
+        model, "threads: 1\nmodel: net.onnx\ndata: data/x.npz\nsteps: [prune: {ratio: 0.5, compensate: lstsq}]\n"
+    )
     result = run("run", path, "-o", model.with_name("o.onnx"))
     assert result.exit_code == 1 and "differs from the original with the removed channels zeroed" in result.stderr
     assert not model.with_name("o.onnx").exists()
