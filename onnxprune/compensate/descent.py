@@ -11,6 +11,8 @@ from onnxprune.types import Array
 
 Blocks = tuple[int, int, int]
 MOMENTUM = 0.95
+FLOOR = 0.05
+"""Rows and columns are taken for no smaller than this share of the whole."""
 RISE = 20
 """Steps in which the rate rises."""
 
@@ -19,7 +21,8 @@ class Descent:
     """Weights on their way down, and what the optimiser remembers of them.
 
     A step changes a weight by at most about `rate` times its root mean square. The update of a matrix is its momentum
-    with all singular values made equal, so that rare directions move as much as common ones.
+    with all singular values made equal, so that rare directions move as much as common ones, in units of its rows and
+    columns (`spreads`).
     Source: Muon (Jordan et al., 2024; Liu et al., 2025, equation 4); Adam (Kingma and Ba, 2015, algorithm 1).
     """
 
@@ -28,6 +31,7 @@ class Descent:
         self.weights = dict(weights)
         self._matrices, self._rate, self._steps, self._step = matrices, rate, steps, 0
         self._sizes = {name: max(float(np.sqrt(np.square(w).mean())), 1e-3) for name, w in weights.items()}
+        self._scales = {name: spreads(self.weights[name].reshape(shape)) for name, shape in matrices.items()}
         self._first = {name: np.zeros_like(w) for name, w in weights.items()}
         self._second = {name: np.zeros_like(w) for name, w in weights.items() if name not in matrices}
 
@@ -49,7 +53,8 @@ class Descent:
     def _muon(self, name: str, slope: Array) -> Array:
         first = self._first[name] = MOMENTUM * self._first[name] + (1 - MOMENTUM) * slope
         ahead = MOMENTUM * first + (1 - MOMENTUM) * slope
-        update = orthogonal(ahead.reshape(self._matrices[name]))
+        scales = self._scales[name]
+        update = orthogonal(ahead.reshape(self._matrices[name]) * scales) * scales
         return np.asarray((update / (np.sqrt(np.square(update).mean()) + 1e-12)).reshape(slope.shape), np.float32)
 
     def _adam(self, name: str, slope: Array) -> Array:
@@ -57,6 +62,17 @@ class Descent:
         second = self._second[name] = 0.99 * self._second[name] + 0.01 * np.square(slope)
         mean, spread = first / (1 - 0.9**self._step), second / (1 - 0.99**self._step)
         return np.asarray(mean / (np.sqrt(spread) + 1e-12), np.float32)
+
+
+def spreads(matrices: Array) -> Array:
+    """Return (blocks, rows, columns): how large rows are, times how large columns are, relative to the whole.
+
+    Rows differ where a normalisation is folded into them, columns where inputs differ in size.
+    """
+    power = np.square(matrices, dtype=np.float64)
+    mean = power.mean(axis=(1, 2), keepdims=True) + 1e-30
+    rows, columns = (np.sqrt(power.mean(axis=axis, keepdims=True) / mean) for axis in (2, 1))
+    return np.asarray(np.maximum(rows, FLOOR) * np.maximum(columns, FLOOR), np.float32)
 
 
 def orthogonal(matrices: Array, rounds: int = 5) -> Array:

@@ -29,10 +29,12 @@ from onnxprune.types import Array
 
 Cut = Callable[[Array], Array]
 """Takes a tensor of the original to the positions of the pruned network."""
-SLOWER = (1, 8)
+SLOWER = (1, 8, 64)
 """The rate is divided by these, one after the other, until held-out samples say that steps are of use."""
 LOOKS, PATIENCE = 10, 0.3
 """How often held-out samples are looked at, and the share of the steps by which they must have shown a gain."""
+WORSE = 2.0
+"""A loss this many times that before the steps is beyond hope."""
 HELD_RUNS = 4
 """Held-out samples of so many runs are looked at."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
@@ -171,7 +173,7 @@ def _descend(
         loss = judge(descent.weights)
         if loss < best[1]:
             best = (dict(descent.weights), loss, step)
-        elif not best[2] and step >= PATIENCE * options.steps:
+        elif not best[2] and (step >= PATIENCE * options.steps or not loss < WORSE * before):
             break
     return best
 

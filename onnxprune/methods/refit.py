@@ -22,6 +22,7 @@ STEP_MACS = 4e12
 ELEMENT_MACS = 200
 """What it costs to make one number of an activation and its gradient, in multiply-adds: measured on small networks,
 where memory takes the time."""
+MOST_STEPS = 600
 FEWEST_STEPS, FEWEST_SAMPLES = 60, 16
 """With less than that, steps are left out."""
 ACTIVATION_BYTES = 1 << 29
@@ -68,8 +69,8 @@ def _steps(result: PruneResult, data: Data, asked: int | None, runtime: Runtime)
     plain = DistilOptions(threads=runtime.threads or None)
     size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), plain.samples)
     sample = max(1.0, old + 3 * new + ELEMENT_MACS * numbers)
-    samples = int(min(plain.samples, max(FEWEST_SAMPLES, STEP_MACS / (plain.steps // 2 * sample))))
-    steps = int(min(plain.steps, STEP_MACS / (samples * sample)))
+    samples = int(min(plain.samples, max(FEWEST_SAMPLES, STEP_MACS / (MOST_STEPS // 2 * sample))))
+    steps = int(min(MOST_STEPS, STEP_MACS / (samples * sample)))
     options = replace(plain, steps=asked or max(steps, FEWEST_STEPS), samples=samples, batch=size)
     if find_spec("onnx_ad") is None:
         return options, "no gradient steps were taken after the refit: they need onnx-ad; pip install onnx-ad."

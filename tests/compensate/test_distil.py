@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from onnxprune.compensate.descent import Descent, orthogonal
+from onnxprune.compensate.descent import Descent, orthogonal, spreads
 from onnxprune.compensate.distil import DistilOptions, before_last, distil
 from onnxprune.compensate.draws import draws_of, vary
 from onnxprune.compensate.gradient import gradient_graph
@@ -157,3 +157,9 @@ def test_outputs_are_compared_before_a_last_softmax() -> None:
     model = network(nodes, {}, ["n", 3], ["n", 3])
     assert before_last(model.proto.graph, "y") == "z"
     assert before_last(model.proto.graph, "z") == "z"
+
+
+def test_rows_and_columns_of_other_sizes_move_in_their_own_units() -> None:
+    rows, columns = np.array([1, 1, 4], np.float32)[:, None], np.array([1, 1, 2, 5], np.float32)
+    found = spreads(np.sign(normal(1, 3, 4)) * rows * columns)
+    np.testing.assert_allclose(found[0] / found[0, 0, 0], rows * columns, rtol=1e-5)  # float32
