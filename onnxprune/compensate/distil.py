@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -94,12 +95,11 @@ def distil(
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
     compared = _loss_weights(probe, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner)
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
-    session = Session(gradient.proto, threads=options.threads)
-    judge = _Judge(session, gradient, [(feed, teacher(feed)) for feed in draws.held_out()][:HELD_RUNS])
-    before = judge(gradient.weights)
+    slopes = _Slopes(Session(gradient.proto, threads=options.threads), gradient, teacher)
+    before = slopes.loss(gradient.weights, draws)
     for slower in SLOWER:
         descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, options.steps)
-        weights, after, steps = _descend(descent, session, gradient, teacher, draws, judge, before, options)
+        weights, after, steps = _descend(descent, slopes, draws, before, options)
         if steps:
             return _with_weights(pruned, gradient, weights), Distilled(before, after, steps)
     return pruned, Distilled(before, before)
@@ -135,55 +135,41 @@ def _loss_weights(
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """Tells the loss on held-out samples."""
+class _Slopes:
+    """Runs both networks on a feed and tells the loss and its gradient by every weight."""
 
     session: Session
     gradient: Gradient
-    held_out: list[tuple[Feed, dict[str, Array]]]
+    teacher: _Teacher
 
-    def __call__(self, weights: Mapping[str, Array]) -> float:
-        losses = [_run(self.session, self.gradient, weights, feed, wanted)[0] for feed, wanted in self.held_out]
-        return float(np.mean(losses))
+    def __call__(self, weights: Mapping[str, Array], feed: Feed) -> list[Array]:
+        wanted = self.teacher(feed)
+        targets = {target: wanted[name] for name, target in self.gradient.targets.items()}
+        return self.session.run(self.gradient.outputs(), {**feed, **targets, **weights, **self.gradient.seed()})
+
+    def loss(self, weights: Mapping[str, Array], draws: Draws) -> float:
+        """Return the loss on held-out samples."""
+        return float(np.mean([self(weights, feed)[0] for feed in islice(draws.held_out(), HELD_RUNS)]))
 
 
 def _descend(
-    descent: Descent,
-    session: Session,
-    gradient: Gradient,
-    teacher: _Teacher,
-    draws: Draws,
-    judge: _Judge,
-    before: float,
-    options: DistilOptions,
+    descent: Descent, slopes: _Slopes, draws: Draws, before: float, options: DistilOptions
 ) -> tuple[dict[str, Array], float, int]:
     """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
     generator = np.random.default_rng(options.seed)
-    best: tuple[dict[str, Array], float, int] = (dict(gradient.weights), before, 0)
+    best: tuple[dict[str, Array], float, int] = (dict(descent.weights), before, 0)
     look = max(1, options.steps // LOOKS)
     for step in range(1, options.steps + 1):
-        slopes: list[Array] = []
-        feeds = draws.step(generator)
-        for feed in feeds:
-            _, *found = _run(session, gradient, descent.weights, feed, teacher(feed))
-            slopes = [a + b for a, b in zip(slopes, found, strict=True)] if slopes else found
-        descent.step(slope / np.float32(len(feeds)) for slope in slopes)
+        found = [slopes(descent.weights, feed)[1:] for feed in draws.step(generator)]
+        descent.step(np.asarray(np.mean(same, axis=0, dtype=np.float32)) for same in zip(*found, strict=True))
         if step % look and step < options.steps:
             continue
-        loss = judge(descent.weights)
+        loss = slopes.loss(descent.weights, draws)
         if loss < best[1]:
             best = (dict(descent.weights), loss, step)
         elif not best[2] and (step >= PATIENCE * options.steps or not loss < WORSE * before):
             break
     return best
-
-
-def _run(
-    session: Session, gradient: Gradient, weights: Mapping[str, Array], feed: Feed, wanted: Mapping[str, Array]
-) -> list[Array]:
-    """Return the loss and its gradient by every weight."""
-    targets = {target: wanted[name] for name, target in gradient.targets.items()}
-    return session.run(gradient.outputs(), {**feed, **targets, **weights, **gradient.seed()})
 
 
 def _with_weights(model: Model, gradient: Gradient, weights: Mapping[str, Array]) -> Model:
