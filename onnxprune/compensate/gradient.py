@@ -6,7 +6,7 @@ compared tensors of weight * mean((given - target)^2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from onnxprune.types import Array
 
 TRAINED: dict[str, tuple[int, ...]] = {
     "Conv": (1, 2),
-    "ConvTranspose": (1, 2),
+    "ConvTranspose": (2,),
     "Gemm": (1, 2),
     "MatMul": (0, 1),
     "Add": (0, 1),
@@ -34,7 +34,8 @@ TRAINED: dict[str, tuple[int, ...]] = {
     "GRU": (1, 2, 3),
     "RNN": (1, 2, 3),
 }
-"""Operator -> inputs that are weights; constants elsewhere (bounds, sizes, scales) stay."""
+"""Operator -> inputs that are weights; constants elsewhere (bounds, sizes, scales) stay. onnx-ad has no derivative by
+the weight of ConvTranspose."""
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 MASKING = 1e4
@@ -86,7 +87,7 @@ def gradient_graph(
     clips_as_relus(proto)
     deltas = add_deltas(proto)
     names = {delta.weight for delta in deltas}
-    weights, matrices = _lift(proto, names)
+    weights, matrices = _lift(proto, names, _stored(model.proto).keys())
     targets = _add_loss(proto, compared, shapes)
     for name, value in weights.items():
         proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
@@ -133,19 +134,29 @@ def differentiable(model: Model, samples: Mapping[str, Array]) -> onnx.ModelProt
         raise ModelError(f"the model cannot be raised to opset {OPSET} for gradients: {str(error)[:200]}") from error
 
 
-def _lift(proto: onnx.ModelProto, grouped: set[str]) -> tuple[dict[str, Array], dict[str, tuple[int, int, int]]]:
+def _stored(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return initializers and Constant nodes by name."""
+    constants = [n for n in proto.graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"]
+    return {n.output[0]: n.attribute[0].t for n in constants} | {
+        tensor.name: tensor for tensor in proto.graph.initializer
+    }
+
+
+def _lift(
+    proto: onnx.ModelProto, grouped: set[str], known: Collection[str]
+) -> tuple[dict[str, Array], dict[str, tuple[int, int, int]]]:
     """Take the weights out of the graph, those in Constant nodes too; return them, and which are matrices.
 
-    grouped: weights of grouped Conv that a derivative is found for.
+    grouped: weights of grouped Conv that a derivative is found for. known: what the model itself stores; raising the
+    opset may have added other constants.
     """
-    constants = {n.output[0]: n for n in proto.graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"}
-    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    stored = _stored(proto)
     weights: dict[str, Array] = {}
     matrices: dict[str, tuple[int, int, int]] = {}
     for node in proto.graph.node:
         for index in _trained(node, grouped):
             name = node.input[index] if index < len(node.input) else ""
-            tensor = stored.get(name) or (constants[name].attribute[0].t if name in constants else None)
+            tensor = stored.get(name) if name in known else None
             if tensor is None or not _is_weight(tensor):
                 continue
             weights[name] = numpy_helper.to_array(tensor).copy()
@@ -179,7 +190,7 @@ def _trained(node: onnx.NodeProto, grouped: set[str]) -> tuple[int, ...]:
 def _blocks(node: onnx.NodeProto, index: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the weight as (blocks, rows, columns); (1, 1, 1) where it is no matrix."""
     size = int(np.prod(shape))
-    if node.op_type in ("Conv", "ConvTranspose") and index == 1:
+    if node.op_type == "Conv" and index == 1:
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
         return groups, shape[0] // groups, size // shape[0]
     if node.op_type in GATES and index < 3:

@@ -70,6 +70,19 @@ def test_the_gradient_is_that_of_finite_differences(model: Model) -> None:
         assert slope == pytest.approx((ends[0] - ends[1]) / 1e-3, rel=0.05, abs=3e-2)  # float32, kinks of Clip
 
 
+def test_a_transposed_convolution_keeps_its_weight_and_the_others_move() -> None:
+    node = helper.make_node
+    weights = {"w0": normal(4, 2, 3, 3), "w1": normal(4, 3, 2, 2), "b1": normal(3)}
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"], pads=[1, 1, 1, 1]),
+        node("Relu", ["a"], ["h"]),
+        node("ConvTranspose", ["h", "w1", "b1"], ["c"], strides=[2, 2]),
+        node("GlobalAveragePool", ["c"], ["y"]),
+    ]
+    model, x = network(nodes, weights, ["n", 2, 5, 5], ["n", 3, 1, 1]), normal(6, 2, 5, 5)
+    assert set(gradient_graph(model, {"y": 1.0}, {"y": (6, 3, 1, 1)}, {"x": x}).weights) == {"w0", "b1"}
+
+
 def test_steps_bring_a_small_network_nearer_to_a_large_one() -> None:
     teacher, student = small(8), small(4)
     feeds = [{"x": normal(32, 2, 5, 5)} for _ in range(3)]
