@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -123,16 +121,10 @@ def line(row: Row, metric: Callable[[bytes], float], wanted: argparse.Namespace)
     )
 
 
-def inputs_of(path: Path) -> Path | dict[str, np.ndarray]:
-    """Return unlabeled inputs. Those of ocr_cls are all upright, so half of what it tells apart is missing: each line
-    is given upside down too."""
+def inputs_of(path: Path) -> Path:
+    """Return unlabeled inputs."""
     own = path.with_name("calib.npz")
-    if path.parent.name != "ocr_cls":
-        return own if own.exists() else IMAGES
-    with np.load(own) as arrays:
-        upright = arrays["x"]
-    both = np.stack([upright, upright[:, :, ::-1, ::-1]], axis=1)
-    return {"x": both.reshape(-1, *upright.shape[1:])}
+    return own if own.exists() else IMAGES
 
 
 def share(result: onnxprune.PruneResult) -> float:
