@@ -16,8 +16,8 @@ CHANNELS = (1, 3, 4)
 def turned_if_few(data: Data) -> Data:
     """Return the data; fewer than `FEW` images are followed by their mirrored, flipped and turned copies.
 
-    The original says what is right for every copy, so the copies need not mean the same. Other inputs than images of 1,
-    3 or 4 channels stay as they are.
+    The original says what is right for every copy, so the copies need not mean the same. Other inputs than images of one
+    size with 1, 3 or 4 channels stay as they are.
     """
     if data.samples >= FEW or data.synthetic or len(data.inputs) != 1:
         return data
@@ -26,9 +26,16 @@ def turned_if_few(data: Data) -> Data:
     if spec.dtype.kind != "f" or len(shape) != 4 or not {shape[1], shape[3]} & set(CHANNELS):
         return data
     rows, columns = (2, 3) if shape[1] in CHANNELS else (1, 2)
-    images = [feed[spec.name] for feed in data]
+    batches = [feed[spec.name] for feed in data]
+    if len({array.shape[1:] for array in batches}) > 1:
+        return data
+    images = np.concatenate(batches)
     axes = ((), (columns,), (rows,), (rows, columns))
-    copies = [np.ascontiguousarray(np.flip(array, turn)) for turn in axes for array in images]
+    turned = (image for turn in axes for image in np.flip(images, turn))
+    # a copy that is there already would count twice, and stand on both sides of a held-out share
+    copies = list({image.tobytes(): image for image in turned}.values())
     note = f"{data.samples} images are few: mirrored and turned copies are used as well; give {FEW} or more."
-    grown = read([{spec.name: array} for array in copies], data.inputs)
+    if len(copies) == len(images):
+        return data
+    grown = read({spec.name: np.stack(copies)}, data.inputs)
     return replace(grown, warnings=(*data.warnings, note))
