@@ -16,8 +16,8 @@ CHANNELS = (1, 3, 4)
 def turned_if_few(data: Data) -> Data:
     """Return the data; fewer than `FEW` images are followed by their mirrored, flipped and turned copies.
 
-    The original says what is right for every copy, so the copies need not mean the same. Other inputs than images of one
-    size with 1, 3 or 4 channels stay as they are.
+    The original says what is right for every copy, so the copies need not mean the same. Other inputs than images of
+    one size with 1, 3 or 4 channels stay as they are.
     """
     if data.samples >= FEW or data.synthetic or len(data.inputs) != 1:
         return data
