@@ -22,7 +22,7 @@ STEP_MACS = 4e12
 ELEMENT_MACS = 200
 """What it costs to make one number of an activation and its gradient, in multiply-adds: measured on small networks,
 where memory takes the time."""
-MOST_STEPS = 600
+MOST_STEPS = DistilOptions.steps
 FEWEST_STEPS, FEWEST_SAMPLES = 60, 16
 """With less than that, steps are left out."""
 ACTIVATION_BYTES = 1 << 29
