@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.types import Array
+from onnxprune.validate.kinds import Kind, output_kinds
 from onnxprune.validate.parity import Meters, Parity, Variety
 from onnxprune.validate.session import Feeds, Session, open_session
 
@@ -43,6 +44,7 @@ class Reference:
     """The original model ready to be compared with: its session, the feeds, and how long one of them takes.
 
     samples: feeds, of one or several samples each; `count` is the number of samples in all.
+    kinds: what the outputs are, see `onnxprune.validate.kinds`.
     stress: feeds at a second batch size, only to see that a model runs there; None where the samples have two sizes
         already or none is dynamic.
     """
@@ -55,6 +57,7 @@ class Reference:
     stress: Feeds | None
     seconds: float
     repeatable: bool
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
 
 def open_reference(
@@ -101,7 +104,9 @@ def open_reference(
     second = session.run(feeds[0])
     seconds = time.perf_counter() - start
     count = data_count or len(feeds)
-    return Reference(session, opened, feeds, count, inputs, stress, seconds, _equal(first, second))
+    return Reference(
+        session, opened, feeds, count, inputs, stress, seconds, _equal(first, second), output_kinds(view, sizes)
+    )
 
 
 def compare(reference: Reference, compressed: Session) -> Comparison:
@@ -111,7 +116,7 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
         ModelError: the compressed model lacks an output or an input, or does not run where the original does.
     """
     _check_ports(reference.session, compressed)
-    meters = Meters()
+    meters = Meters(reference.kinds)
     variety = Variety()
     for feeds in reference.samples:
         outputs = reference.session.run(feeds)
@@ -127,13 +132,20 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
         f"output '{name}' is empty on these inputs (nothing found in them?), so it says nothing; give --data"
         for name in meters.empty()
     ]
+    results = meters.results()
+    warnings += [
+        f"output '{name}' holds NaN or infinite values ({figures.not_finite[0]:.1%} in the original, "
+        f"{figures.not_finite[1]:.1%} in the other model): nothing is right there"
+        for name, figures in results.items()
+        if figures is not None and not figures.is_finite
+    ]
     if variety.is_missing:
         warnings.append(
             "the original gives the same outputs for every one of these inputs, so they show little; give --data"
         )
     if not reference.repeatable:
         warnings.append("the original gives different outputs for the same input (random operators?): figures vary")
-    return Comparison(meters.results(), reference.count, reference.inputs, tuple(warnings))
+    return Comparison(results, reference.count, reference.inputs, tuple(warnings))
 
 
 def self_noise(reference: Reference, *, threads: int = 0, provider: str | None = None) -> Meters:

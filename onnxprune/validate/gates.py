@@ -36,6 +36,11 @@ class Gates:
         """Tell whether the outputs must be compared."""
         return any(limit is not None for limit in (self.min_cosine, self.min_sqnr, self.min_agreement))
 
+    @property
+    def is_active(self) -> bool:
+        """Tell whether there is any limit."""
+        return self.needs_outputs or self.max_drop is not None
+
     def failures(self, parity: Mapping[str, Parity | None], drop: float | None) -> list[str]:
         """Return one phrase for each limit that is not kept; what could not be measured does not keep its limit."""
         limits = (
@@ -43,9 +48,9 @@ class Gates:
             ("sqnr_db", self.min_sqnr, "--min-sqnr", "SQNR {:.1f} dB"),
             ("agreement", self.min_agreement, "--min-agreement", "top-1 agreement {:.4f}"),
         )
-        found = []
+        found = self._not_finite(parity)
         for field, limit, option, text in limits:
-            if limit is None:
+            if limit is None or found:
                 continue
             values = {name: getattr(figures, field, None) for name, figures in parity.items()}
             if field == "agreement":
@@ -56,13 +61,20 @@ class Gates:
             found.append(f"the drop of the evaluated value {shown}, above --max-drop {self.max_drop:g}")
         return found
 
+    def _not_finite(self, parity: Mapping[str, Parity | None]) -> list[str]:
+        """Return a phrase for the outputs that hold NaN or infinities: these keep no limit."""
+        names = [f"'{name}'" for name, figures in parity.items() if figures is not None and not figures.is_finite]
+        if not names or not self.is_active:
+            return []
+        return [f"output{'s' * (len(names) > 1)} {', '.join(names)}: NaN or infinite values, which keep no limit"]
+
 
 def _below(values: Mapping[str, float | None], limit: float, option: str, text: str) -> list[str]:
     if not values:
-        return [f"no output could be measured for {option}"]
+        return [f"not judged: no output has a figure for {option} (there are no scores over classes, or nothing ran)"]
     for name, value in values.items():
         if value is None:
-            return [f"output '{name}' could not be measured for {option}"]
+            return [f"not judged: output '{name}' could not be measured for {option}"]
     worst = min(values, key=lambda name: values[name] or 0.0)
     value = values[worst] or 0.0
     return [] if value >= limit else [f"output '{worst}': {text.format(value)}, below {option} {limit:g}"]

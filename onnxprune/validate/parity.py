@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from onnxprune.types import Array
+from onnxprune.types import Array, BoolArray
+from onnxprune.validate.centred import Centred, log_odds
+from onnxprune.validate.classes import Classes
+from onnxprune.validate.kinds import LABELS, SCORES, VALUES, Kind
 
 SQNR_LIMIT_DB = 300.0
 """Identical outputs read +300 dB and hopeless ones -300 dB, so that figures stay finite (and valid JSON)."""
@@ -20,52 +24,97 @@ class Parity:
 
     cosine: of all values of all samples as one vector, in [-1, 1].
     sqnr_db: 10 log10 of (energy of the reference / energy of the difference), in [-300, 300].
-    max_abs: the largest difference; None if a value is finite on one side only.
-    agreement: share of positions with the same top-1 class, for floats with at least two classes (on axis 1 of maps,
-        that is from rank 4 up, else on the last axis); share of equal values for integers; None without classes.
+    max_abs: the largest difference; None if a value is no number on either side.
+    agreement: share of positions with the same top-1 class, for scores over classes; share of equal values for
+        integers; None where the output has no classes.
+    centred_cosine: cosine after the reference's mean over samples is taken from both: what all samples share does not
+        make it near 1. None with fewer than two samples, or where the reference does not vary.
+    log_odds_cosine: the same of log(p / (1 - p)), for probabilities.
+    kind: what the output is, see `onnxprune.validate.kinds`.
+    not_finite: (reference, other) share of values that are NaN or infinite; minus infinity in the same place of both
+        sides is none.
+    judged_at: tensors before a sort that the figures are of; empty where they are of the output itself.
     """
 
     cosine: float
     sqnr_db: float
     max_abs: float | None
     agreement: float | None
+    centred_cosine: float | None = None
+    log_odds_cosine: float | None = None
+    kind: str = VALUES
+    not_finite: tuple[float, float] = (0.0, 0.0)
+    judged_at: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, float | None]:
-        """Return the figures rounded to what they are worth."""
-        figures = {"cosine": self.cosine, "sqnr_db": self.sqnr_db, "max_abs": self.max_abs, "agreement": self.agreement}
-        return {name: None if value is None else float(f"{value:.8g}") for name, value in figures.items()}
+    @property
+    def is_finite(self) -> bool:
+        """Every value on both sides is a number."""
+        return not any(self.not_finite)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures rounded to what they are worth; None for what cannot be said."""
+        names = ("cosine", "sqnr_db", "max_abs", "agreement", "centred_cosine", "log_odds_cosine")
+        figures: dict[str, Any] = {name: _rounded(getattr(self, name)) for name in names}
+        figures["kind"] = self.kind
+        if not self.is_finite:
+            figures["not_finite"] = dict(zip(("original", "compressed"), map(_rounded, self.not_finite), strict=True))
+        if self.judged_at:
+            figures["judged_at"] = list(self.judged_at)
+        return figures
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.8g}")
 
 
 class Meter:
-    """Collects one output over samples."""
+    """Collects one output over samples.
 
-    def __init__(self) -> None:
+    kind: what the output is; None guesses from the array (floats are scores, on axis 1 of maps, else on the last).
+    """
+
+    def __init__(self, kind: Kind | None = None) -> None:
+        self._kind = kind
         self._dot = self._reference = self._other = self._error = 0.0
         self._max_abs = self._peak = 0.0
-        self._same = self._classes = 0
+        self._same = self._integers = 0
+        self._bad = [0, 0]
         self._broken = 0
+        self._classes = Classes()
+        self._centred, self._odds = Centred(), Centred()
         self.shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         """The first pair of shapes that differ: such samples cannot be compared."""
         self.elements = 0
         """Values that were compared."""
+        self.compared = 0
+        """Values among them that are numbers on both sides."""
 
     def add(self, reference: Array, other: Array) -> None:
-        """Take the outputs of one sample in; a NaN or an infinity in the same place on both sides counts as equal."""
+        """Take the outputs of one sample in."""
         if reference.shape != other.shape:
             self.shapes = self.shapes or (reference.shape, other.shape)
             return
         self.elements += reference.size
-        if reference.dtype.kind not in "fiub" and reference.dtype.kind != "V":
+        if reference.dtype.kind in "iub" or reference.dtype.kind not in "fV":
             self._same += int((reference == other).sum())
-            self._classes += reference.size
-            return
-        self._count_classes(reference, other)
-        a, b = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+            self._integers += reference.size
+            if reference.dtype.kind not in "iub":
+                return
+        self._add_numbers(reference.astype(np.float64), other.astype(np.float64), reference.dtype.kind in "fV")
+
+    def _add_numbers(self, a: Array, b: Array, floats: bool) -> None:
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
         finite = np.isfinite(a) & np.isfinite(b)
-        equal = (a == b) | (np.isnan(a) & np.isnan(b))
-        self._broken += int((~finite & ~equal).sum())
+        ruled_out = (a == -np.inf) & (b == -np.inf)
+        for side, values in enumerate((a, b)):
+            self._bad[side] += int((~(np.isfinite(values) | ruled_out)).sum())
+        self._broken += int((~finite & ~same).sum())
+        self.compared += int(finite.sum())
+        if floats:
+            self._add_varying(a, b, finite)
         if not finite.all():
             a, b = a[finite], b[finite]
+        a, b = a.ravel(), b.ravel()
         error = a - b
         self._dot += float(a @ b)
         self._reference += float(a @ a)
@@ -74,17 +123,15 @@ class Meter:
         self._max_abs = max(self._max_abs, float(np.abs(error).max(initial=0.0)))
         self._peak = max(self._peak, float(np.abs(a).max(initial=0.0)))
 
-    def _count_classes(self, reference: Array, other: Array) -> None:
-        if reference.dtype.kind in "iub":
-            self._same += int((reference == other).sum())
-            self._classes += reference.size
-            return
-        axis = 1 if reference.ndim >= 4 else reference.ndim - 1
-        if reference.size == 0 or reference.ndim == 0 or reference.shape[axis] < 2:
-            return
-        same = reference.argmax(axis) == other.argmax(axis)
-        self._same += int(same.sum())
-        self._classes += same.size
+    def _add_varying(self, a: Array, b: Array, finite: BoolArray) -> None:
+        kind = self._kind or guess(a)
+        axis = kind.axis if kind.axis is not None and kind.axis < a.ndim else a.ndim - 1
+        if kind.name == SCORES and a.ndim:
+            self._classes.add(a, b, axis)
+        a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+        self._centred.add(a, b, axis)
+        if kind.squash in ("softmax", "sigmoid"):
+            self._odds.add(log_odds(a), log_odds(b), axis)
 
     def relative_error(self) -> float:
         """Return the largest difference over the largest reference value (infinite where finiteness differs)."""
@@ -96,10 +143,30 @@ class Meter:
         """Return the figures over all samples, or None if shapes differ or there was nothing to compare."""
         if self.shapes or not self.elements:
             return None
-        agreement = self._same / self._classes if self._classes else None
-        if self._broken:
-            return Parity(0.0, -SQNR_LIMIT_DB, None, agreement)
-        return Parity(self._cosine(), self._sqnr_db(), self._max_abs, agreement)
+        bad = (self._bad[0] / self.elements, self._bad[1] / self.elements)
+        kind, agreement = self._agreement()
+        if any(bad):
+            return Parity(0.0, -SQNR_LIMIT_DB, None, agreement, kind=kind, not_finite=bad)
+        return Parity(
+            self._cosine(),
+            self._sqnr_db(),
+            self._max_abs,
+            agreement,
+            self._centred.cosine(),
+            self._odds.cosine(),
+            kind,
+        )
+
+    def _agreement(self) -> tuple[str, float | None]:
+        """Return what the output is, by its values where the graph leaves it open, and the agreement that fits."""
+        name = self._kind.name if self._kind is not None else LABELS if self._integers else SCORES
+        if self._integers:
+            return name, self._same / self._integers
+        if name != SCORES:
+            return name, None
+        sure = self._kind is None or self._kind.sure or self._classes.are_likely(self._centred.steady())
+        found = self._classes.agreement if sure else None
+        return (SCORES, found) if found is not None else (VALUES, None)
 
     def _cosine(self) -> float:
         norms = math.sqrt(self._reference) * math.sqrt(self._other)
@@ -116,17 +183,28 @@ class Meter:
         return max(-SQNR_LIMIT_DB, min(SQNR_LIMIT_DB, 10 * ratio))
 
 
-class Meters:
-    """One meter for each output name."""
+def guess(array: Array) -> Kind:
+    """Return what an output is taken for when nothing is known but its values."""
+    return Kind(SCORES, 1 if array.ndim >= 4 else max(array.ndim - 1, 0))
 
-    def __init__(self) -> None:
+
+class Meters:
+    """One meter for each output name.
+
+    kinds: what the outputs are, where it is known.
+    """
+
+    def __init__(self, kinds: Mapping[str, Kind] | None = None) -> None:
+        self._kinds = dict(kinds or {})
         self._meters: dict[str, Meter] = {}
 
     def add(self, reference: Mapping[str, Array], other: Mapping[str, Array]) -> None:
         """Take one sample in; outputs are matched by name, and those of one side only are left out."""
         for name in reference:
             if name in other:
-                self._meters.setdefault(name, Meter()).add(reference[name], other[name])
+                if name not in self._meters:
+                    self._meters[name] = Meter(self._kinds.get(name))
+                self._meters[name].add(reference[name], other[name])
 
     def results(self) -> dict[str, Parity | None]:
         """Return the figures of every output."""

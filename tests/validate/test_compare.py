@@ -32,7 +32,10 @@ def test_a_model_against_itself_is_identical() -> None:
     proto = networks.convnet()
     with open_session(load(proto), threads=1) as session:
         comparison = compare(open_reference(load(proto), threads=1), session)
-    assert comparison.parity["logits"] == Parity(1.0, 300.0, 0.0, 1.0)
+    figures = comparison.parity["logits"]
+    assert figures is not None and figures.kind == "scores"
+    assert (figures.cosine, figures.sqnr_db, figures.max_abs, figures.agreement) == (1.0, 300.0, 0.0, 1.0)
+    assert figures.centred_cosine == pytest.approx(1.0)
     assert comparison.inputs == "3 random inputs (seed 0)" and not comparison.warnings
 
 
@@ -125,6 +128,14 @@ def test_a_gate_on_what_could_not_be_measured_fails() -> None:
     assert Gates(min_cosine=0.1).failures({"boxes": None}, None)
     assert Gates(min_agreement=0.1).failures({"a": Parity(1, 300, 0, None)}, None)
     assert Gates(min_sqnr=1).failures({}, None)
+
+
+def test_an_output_that_is_not_finite_keeps_no_limit() -> None:
+    for share in ((0.0, 0.1), (0.1, 0.0), (0.5, 0.5)):
+        broken = {"a": Parity(1.0, 300.0, 0.0, 1.0, not_finite=share)}
+        for gates in (Gates(min_cosine=-1), Gates(min_sqnr=-300), Gates(min_agreement=0), Gates(max_drop=1)):
+            assert any("NaN" in text for text in gates.failures(broken, 0.0))
+        assert Gates().failures(broken, None) == []
 
 
 def test_the_users_function_may_take_a_path_or_a_session(tmp_path: Path) -> None:

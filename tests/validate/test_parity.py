@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from onnxprune.validate.kinds import Kind
 from onnxprune.validate.parity import Meter, Meters, Variety
 
 
@@ -30,11 +31,62 @@ def test_figures_over_streamed_samples_equal_those_of_the_whole() -> None:
     assert result.agreement == np.mean(a.argmax(1) == b.argmax(1))
 
 
-def test_equal_outputs_are_identical_even_with_nan_and_infinity_in_the_same_place() -> None:
-    a = np.array([[1.0, np.nan, np.inf, -np.inf]])
+def test_minus_infinity_in_the_same_place_is_equal() -> None:
+    a = np.array([[1.0, 2.0, -np.inf]])
     result = measure(a, a.copy()).result()
-    assert result is not None
-    assert (result.cosine, result.sqnr_db, result.max_abs) == (1.0, 300.0, 0.0)
+    assert result is not None and result.is_finite
+    assert (result.cosine, result.sqnr_db, result.max_abs) == (pytest.approx(1.0), 300.0, 0.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_on_both_sides_are_never_equal(value: float) -> None:
+    a = np.array([[1.0, 2.0], [1.0, value]])
+    result = measure(a, a.copy()).result()
+    assert result is not None and result.not_finite == (0.25, 0.25)
+    assert (result.cosine, result.max_abs, result.agreement) == (0.0, None, 0.5)
+
+
+def test_an_offset_that_all_samples_share_does_not_hide_what_varies() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (100.0 + rng.standard_normal((64, 6)) for _ in range(2))
+    result = measure(a, b).result()
+    assert result is not None and result.centred_cosine is not None
+    assert result.cosine > 0.999 and abs(result.centred_cosine) < 0.3
+    mean = a.mean(0)
+    x, y = (a - mean).ravel(), (b - mean).ravel()
+    assert result.centred_cosine == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+def test_what_varies_is_found_by_features_where_samples_have_different_lengths() -> None:
+    rng = np.random.default_rng(0)
+    meter, offset = Meter(), np.array([50.0, -30.0, 10.0, 0.0])
+    for length in (30, 50, 90):
+        a = offset + rng.standard_normal((1, length, 4))
+        meter.add(a, offset + rng.standard_normal(a.shape))
+    result = meter.result()
+    assert result is not None and result.centred_cosine is not None
+    assert result.cosine > 0.99 and abs(result.centred_cosine) < 0.5
+
+
+def test_one_sample_and_constant_outputs_have_no_figure_of_what_varies() -> None:
+    assert measure(np.ones((1, 4)), np.ones((1, 4))).result().centred_cosine is None
+    assert measure(np.ones((9, 4)), np.zeros((9, 4))).result().centred_cosine is None
+
+
+def test_a_model_that_has_become_constant_is_unlike_what_varies() -> None:
+    a = np.random.default_rng(0).standard_normal((32, 4))
+    assert measure(a, np.tile(a.mean(0), (32, 1))).result().centred_cosine == 0.0
+
+
+def test_log_odds_see_what_the_cosine_of_small_probabilities_does_not() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0.001, 0.02, (40, 5)), rng.uniform(0.001, 0.02, (40, 5))
+    a[:, 0] = b[:, 0] = rng.uniform(0.3, 0.9, 40)
+    meter = Meter(Kind("values", squash="sigmoid"))
+    meter.add(a, b)
+    result = meter.result()
+    assert result is not None and result.log_odds_cosine is not None and result.centred_cosine is not None
+    assert result.centred_cosine > 0.99 and result.log_odds_cosine < 0.8
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
