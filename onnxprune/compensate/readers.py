@@ -88,7 +88,8 @@ class Reader:
         if self.sink.index is not None:
             weights.change(self.sink.node, self.sink.index, content)
             return
-        name = weights.add(f"{self.name}.bias", content.astype(self.weight.dtype))
+        stored = weights.value(self.node.input[self.weight_index])  # its type: `weight` may have been computed anew
+        name = weights.add(f"{self.name}.bias", content.astype((self.weight if stored is None else stored).dtype))
         self.sink.node.input.extend([""] * (3 - len(self.sink.node.input)))
         self.sink.node.input[2] = name
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnxprune.compensate.stages import reads
+from onnxprune.graph import initializers
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external
 from onnxprune.types import Array
@@ -43,7 +44,7 @@ class Weights:
         self._makers = {name: node for node in graph.node for name in node.output if name}
         self._uses = Counter(name for node in graph.node for name in reads(node))
         self._uses.update(value.name for value in graph.output)
-        self._inputs = {value.name for value in graph.input}
+        self._inputs = {value.name for value in graph.input} - self._stored.keys()
 
     def value(self, name: str) -> Array | None:
         """Return the values of a floating-point constant, or None if the tensor is none."""
@@ -93,11 +94,9 @@ class Weights:
 
     def add(self, name: str, array: Array) -> str:
         """Add a new initializer and return its name."""
-        while name in self._stored or name in self._makers:
+        while name in self._stored or name in self._makers or name in self._inputs:
             name += "_"
-        tensor = self.model.proto.graph.initializer.add()
-        tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
-        self._stored[name] = tensor
+        self._stored[name] = initializers.add(self.model.proto, name, array)
         self._uses[name] = 1
         return name
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx
 
+from onnxprune.graph import initializers
 from onnxprune.graph.model import Model
-from onnxprune.graph.tensors import set_array
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
 
@@ -57,11 +57,7 @@ class Editor:
         Returns:
             its name, made from `base`.
         """
-        tensor = self.proto.graph.initializer.add()
-        tensor.name = self.new_name(base)
-        tensor.data_type = data_type or onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-        set_array(tensor, value)
-        return str(tensor.name)
+        return str(initializers.add(self.proto, self.new_name(base), value, data_type).name)
 
     def put_before(self, node: Node, made: onnx.NodeProto) -> None:
         """Insert a node before the copy of a node, after what was inserted there already."""

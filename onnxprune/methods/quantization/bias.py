@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.methods.quantization.lift import add_initializer, free_name
+from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.methods.quantization.observe import each
 from onnxprune.types import Array
 
@@ -65,7 +65,7 @@ def add_to_biases(proto: onnx.ModelProto, corrections: Mapping[str, Array]) -> N
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + correction, tensor.name))
         elif len(node.input) == 2:
             name = free_name(f"{node.name}.bias", taken)
-            add_initializer(proto.graph, name, correction)
+            add_to(proto.graph, name, correction)
             node.input.append(name)
 
 

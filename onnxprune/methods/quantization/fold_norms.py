@@ -11,8 +11,9 @@ from collections import Counter
 import numpy as np
 import onnx
 
+from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.lift import add_initializer, captured_names, free_name, remove_unused
+from onnxprune.methods.quantization.lift import captured_names, remove_unused
 from onnxprune.types import Array
 
 OUTPUT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}
@@ -41,7 +42,7 @@ def fold_norms(graph: onnx.GraphProto) -> int:
             if name in stored:
                 stored[name].CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
             else:
-                add_initializer(graph, name, value)
+                add_to(graph, name, value)
             if len(layer.input) > index:
                 layer.input[index] = name
             else:

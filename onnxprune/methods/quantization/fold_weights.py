@@ -8,7 +8,8 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from onnxprune.methods.quantization.lift import add_initializer, captured_names, remove_unused
+from onnxprune.graph.initializers import add_to
+from onnxprune.methods.quantization.lift import captured_names, remove_unused
 from onnxprune.methods.quantization.recognise import bodies_of
 from onnxprune.types import Array
 
@@ -38,7 +39,7 @@ def fold_weights(proto: onnx.ModelProto) -> int:
     if not names:
         return 0
     for name, value in _computed(proto, names, fixed).items():
-        add_initializer(graph, name, value)
+        add_to(graph, name, value)
     _remove_makers(graph, set(names), set(fixed))
     remove_unused(graph)
     return len(names)

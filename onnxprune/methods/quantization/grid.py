@@ -20,9 +20,9 @@ from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.refit import LayerError, RefitOptions, Walk
 from onnxprune.compensate.solve import Moments
 from onnxprune.compensate.weights import Weights
+from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.lift import add_initializer, free_name
 from onnxprune.methods.quantization.rounding import upper_factor
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
@@ -86,7 +86,7 @@ def put(proto: onnx.ModelProto, found: Mapping[str, Rounded], left: Collection[s
             _set(stored[new.target], np.asarray(new.bias))
         elif new.bias is not None:
             name = free_name(f"{node.name}.bias", taken)
-            add_initializer(proto.graph, name, new.bias)
+            add_to(proto.graph, name, new.bias)
             node.input.append(name)
 
 
@@ -210,7 +210,7 @@ def with_rounded_activations(original: onnx.ModelProto, quantized: onnx.ModelPro
             continue
         parts = [free_name(f"{name}.{part}", taken) for part in ("scale", "zero", "codes", "rounded")]
         for part, source in zip(parts, node.input[1:], strict=False):
-            add_initializer(proto.graph, part, to_array(stored[source]))
+            add_to(proto.graph, part, to_array(stored[source]))
         given = parts[: len(node.input) - 1]
         pairs[name] = [
             helper.make_node("QuantizeLinear", [name, *given], [parts[2]]),

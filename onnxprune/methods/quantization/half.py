@@ -14,8 +14,8 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.initializers import free_name
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.lift import free_name
 from onnxprune.methods.quantization.native import quiet
 
 SMALL_ELEMENTS = 64

@@ -10,18 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 import onnx
 from onnx import TensorProto, helper
 
+from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.integer import Integers, quantize_dynamic
 from onnxprune.methods.quantization.layers import Layer
-from onnxprune.methods.quantization.lift import (
-    add_initializer,
-    all_bodies,
-    all_names,
-    free_name,
-    lift_constants,
-    remove_unused,
-    split_gemms,
-)
+from onnxprune.methods.quantization.lift import all_bodies, all_names, lift_constants, remove_unused, split_gemms
 from onnxprune.methods.quantization.recognise import bodies_of
 
 QUANTIZED = {"MatMul": (1,), "LSTM": (1, 2)}
@@ -64,7 +57,7 @@ def _prepare(body: onnx.GraphProto, outer: Mapping[str, TensorProto], wanted: Ca
             name = node.input[index] if len(node.input) > index else ""
             if name in outer and name not in _floats(body):
                 node.input[index] = free_name(f"{name}.{node.name}", {*all_names(body), *outer})
-                add_initializer(body, node.input[index], to_array(outer[name]))
+                add_to(body, node.input[index], to_array(outer[name]))
     split_gemms(body, wanted)
     for node in body.node:
         for inner in bodies_of(node):

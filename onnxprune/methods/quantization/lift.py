@@ -16,10 +16,10 @@ from onnx import TensorProto, numpy_helper
 from onnxprune.compensate.stages import reads
 from onnxprune.errors import ModelError
 from onnxprune.graph.check import one_line
+from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external, to_array, walk
 from onnxprune.methods.quantization.recognise import bodies, nodes
-from onnxprune.types import Array
 
 SHARED_ELEMENTS = 1 << 12
 """Constants up to this size are copied for each node that reads them: biases, not tables."""
@@ -165,7 +165,7 @@ def split_gemms(graph: onnx.GraphProto, wanted: Callable[[str], bool]) -> None:
         weight = weight.T if values.get("transB") else weight
         scaled = weight * np.asarray(values.get("alpha", 1.0), weight.dtype)
         matrix = free_name(f"{node.input[1]}.{node.output[0]}", taken)
-        add_initializer(graph, matrix, scaled)
+        add_to(graph, matrix, scaled)
         with_bias = len(node.input) > 2 and node.input[2] and values.get("beta", 1.0) != 0
         if with_bias and (node.input[2] not in stored and values.get("beta", 1.0) != 1):
             made.append(node)
@@ -177,7 +177,7 @@ def split_gemms(graph: onnx.GraphProto, wanted: Callable[[str], bool]) -> None:
             if values.get("beta", 1.0) != 1:
                 bias = free_name(f"{bias}.{node.output[0]}", taken)
                 content = to_array(stored[node.input[2]])
-                add_initializer(graph, bias, content * np.asarray(values["beta"], content.dtype))
+                add_to(graph, bias, content * np.asarray(values["beta"], content.dtype))
             made.append(onnx.helper.make_node("Add", [product, bias], [node.output[0]], f"{node.name}.bias"))
     _set_nodes(graph, made)
     remove_unused(graph)
@@ -232,11 +232,6 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     _set_nodes(graph, [graph.node[index] for index in order])
 
 
-def add_initializer(graph: onnx.GraphProto, name: str, array: Array) -> None:
-    """Append an initializer."""
-    graph.initializer.add().CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
-
-
 def remove_unused(graph: onnx.GraphProto) -> None:
     """Remove initializers that nothing reads any more."""
     used = {name for node in graph.node for name in node.input} | captured_names(graph)
@@ -244,16 +239,6 @@ def remove_unused(graph: onnx.GraphProto) -> None:
     for index in reversed(range(len(graph.initializer))):
         if graph.initializer[index].name not in used:
             del graph.initializer[index]
-
-
-def free_name(base: str, taken: set[str]) -> str:
-    """Return a name that is not taken, and take it."""
-    name, number = base, 0
-    while name in taken:
-        number += 1
-        name = f"{base}.{number}"
-    taken.add(name)
-    return name
 
 
 def _is(node: onnx.NodeProto, op_type: str) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.lift import add_initializer, free_name, remove_unused
+from onnxprune.methods.quantization.lift import remove_unused
 from onnxprune.types import Array
 
 ACCURACY_LEVEL = 4
@@ -51,7 +52,7 @@ def quantize_weights(
             names = [free_name(f"{source}.{part}", taken) for part in (f"int{bits}", "scales", "zeros")]
             parts = (pack(codes, bits), scales.astype(matrix.dtype), pack(zeros, bits))
             for name, array in zip(names, parts, strict=True):
-                add_initializer(graph, name, array)
+                add_to(graph, name, array)
             made[source] = names
         rows, columns = matrix.shape
         fields = {"K": rows, "N": columns, "bits": bits, "block_size": block_size, "accuracy_level": ACCURACY_LEVEL}
