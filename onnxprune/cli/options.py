@@ -313,6 +313,18 @@ def layers(leave: str, verb: str) -> Callable[[Function], Function]:
     return decorated
 
 
+def unfitted(function: Function) -> Function:
+    """Add the option that cuts what no refit makes up for."""
+    option = click.option(
+        "--cut-unfitted",
+        is_flag=True,
+        help="With --data, cut too what no refit makes up for: channels read by operators that it does not know, "
+        "branches that no sample takes.",
+    )
+    decorated: Function = option(function)
+    return decorated
+
+
 def attention(function: Function) -> Function:
     """Add the options that choose between attention heads and the positions inside them."""
     heads = click.option(

@@ -10,7 +10,7 @@ Source: function matching on varied samples (Beyer et al., 2022, section 3); inn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -36,6 +36,8 @@ LOOKS, PATIENCE = 10, 0.3
 """How often held-out samples are looked at, and the share of the steps by which they must have shown a gain."""
 WORSE = 2.0
 """A loss this many times that before the steps is beyond hope."""
+SEEN = 32
+"""Feeds that tell how much a tensor varies where a feed cannot hold several samples."""
 HELD_RUNS = 4
 """Held-out samples of so many runs are looked at."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
@@ -93,7 +95,10 @@ def distil(
     teacher = _Teacher(original, {**outputs, **inner}, options.threads)
     example = draws.example()
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
-    compared = _loss_weights(probe, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner)
+    variance = _variances(probe, (teacher(feed) for feed in islice(draws.examples(), 1 if draws.stacked else SEEN)))
+    compared = _loss_weights(
+        variance, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner
+    )
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
     slopes = _Slopes(Session(gradient.proto, threads=options.threads), gradient, teacher)
     before = slopes.loss(gradient.weights, draws)
@@ -123,15 +128,21 @@ class _Teacher:
         return {name: cut(value) for (name, cut), value in zip(self._cuts.items(), values, strict=True)}
 
 
+def _variances(names: Iterable[str], values: Iterable[Mapping[str, Array]]) -> dict[str, float]:
+    """Return the variance of tensors over all values of several feeds: that of one sample may be of one number."""
+    parts = list(values)
+    return {name: float(np.concatenate([part[name].ravel() for part in parts]).var()) for name in names}
+
+
 def _loss_weights(
-    probe: Mapping[str, Array], outputs: Sequence[str], inner: Sequence[str], share: float
+    variance: Mapping[str, float], outputs: Sequence[str], inner: Sequence[str], share: float
 ) -> dict[str, float]:
     weights = {name: share / len(inner) for name in inner if share}
     for name in outputs:
         weights[name] = weights.get(name, 0.0) + 1.0 / len(outputs)
     if not weights:
         raise ModelError("no floating-point tensor can be compared with the original.")
-    return {name: weight / max(float(probe[name].var()), 1e-12) for name, weight in weights.items()}
+    return {name: weight / max(variance[name], 1e-12) for name, weight in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,9 @@ class _Slopes:
 
     def loss(self, weights: Mapping[str, Array], draws: Draws) -> float:
         """Return the loss on held-out samples."""
-        return float(np.mean([self(weights, feed)[0] for feed in islice(draws.held_out(), HELD_RUNS)]))
+        return float(
+            np.mean([self(weights, feed)[0] for feed in islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN)])
+        )
 
 
 def _descend(

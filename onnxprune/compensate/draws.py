@@ -42,6 +42,10 @@ class Draws:
         """Return one feed of the shape that all have."""
         return next(self._cut(self.feed))
 
+    def examples(self) -> Iterator[Feed]:
+        """Yield what is not held out, in feeds of that shape."""
+        return self._cut(self.feed)
+
     def held_out(self) -> Iterator[Feed]:
         """Yield what is held out, in feeds of that shape; what does not fill one is left out where others do."""
         return self._cut(self.held)
@@ -50,12 +54,12 @@ class Draws:
         if self.stacked:
             return vary(self.feed, self.batch, generator, mix=self.mix, shift=self.shift)
         chosen = int(generator.integers(len(next(iter(self.feed.values())))))
-        return {name: array[chosen] for name, array in self.feed.items()}
+        return {name: array[chosen, ...] for name, array in self.feed.items()}
 
     def _cut(self, feed: Feed) -> Iterator[Feed]:
         count = len(next(iter(feed.values())))
         if not self.stacked:
-            yield from ({name: array[number] for name, array in feed.items()} for number in range(count))
+            yield from ({name: array[number, ...] for name, array in feed.items()} for number in range(count))
             return
         for start in range(0, max(count - self.batch, 0) + 1, self.batch):
             wanted = np.arange(start, start + self.batch) % count

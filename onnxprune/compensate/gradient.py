@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 from onnxprune.compensate.adjoints import add_deltas, add_weight_adjoints, clips_as_relus, is_grouped, set_pads
 from onnxprune.compensate.stages import embedded
 from onnxprune.errors import ModelError
+from onnxprune.graph.follow import shared_names
 from onnxprune.graph.model import Model
 from onnxprune.types import Array
 
@@ -87,7 +88,7 @@ def gradient_graph(
     clips_as_relus(proto)
     deltas = add_deltas(proto)
     names = {delta.weight for delta in deltas}
-    weights, matrices = _lift(proto, names, _stored(model.proto).keys())
+    weights, matrices = _lift(proto, names, _stored(model.proto).keys() - shared_names(model.proto))
     targets = _add_loss(proto, compared, shapes)
     for name, value in weights.items():
         proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))

@@ -17,6 +17,7 @@ from onnxprune.types import Array
 FLOATS = frozenset(
     {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
 )
+SHAPES = ("Shape", "Size")
 COPIED_BYTES = 1 << 14
 """A shared constant up to this size is copied when one of its users gets other values (biases); larger ones stay."""
 
@@ -42,7 +43,8 @@ class Weights:
         graph = model.proto.graph
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
         self._makers = {name: node for node in graph.node for name in node.output if name}
-        self._uses = Counter(name for node in graph.node for name in reads(node))
+        # new values change no shape, so who asks for that alone is no user
+        self._uses = Counter(name for node in graph.node if node.op_type not in SHAPES for name in reads(node))
         self._uses.update(value.name for value in graph.output)
         self._inputs = {value.name for value in graph.input} - self._stored.keys()
 
@@ -55,6 +57,11 @@ class Weights:
         for perm in origin.perms:
             array = array.transpose(perm)
         return array
+
+    def source(self, name: str) -> str:
+        """Return the name of the stored tensor behind a constant, "" if the tensor is none."""
+        origin = self._origin(name)
+        return origin.names[-1] if origin is not None else ""
 
     def is_own(self, name: str) -> bool:
         """Tell whether only one node reads the constant, so that it can be changed where it stands."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SUBGRAPH_OPS_OPENED = frozenset({"If"})
 
+Path = tuple[tuple[str, str], ...]
+"""A body: (first output of the node that has it, attribute) from the main graph inwards."""
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -95,11 +98,15 @@ class _Scope:
 
     prefix: str
     names: dict[str, str]
+    path: Path = ()
 
 
 @dataclass(eq=False)
 class View:
-    """The model as the analysis reads it."""
+    """The model as the analysis reads it.
+
+    scopes: body -> name in it -> key.
+    """
 
     model: Model
     nodes: list[Node] = field(default_factory=list)
@@ -110,6 +117,7 @@ class View:
     declared: dict[str, onnx.TypeProto] = field(default_factory=dict)
     opsets: dict[str, int] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
+    scopes: dict[Path, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         proto = self.model.proto
@@ -150,6 +158,7 @@ class View:
         return key
 
     def _open(self, graph: onnx.GraphProto, scope: _Scope) -> None:
+        self.scopes[scope.path] = scope.names
         for tensor in graph.initializer:
             key = self._define(scope, tensor.name)
             self.parameters[key] = Parameter(key, tensor, graph)
@@ -169,9 +178,10 @@ class View:
         inputs = tuple(self._resolve(scope, name, proto) if name else "" for name in proto.input)
         branches: list[tuple[str, ...]] = []
         captured: set[str] = set()
-        for number, body in enumerate(_bodies(proto)):
+        for number, (attribute_name, body) in enumerate(_bodies(proto)):
             if proto.op_type in SUBGRAPH_OPS_OPENED and not proto.domain:
-                inner = _Scope(f"{scope.prefix}{proto.name or proto.output[0]}/{number}/", dict(scope.names))
+                path = (*scope.path, (proto.output[0], attribute_name))
+                inner = _Scope(f"{scope.prefix}{proto.name or proto.output[0]}/{number}/", dict(scope.names), path)
                 self._open(body, inner)
                 branches.append(tuple(self._resolve(inner, o.name, proto) for o in body.output))
             else:
@@ -212,12 +222,12 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _bodies(proto: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def _bodies(proto: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
     for attribute in proto.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
+            yield attribute.name, attribute.g
         elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
+            yield from ((attribute.name, graph) for graph in attribute.graphs)
 
 
 def _free_names(graph: onnx.GraphProto) -> set[str]:
@@ -226,7 +236,7 @@ def _free_names(graph: onnx.GraphProto) -> set[str]:
     free: set[str] = set()
     for proto in graph.node:
         free |= {name for name in proto.input if name and name not in known}
-        for body in _bodies(proto):
+        for _, body in _bodies(proto):
             free |= _free_names(body) - known
         known |= set(proto.output)
     return free | {o.name for o in graph.output if o.name not in known}

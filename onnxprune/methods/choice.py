@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -50,8 +50,12 @@ def choose(
     activity: Activity | None = None,
     runtime: Runtime | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    unfitted: Mapping[str, str] | None = None,
 ) -> tuple[Keep, dict[str, str], list[str]]:
     """Choose the channels that stay.
+
+    Args:
+        unfitted: groups that no refit makes up for -> why; they stay.
 
     Returns:
         masks of the groups that lose channels, the reasons of groups left alone, and warnings.
@@ -62,8 +66,8 @@ def choose(
     """
     clock = clock or Clock()
     if not (options.target is not None or options.level > 0 or any(options.ratios.values())):
-        return {}, left_alone(channels, Names(channels.view, channels.groups), options), []
-    request, reasons, warnings = prepare(channels, options, clock, activity)
+        return {}, left_alone(channels, Names(channels.view, channels.groups), options, unfitted), []
+    request, reasons, warnings = prepare(channels, options, clock, activity, unfitted)
     with clock.stage("allocate"):
         keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress)
     if not keep and options.target is None:
@@ -75,7 +79,11 @@ def choose(
 
 
 def prepare(
-    channels: Channels, options: PruneOptions, clock: Clock, activity: Activity | None
+    channels: Channels,
+    options: PruneOptions,
+    clock: Clock,
+    activity: Activity | None,
+    unfitted: Mapping[str, str] | None = None,
 ) -> tuple[Request, dict[str, str], list[str]]:
     """Return the groups that may be pruned with their scores and limits, why others may not, and warnings.
 
@@ -84,7 +92,7 @@ def prepare(
         UsageError: a pattern matches nothing, or data are needed.
     """
     names = Names(channels.view, channels.groups)
-    reasons = left_alone(channels, names, options)
+    reasons = left_alone(channels, names, options, unfitted)
     groups = tuple(group for group in channels.groups if group.name not in reasons)
     ratios = ratios_of_groups(names, groups, options.ratios)
     if not groups:
@@ -146,7 +154,9 @@ def measured_curves(
     return curves(request, probe, progress, work.shares), [work.note] if work.note else []
 
 
-def left_alone(channels: Channels, names: Names, options: PruneOptions) -> dict[str, str]:
+def left_alone(
+    channels: Channels, names: Names, options: PruneOptions, unfitted: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Say of every group that may not be pruned why."""
     reasons: dict[str, str] = {}
     skipped = matching_groups(names, channels.groups, options.skip, "skip")
@@ -160,6 +170,8 @@ def left_alone(channels: Channels, names: Names, options: PruneOptions) -> dict[
             reasons[group.name] = "not named by only"
         elif options.exact_only and not group.exact:
             reasons[group.name] = "not exact: an operator normalises over its channels"
+        elif unfitted and group.name in unfitted:
+            reasons[group.name] = unfitted[group.name]
     return reasons
 
 

@@ -35,6 +35,8 @@ class PruneOptions:
     ratios: globs over node, tensor or group names -> ratio of the groups that are written there.
     skip: globs; what they name keeps all its weights. only: globs; only groups that are written there are pruned.
     exact_only: prune only groups whose removal equals zeroing.
+    cut_unfitted: with data, prune groups too that no refit can make up for: those read by operators that it does not
+        know, and those in branches that no sample takes.
     heads, head_dim: make attention heads, or positions inside of them, prunable (None: heads where recognised).
     input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
     compensate: what is done about what is lost, out of `MODES`; None: with data "distil" where the network is small
@@ -58,6 +60,7 @@ class PruneOptions:
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     exact_only: bool = False
+    cut_unfitted: bool = False
     heads: bool | None = None
     head_dim: bool | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

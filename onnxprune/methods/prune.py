@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.rewrite import rewrite
-from onnxprune.errors import DataError, ModelError
+from onnxprune.errors import DataError, ModelError, NothingToPruneError
 from onnxprune.graph.count import WEIGHT_BITS
 from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
@@ -25,9 +25,10 @@ from onnxprune.methods.latency import TOLERANCE, time_both
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.seen import look
 from onnxprune.methods.synthetic import WEAKER
 from onnxprune.methods.synthetic import synthetic as make_up
-from onnxprune.score.activity import Activity
+from onnxprune.methods.unfitted import Unfitted, unfitted
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.suspicion import suspicions
 from onnxprune.statistics.turned import turned_if_few
@@ -113,25 +114,35 @@ class _Work:
         channels, options, clock, runtime = self.channels, self.options, self.clock, self.runtime
         real = samples is not None and not samples.synthetic
         looks = samples is not None and (real or (options.score is None and options.scope != "sensitivity"))
-        activity = None
-        if looks and samples is not None:
-            activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory)
+        seen = look(channels, samples, runtime) if samples is not None else None
+        activity = seen.activity(runtime) if seen is not None and looks else None
+        alone = Unfitted()
+        if seen is not None and real and options.compensate != "none" and not options.cut_unfitted and self.removes:
+            alone = unfitted(channels, seen)
         self.progress("choosing channels")
         # errors of groups on made-up inputs are no ground to spend a budget on
         wanted = options if real or options.scope else replace(options, scope="uniform")
         with np.errstate(over="ignore", invalid="ignore"):
-            keep, reasons, notes = choose(channels, wanted, clock, activity, runtime, self.progress)
+            try:
+                keep, reasons, notes = choose(channels, wanted, clock, activity, runtime, self.progress, alone.reasons)
+            except NothingToPruneError as error:
+                raise NothingToPruneError(f"{error} {alone.note}".strip()) from error
         activity = None  # its Gram matrices have been used
         with clock.stage("rewrite"):
             plan = channels.plan(keep)
             cut = rewrite(channels, keep)
-        notes = [*warnings, *notes, *([WEAKER] if samples is not None and samples.synthetic else [])]
+        notes = [
+            *warnings,
+            *([alone.note] if alone.note else []),
+            *notes,
+            *([WEAKER] if samples is not None and samples.synthetic else []),
+        ]
         result = PruneResult(cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut)
         with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
             self.progress("refitting what stays")
             # gradient steps towards what the original gives on noise are not what was measured to help
             mode = options.compensate or ("lstsq" if samples is not None and samples.synthetic else None)
-            result = refit(result, samples, mode, runtime, options.steps)
+            result = refit(result, samples, mode, runtime, options.steps, seen)
             result = replace(result, warnings=(*result.warnings, *refit_notes(result)), samples=samples)
         return result if options.latency is None or not keep else self._timed(result, samples if real else None)
 

@@ -14,6 +14,7 @@ from onnxprune.errors import UsageError
 from onnxprune.graph import count
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.seen import Seen, look
 from onnxprune.statistics.batch import activation_elements, batch_of, batch_size
 from onnxprune.statistics.data import Data
 
@@ -30,7 +31,12 @@ ACTIVATION_BYTES = 1 << 29
 
 
 def refit(
-    result: PruneResult, data: Data | None, mode: str | None, runtime: Runtime, steps: int | None = None
+    result: PruneResult,
+    data: Data | None,
+    mode: str | None,
+    runtime: Runtime,
+    steps: int | None = None,
+    seen: Seen | None = None,
 ) -> PruneResult:
     """Return the result with its layers refitted.
 
@@ -39,6 +45,7 @@ def refit(
         mode: one of `MODES` of the options; None: with data least squares, then gradient steps where the network is
             small enough for them; "none" without data.
         steps: number of gradient steps; None leaves it to the size of the network.
+        seen: the original as the data see it; None: found out here.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -50,13 +57,15 @@ def refit(
         return result
     plan, note = _steps(result, data, steps, runtime)
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
-    original = result.channels.model
+    seen = seen or look(result.channels, data, runtime)
+    original, pruned = seen.model, seen.form(result.model)
     positions = kept_positions(result.channels, result.keep)
     options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)
-    done: Compensation = compensate(original, result.model, positions, data, chosen, options, plan)
+    done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan)
     notes = (note,) if note and mode is None else ()
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
-    return replace(result, model=done.model, compensation=done, warnings=warnings)
+    model = seen.restored(done.model, pruned, result.model)
+    return replace(result, model=model, compensation=done, warnings=warnings)
 
 
 def _steps(result: PruneResult, data: Data, asked: int | None, runtime: Runtime) -> tuple[DistilOptions, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.choice import Clock, prepare
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
-from onnxprune.score.activity import Activity
+from onnxprune.methods.seen import look
 from onnxprune.score.probe import Probe
 from onnxprune.statistics.suspicion import suspicions
 
@@ -76,12 +76,13 @@ def sensitivity(
     bad = [ratio for ratio in ratios if not 0 < ratio < 1]
     if bad:
         raise UsageError(f"ratio {bad[0]:g} is outside (0, 1).")
-    options, runtime = options or PruneOptions(), runtime or Runtime()
+    options = options or PruneOptions()
+    runtime = replace(runtime or Runtime(), memory=options.memory)
     model = load(source)
     samples = calibration(model, data)
     channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
     require_weights(channels)
-    activity = Activity(channels.view, samples, runtime.threads, runtime.provider, options.memory)
+    activity = look(channels, samples, runtime).activity(runtime)
     progress("collecting statistics")
     request, _, warnings = prepare(channels, options, Clock(), activity)
     work = effort(channels, samples, len(request.groups), ratios)

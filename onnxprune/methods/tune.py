@@ -22,8 +22,9 @@ from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.search import Candidate, Place, SearchState
+from onnxprune.methods.seen import look
 from onnxprune.methods.trials import Task, Trials, build
-from onnxprune.score.activity import Activity
+from onnxprune.methods.unfitted import Unfitted, unfitted
 from onnxprune.statistics.suspicion import suspicions
 from onnxprune.validate.gates import Evaluate, Gates
 
@@ -116,9 +117,13 @@ class _Search:
         key = [self._model.sha256, self._data.sha256, options.to_dict(), asdict(gates)]
         self._state = SearchState.read(state, key)
         before = value_of(self._model, evaluate) if evaluate is not None else None
-        activity = Activity(self._channels.view, self._data, runtime.threads, runtime.provider, options.memory)
+        seen = look(self._channels, self._data, runtime)
+        activity = seen.activity(self._runtime)
+        fits = options.cut_unfitted or options.compensate == "none"
+        alone = Unfitted() if fits else unfitted(self._channels, seen)
         progress("scoring channels")
-        request, self._reasons, notes = prepare(self._channels, options, Clock(), activity)
+        request, self._reasons, notes = prepare(self._channels, options, Clock(), activity, alone.reasons)
+        notes += [alone.note] if alone.note else []
         self._warnings = [*suspicions(self._model, self._data, runtime.threads, runtime.provider), *notes]
         self._request = replace(request, scope="sensitivity")
         if not self._state.curves:

@@ -124,7 +124,7 @@ class _Stream:
         if mode == "feeds" or (mode is None and extra == {1}):
             for index in range(_common_length(feed, origin))[:limit]:
                 yield Unit(
-                    {s.name: fit(feed[s.name][index], s, origin, batch_axis=False) for s in self.inputs}, 1, False
+                    {s.name: fit(feed[s.name][index, ...], s, origin, batch_axis=False) for s in self.inputs}, 1, False
                 )
             return
         stacked = can_stack(self.inputs)

@@ -42,6 +42,7 @@ LEFT = click.FloatRange(0, 1, min_open=True)
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Leave nodes, tensors or groups alone (repeatable).")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Prune nothing but these (repeatable).")
 @click.option("--exact-only", is_flag=True, help="Prune only where removing equals zeroing (no LayerNorm over it).")
+@options.unfitted
 @options.attention
 @options.compensation
 @options.memory

@@ -30,6 +30,7 @@ STEP = click.FloatRange(0, 1, min_open=True, max_open=True)
 )
 @click.option("--latency", is_flag=True, help="Measure the latency of every candidate too.")
 @click.option("--state", type=options.PATH, metavar="FILE", help="Keeps the search [default: OUTPUT.tune.json].")
+@options.unfitted
 @options.attention
 @options.compensation
 @options.memory

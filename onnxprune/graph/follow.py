@@ -1,0 +1,308 @@
+"""A model with the branches that its data take written into the main graph, to look at and to fit; never to be written.
+
+Tensors get the keys of the original's `View`, so what is known of those holds here. What a refit changes in this form
+is carried back into the model that has its If nodes still.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.graph.model import Model
+from onnxprune.graph.view import Path, View
+
+UNSEEN = "onnxprune.unseen"
+"""Stem of the outputs of nodes that stand for what a branch that is not followed reads."""
+
+Taken = Mapping[str, str]
+"""Key of the first output of an If -> name of the attribute that holds the branch to follow."""
+Place = tuple[Path, int]
+"""A graph and the number of a node or an initializer in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Followed(Model):
+    """A followed form.
+
+    taken: what was followed.
+    nodes: (place in the source, or None for what the form itself adds) of every node of the main graph.
+    tensors: initializer -> its place in the source.
+    conditions: key of the first output of an If that is not followed -> its condition, for those in the main graph.
+    """
+
+    source: Model | None = None
+    taken: Taken = field(default_factory=dict)
+    nodes: tuple[Place | None, ...] = ()
+    tensors: Mapping[str, Place] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the source and of the branches."""
+        source = self.source.sha256 if self.source is not None else ""
+        return hashlib.sha256(repr((source, sorted(self.taken.items()))).encode()).hexdigest()
+
+
+def read_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that the outputs of a graph are computed from."""
+    wanted = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if any(name in wanted for name in node.output):
+            wanted.update(reads(node))
+    return wanted
+
+
+def shared_names(form: onnx.ModelProto) -> frozenset[str]:
+    """Return the tensors of a followed form that a branch which is not followed reads too."""
+    return frozenset(n.input[0] for n in form.graph.node if n.output and n.output[0].startswith(UNSEEN))
+
+
+def follow(model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None) -> Model:
+    """Return the followed form of a model; the model itself if there is nothing to follow.
+
+    Args:
+        keys: scopes of the view whose keys name the tensors; None: of the model's own view. Give those of the
+            original for a model that was made from it.
+
+    Raises:
+        ModelError: an output of the model shares its name with a tensor of a branch.
+    """
+    return form_of(model, taken, keys) if taken else model
+
+
+def form_of(model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None) -> Followed:
+    """Return the followed form of a model, of one without anything to follow too."""
+    return _Form(model, taken, keys or View(model).scopes).run()
+
+
+def restore(changed: Model, form: Model, source: Model) -> Model:
+    """Return the source with the values that a refit gave to its followed form.
+
+    Args:
+        changed: the form with other values of stored tensors, or with new initializers that some nodes read instead.
+        form: as `follow` made it from `source`.
+
+    Raises:
+        ModelError: nodes came or went.
+    """
+    if not isinstance(form, Followed):
+        return changed
+    before, after = form.proto.graph, changed.proto.graph
+    if [n.op_type for n in before.node] != [n.op_type for n in after.node]:
+        raise ModelError("the refit changed nodes of a followed branch; this is a defect of onnxprune.")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(source.proto)
+    old = {tensor.name: tensor for tensor in before.initializer}
+    names, taken = dict[str, str](), _all_names(proto.graph)
+    for tensor in after.initializer:
+        if tensor.name not in old:
+            names[tensor.name] = _fresh(tensor.name, taken)
+            proto.graph.initializer.add().CopyFrom(tensor)
+            proto.graph.initializer[-1].name = names[tensor.name]
+        elif tensor != old[tensor.name]:
+            path, number = form.tensors[tensor.name]
+            target = graph_at(proto.graph, path).initializer[number]
+            name = target.name
+            target.CopyFrom(tensor)
+            target.name = name
+    for place, one, two in zip(form.nodes, before.node, after.node, strict=True):
+        if place is not None and one != two:
+            _change(graph_at(proto.graph, place[0]).node[place[1]], one, two, names)
+    return Model(proto, source.path, dict(changed.pending))
+
+
+def _change(target: onnx.NodeProto, before: onnx.NodeProto, after: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Give a node of the source the new constants of its twin."""
+    target.input.extend([""] * (len(after.input) - len(target.input)))
+    for index, name in enumerate(after.input):
+        if index >= len(before.input) or name != before.input[index]:
+            target.input[index] = names.get(name, "")
+    for attribute in target.attribute:
+        twin = next((a for a in after.attribute if a.name == attribute.name), None)
+        if twin is not None and attribute.type == onnx.AttributeProto.TENSOR:
+            name = attribute.t.name
+            attribute.t.CopyFrom(twin.t)
+            attribute.t.name = name
+
+
+def graph_at(graph: onnx.GraphProto, path: Path) -> onnx.GraphProto:
+    """Return the body that a path of (first output of a node, attribute) leads to."""
+    for output, attribute in path:
+        node = next(n for n in graph.node if n.output and n.output[0] == output)
+        graph = next(a.g for a in node.attribute if a.name == attribute)
+    return graph
+
+
+def branches(node: onnx.NodeProto) -> dict[str, onnx.GraphProto]:
+    """Return the bodies of a node by attribute."""
+    return {a.name: a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads, those captured by its bodies included."""
+    yield from (name for name in node.input if name)
+    for body in branches(node).values():
+        yield from free_names(body)
+
+
+def free_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names that a body takes from outside, in order."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {sparse.values.name for sparse in graph.sparse_initializer}
+    for node in graph.node:
+        yield from (name for name in reads(node) if name not in own)
+        own.update(node.output)
+    yield from (value.name for value in graph.output if value.name not in own)
+
+
+def _all_names(graph: onnx.GraphProto) -> set[str]:
+    names = {t.name for t in graph.initializer} | {v.name for v in graph.input}
+    names |= {s.values.name for s in graph.sparse_initializer}
+    for node in graph.node:
+        names |= {*node.output}
+        for body in branches(node).values():
+            names |= _all_names(body)
+    return names
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+class _Form:
+    """Writes all scopes that are followed into one graph."""
+
+    def __init__(self, model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]]) -> None:
+        self._model, self._taken, self._keys = model, taken, keys
+        self._used = {key for names in keys.values() for key in names.values()}
+        self._graph = onnx.GraphProto(name=model.proto.graph.name)
+        self._nodes: list[Place | None] = []
+        self._tensors: dict[str, Place] = {}
+        self._conditions: dict[str, str] = {}
+
+    def run(self) -> Followed:
+        """Return the form."""
+        source = self._model.proto
+        proto = onnx.ModelProto(ir_version=source.ir_version)
+        proto.opset_import.extend(source.opset_import)
+        proto.functions.extend(source.functions)
+        graph, names = self._graph, dict[str, str]()
+        for value in source.graph.input:
+            names[value.name] = value.name
+            graph.input.append(value)
+        graph.output.extend(source.graph.output)
+        self._open(source.graph, (), names, {})
+        wrong = [value.name for value in source.graph.output if names.get(value.name) != value.name]
+        if wrong:
+            raise ModelError(f"output '{wrong[0]}' has the name of a tensor in a branch, so no branch can be followed.")
+        graph.value_info.extend(v for v in source.graph.value_info if names.get(v.name) == v.name)
+        proto.graph.CopyFrom(graph)
+        return Followed(
+            proto,
+            self._model.path,
+            self._model.pending,
+            source=self._model,
+            taken=dict(self._taken),
+            nodes=tuple(self._nodes),
+            tensors=self._tensors,
+            conditions=self._conditions,
+        )
+
+    def _open(self, graph: onnx.GraphProto, path: Path, names: dict[str, str], wanted: Mapping[str, str]) -> None:
+        """Add the nodes of a scope.
+
+        Args:
+            names: what its tensors are called here; those from outside are there already.
+            wanted: names that its outputs should get.
+        """
+        for number, tensor in enumerate(graph.initializer):
+            key = self._define(path, tensor.name, names)
+            self._graph.initializer.add().CopyFrom(tensor)
+            self._graph.initializer[-1].name = key
+            self._tensors[key] = (path, number)
+        for sparse in graph.sparse_initializer:
+            self._graph.sparse_initializer.add().CopyFrom(sparse)
+            self._graph.sparse_initializer[-1].values.name = self._define(path, sparse.values.name, names)
+        for number, node in enumerate(graph.node):
+            inner = {} if node.op_type == "Constant" else {n: wanted[n] for n in node.output if n in wanted}
+            outputs = [inner.get(n) or (self._key(path, n, names) if n else "") for n in node.output]
+            attribute = self._taken.get(self._plain(path, node), "") if node.op_type == "If" else ""
+            if attribute in branches(node):
+                self._follow(node, attribute, path, names, outputs)
+            else:
+                self._copy(node, (path, number), names, outputs)
+                if node.op_type == "If" and not node.domain:
+                    self._conditions[self._plain(path, node)] = names.get(node.input[0], node.input[0])
+            names.update((name, key) for name, key in zip(node.output, outputs, strict=True) if name)
+
+    def _plain(self, path: Path, node: onnx.NodeProto) -> str:
+        """Return the key that the view gives the first output of a node."""
+        return self._keys.get(path, {}).get(node.output[0], node.output[0]) if node.output else ""
+
+    def _follow(
+        self, node: onnx.NodeProto, attribute: str, path: Path, names: Mapping[str, str], outputs: list[str]
+    ) -> None:
+        for other, body in branches(node).items():
+            if other != attribute:
+                for name in dict.fromkeys(free_names(body)):
+                    self._add("Identity", names.get(name, name), f"{UNSEEN}{len(self._nodes)}")
+        body = branches(node)[attribute]
+        made = {name for inner in body.node if inner.op_type != "Constant" for name in inner.output}
+        wanted: dict[str, str] = {}
+        for value, key in zip(body.output, outputs, strict=True):
+            if value.name in made and key:
+                wanted.setdefault(value.name, key)
+        inside = dict(names)
+        self._open(body, (*path, (node.output[0], attribute)), inside, wanted)
+        for value, key in zip(body.output, outputs, strict=True):
+            if key and inside[value.name] != key:
+                self._add("Identity", inside[value.name], key)
+
+    def _add(self, op_type: str, read: str, made: str) -> None:
+        self._graph.node.append(onnx.helper.make_node(op_type, [read], [made]))
+        self._nodes.append(None)
+
+    def _copy(self, node: onnx.NodeProto, place: Place, names: Mapping[str, str], outputs: list[str]) -> None:
+        copy = self._graph.node.add()
+        copy.CopyFrom(node)
+        self._nodes.append(place)
+        copy.input[:] = [names.get(name, name) for name in node.input]
+        copy.output[:] = outputs
+        for body in branches(copy).values():
+            _rename(body, names)
+
+    def _define(self, path: Path, name: str, names: dict[str, str]) -> str:
+        names[name] = self._key(path, name, names)
+        return names[name]
+
+    def _key(self, path: Path, name: str, names: Mapping[str, str]) -> str:
+        known = self._keys.get(path, {}).get(name)
+        if known is not None:
+            return known
+        if not path:
+            self._used.add(name)
+            return name
+        return _fresh("/".join((*(output for output, _ in path), name)), self._used)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Call what a body reads from outside by its new name."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    own |= {sparse.values.name for sparse in graph.sparse_initializer}
+    for node in graph.node:
+        node.input[:] = [name if name in own else names.get(name, name) for name in node.input]
+        for body in branches(node).values():
+            _rename(body, {name: key for name, key in names.items() if name not in own})
+        own.update(node.output)
+    for value in graph.output:
+        if value.name not in own:
+            value.name = names.get(value.name, value.name)

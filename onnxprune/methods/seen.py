@@ -1,0 +1,65 @@
+"""The form of a model that methods look at and fit: the branches that the data take stand in its main graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from onnxprune.channels.analyse import Channels
+from onnxprune.graph.follow import follow, read_tensors, restore, shared_names
+from onnxprune.graph.model import Model
+from onnxprune.graph.view import View
+from onnxprune.methods.calibration import Runtime
+from onnxprune.score.activity import Activity
+from onnxprune.statistics.data import Data
+from onnxprune.statistics.routes import Routes, routes
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A model as its data see it.
+
+    source: the reading of the model as it is.
+    routes: which branches the data take.
+    """
+
+    source: View
+    data: Data
+    routes: Routes
+
+    @cached_property
+    def view(self) -> View:
+        """Reading of the followed form; the parameters have the keys of the source."""
+        return View(self.model) if self.routes.taken else self.source
+
+    @cached_property
+    def model(self) -> Model:
+        """The followed form; the model itself where there is nothing to follow."""
+        return follow(self.source.model, self.routes.taken, self.source.scopes)
+
+    @cached_property
+    def weights(self) -> set[str]:
+        """Stored tensors that only what the data reach reads."""
+        proto = self.model.proto
+        return (read_tensors(proto.graph) & set(self.view.parameters)) - shared_names(proto)
+
+    def activity(self, runtime: Runtime) -> Activity:
+        """Return what the model does on the data."""
+        return Activity(self.view, self.data, runtime.threads, runtime.provider, runtime.memory)
+
+    def form(self, model: Model) -> Model:
+        """Return the followed form of a model that was made from the source."""
+        return follow(model, self.routes.taken, self.source.scopes)
+
+    def restored(self, changed: Model, form: Model, model: Model) -> Model:
+        """Return a model with the values that its followed form was given."""
+        return restore(changed, form, model) if self.routes.taken else changed
+
+
+def look(channels: Channels, data: Data, runtime: Runtime) -> Seen:
+    """Return the model of an analysis as the data see it.
+
+    Raises:
+        ModelError: onnxruntime cannot run what a condition is computed from.
+    """
+    return Seen(channels.view, data, routes(channels.view, data, runtime.threads, runtime.provider))

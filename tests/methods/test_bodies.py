@@ -1,0 +1,123 @@
+"""Layers in bodies of If: scored and refitted like those of the same network written without control flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from onnxprune.channels.analyse import analyse
+from onnxprune.errors import NothingToPruneError
+from onnxprune.graph.model import Model, load
+from onnxprune.methods.calibration import Runtime, calibration
+from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.prune import prune
+from onnxprune.methods.seen import look
+from onnxprune.types import Array
+from onnxprune.validate.oracle import masked_model
+from tests.methods import bodies
+
+OPTIONS = PruneOptions(ratio=0.5, compensate="lstsq", align=1)
+ALL = replace(OPTIONS, cut_unfitted=True)
+RUNTIME = Runtime(threads=1)
+TOLERANCE = 1e-4
+"""Of the outputs' largest value: single precision, summed in another order."""
+
+
+def run(model: Model | onnx.ModelProto, feeds: list[dict[str, Array]]) -> Array:
+    proto = model.proto if isinstance(model, Model) else model
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, feed)[0] for feed in feeds])
+
+
+def same(one: Array, two: Array) -> bool:
+    return bool(np.abs(one - two).max() <= TOLERANCE * np.abs(two).max())
+
+
+@pytest.mark.parametrize("make", bodies.FOLLOWED)
+def test_a_prune_with_data_gives_what_it_gives_without_control_flow(make: Callable[[], onnx.ModelProto]) -> None:
+    proto = make()
+    plain = bodies.plain(proto)
+    wanted = prune(plain, ALL, bodies.samples(plain), runtime=RUNTIME)
+    result = prune(proto, ALL, bodies.samples(proto), runtime=RUNTIME)
+    onnx.checker.check_model(result.model.proto)
+    fresh = bodies.samples(proto, seed=5)
+    given, expected = run(result.model, fresh), run(wanted.model, bodies.samples(plain, seed=5))
+    assert same(given, expected)
+    assert not same(expected, run(plain, bodies.samples(plain, seed=5)))  # something was removed
+    assert wanted.compensation and result.compensation
+    assert sum(layer.used for layer in result.compensation.layers) == sum(e.used for e in wanted.compensation.layers)
+
+
+@pytest.mark.parametrize("make", bodies.FOLLOWED)
+def test_what_is_removed_in_a_body_equals_zeroing(make: Callable[[], onnx.ModelProto]) -> None:
+    proto = make()
+    result = prune(proto, ALL, bodies.samples(proto), runtime=RUNTIME)
+    assert result.uncompensated is not None
+    masked = masked_model(result.channels, result.keep)
+    for mode in (16, 8):
+        feeds = bodies.samples(proto, mode)
+        assert same(run(result.uncompensated, feeds), run(masked, feeds))
+
+
+@pytest.mark.parametrize("make", [bodies.by_input, bodies.captured, bodies.in_constants, bodies.same_names])
+def test_a_branch_that_no_sample_takes_is_left_alone_and_named(make: Callable[[], onnx.ModelProto]) -> None:
+    proto = make()
+    result = prune(proto, OPTIONS, bodies.samples(proto), runtime=RUNTIME)
+    other = bodies.samples(proto, 8)
+    assert np.array_equal(run(result.model, other), run(proto, other))
+    assert list(result.reasons.values()) == ["in a branch that no sample takes"] * 2
+    assert any("2 groups" in note and "% of the parameters" in note for note in result.warnings)
+
+
+def test_what_no_sample_takes_is_cut_when_asked_for() -> None:
+    proto = bodies.by_input()
+    result = prune(proto, ALL, bodies.samples(proto), runtime=RUNTIME)
+    assert not result.reasons and len(result.keep) == 4
+
+
+def test_nothing_but_what_cannot_be_refitted_ends_with_the_reason_and_the_cure() -> None:
+    proto = bodies.by_input()
+    options = PruneOptions(ratio=0.5, only=("oconv*",))
+    with pytest.raises(NothingToPruneError, match=r"no sample takes.*cut_unfitted"):
+        prune(proto, options, bodies.samples(proto), runtime=RUNTIME)
+
+
+def test_a_weight_that_another_branch_reads_too_is_not_refitted() -> None:
+    """The last layer of both branches is one: it is seen in one of them only."""
+    table = bodies.weights() | {n: a for n, a in bodies.weights(7, "o").items() if n[-1] != "3"}
+    table["w4"] = np.eye(5, dtype=np.float32)[:, :, None]
+    shared = onnx.helper.make_node("Conv", ["c3", "w4"], ["out"], name="shared")
+    again = onnx.helper.make_node("Conv", ["x3", "w4"], ["oout"], name="shared_again")
+    head = onnx.helper.make_node("Conv", ["or2", "w3", "b3"], ["x3"], name="head", pads=[1, 1])
+    then = bodies.graph([*bodies.layers("x", "c3"), shared], output="out")
+    relu = onnx.helper.make_node("Relu", ["oc2"], ["or2"])
+    other = bodies.graph([*bodies.layers("x", "oc2", "o", (1, 2)), relu, head, again], output="oout")
+    nodes = [bodies.IS_SIXTEEN, bodies.choice("taken", then, other)]
+    proto = bodies.model(nodes, [bodies.SIXTEEN, *bodies.stored(table)], [bodies.MODE])
+    result = prune(proto, OPTIONS, bodies.samples(proto), runtime=RUNTIME)
+    feeds = bodies.samples(proto, 8)
+    assert np.array_equal(run(result.model, feeds), run(proto, feeds))
+    assert not same(run(result.model, bodies.samples(proto)), run(proto, bodies.samples(proto)))
+
+
+def test_the_branches_that_data_take_are_found_one_inside_the_other() -> None:
+    proto = bodies.nested()
+    channels = analyse(load(proto))
+    data = calibration(load(proto), bodies.samples(proto))
+    seen = look(channels, data, RUNTIME)
+    assert sorted(seen.routes.taken.values()) == ["else_branch", "then_branch"]
+    assert not any(node.op_type == "If" for node in seen.model.proto.graph.node)
+    feeds = bodies.samples(proto)
+    assert np.array_equal(run(seen.model, feeds), run(proto, feeds))
+
+
+def test_a_model_without_bodies_is_looked_at_as_it_is() -> None:
+    proto = bodies.plain(bodies.by_data())
+    channels = analyse(load(proto))
+    seen = look(channels, calibration(load(proto), bodies.samples(proto)), RUNTIME)
+    assert seen.model is channels.model and seen.view is channels.view
