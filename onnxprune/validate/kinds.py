@@ -19,6 +19,7 @@ SCORES, LABELS, VALUES, STATE, SORTED = "scores", "labels", "values", "state", "
 
 CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Dropout Slice Split Resize".split())
 """Operators that hand values on: what is before them says what an output is."""
+AVERAGES = frozenset("ReduceMean ReduceMax GlobalAveragePool GlobalMaxPool".split())
 SORTS = frozenset("TopK NonMaxSuppression Unique NonZero".split())
 """Operators after which positions no longer mean the same thing in two models."""
 RECURRENT = frozenset("LSTM GRU RNN DynamicQuantizeLSTM".split())
@@ -113,10 +114,15 @@ def _stem(name: str) -> str:
 
 
 def name_at(view: View, name: str) -> str:
-    """Return the tensor that an output is, before everything that only hands it on."""
+    """Return the tensor that an output is, before everything that only hands it on (of an If, in its first branch)."""
     node = view.producers.get(name)
-    while node is not None and node.op_type in CARRIERS and node.inputs and node.inputs[0]:
-        name = node.inputs[0]
+    while node is not None:
+        if node.op_type == "If" and node.branches:
+            name = node.branches[0][node.outputs.index(name)]
+        elif node.op_type in CARRIERS and node.inputs and node.inputs[0]:
+            name = node.inputs[0]
+        else:
+            break
         node = view.producers.get(name)
     return name
 
@@ -137,6 +143,8 @@ def _computed(name: str, view: View, trace: Trace) -> Kind:
         return Kind(VALUES)
     if node.op_type in ("Softmax", "LogSoftmax", "Hardmax") or _is_written_out_softmax(node, view):
         return _softmax(node, shape, view, trace)
+    if node.op_type in AVERAGES and (inner := _source(node.inputs[0], view)) is not None:
+        return Kind(VALUES, squash="sigmoid" if inner.op_type == "Sigmoid" else None)
     if node.op_type == "Sigmoid":
         head = _head(node.inputs[0], view)
         axis = _class_axis(shape, shape[-1])
@@ -154,7 +162,7 @@ def _softmax(node: Node, shape: Shape, view: View, trace: Trace) -> Kind:
     default = -1 if written or node.version >= 13 else 1
     at = node.attribute("axis", default) % len(inner)
     axis = at if inner == shape else _class_axis(shape, inner[at])
-    source = _head(node.inputs[0], view, any_product=True)
+    source = _head(_exponent(node, view) if written else node.inputs[0], view, any_product=True)
     if axis is None or (source is not None and _is_attention(source, view)):
         return Kind(VALUES, squash=squash)
     return Kind(SCORES, axis, squash)
@@ -250,11 +258,17 @@ def _is_written_out_softmax(node: Node, view: View) -> bool:
     """Tell exp(x) / sum(exp(x)) in single operators."""
     if node.op_type != "Div":
         return False
-    top, bottom = (view.producers.get(key) for key in node.inputs)
-    return (
-        top is not None
-        and bottom is not None
-        and top.op_type == "Exp"
-        and bottom.op_type == "ReduceSum"
-        and bottom.inputs[0] == top.outputs[0]
-    )
+    top, bottom = _source(node.inputs[0], view), view.producers.get(node.inputs[1])
+    while bottom is not None and (bottom.op_type == "Expand" or bottom.op_type in CARRIERS):
+        bottom = view.producers.get(bottom.inputs[0])
+    if top is None or bottom is None or top.op_type != "Exp" or bottom.op_type != "ReduceSum":
+        return False
+    return name_at(view, bottom.inputs[0]) == top.outputs[0]
+
+
+def _exponent(node: Node, view: View) -> str:
+    """Return x of a written-out softmax, before its maximum is subtracted."""
+    raised = _source(node.inputs[0], view)
+    key = raised.inputs[0] if raised is not None else node.inputs[0]
+    shifted = view.producers.get(key)
+    return shifted.inputs[0] if shifted is not None and shifted.op_type == "Sub" else key

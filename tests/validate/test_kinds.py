@@ -44,6 +44,26 @@ def written_out() -> onnx.ModelProto:
     return finished(net, net.Div(raised, net.reduce("Sum", raised, [1])))
 
 
+def written_out_by_tensorflow() -> onnx.ModelProto:
+    net = Net()
+    y = net.gemm(net.input("batch", 8), 8, 5)
+    raised = net.Exp(net.Sub(y, net.reduce("Max", y, [1])))
+    total = net.reduce("Sum", raised, [1], keepdims=0)
+    return finished(net, net.Div(raised, net.Expand(net.unsqueeze(total, 1), net.Shape(y))))
+
+
+def in_a_branch() -> onnx.ModelProto:
+    net = Net()
+    x = net.input("batch", 8)
+    bodies = []
+    for _ in range(2):
+        body = net.child()
+        body.output(body.Softmax(body.gemm(x, 8, 5), axis=-1), shape=("batch", 5))
+        bodies.append(body.graph())
+    chosen = net.Greater(net.reduce("Sum", x, [0, 1], keepdims=0), net.number(0))
+    return finished(net, net.If(chosen, then_branch=bodies[0], else_branch=bodies[1]))
+
+
 def segmenter() -> onnx.ModelProto:
     net = Net()
     return finished(net, net.Softmax(net.conv(net.input("batch", 3, 8, 8), 3, 5), axis=1))
@@ -68,6 +88,8 @@ def ctc(log: bool, convolution: bool = False) -> onnx.ModelProto:
         (lambda: tagger(squash="LogSoftmax"), 1, "log"),
         (pooled_tagger, 1, "softmax"),
         (written_out, 1, "softmax"),
+        (written_out_by_tensorflow, 1, "softmax"),
+        (in_a_branch, 1, "softmax"),
         (segmenter, 1, "softmax"),
         (lambda: ctc(log=True), 2, "log"),
         (lambda: ctc(log=False), 2, "softmax"),
