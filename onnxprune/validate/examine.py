@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import DataError, ModelError, OnnxpruneError
-from onnxprune.validate.compare import Comparison, Reference, compare, self_noise
+from onnxprune.validate.compare import Comparison, Reference, compare
 from onnxprune.validate.masked import MaskedParity, masked_parity
-from onnxprune.validate.parity import Meters
 from onnxprune.validate.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -39,6 +36,11 @@ class Evidence:
     masked: MaskedParity | None = None
     lines: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """What masked parity could not judge, as phrases: under a gate, that is not a pass."""
+        return _unsure(self.masked) if self.masked is not None else ()
 
 
 def examine(
@@ -86,10 +88,7 @@ def examine(
         lines = [_ran(reference)]
         if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
             return Evidence(comparison, lines=tuple(lines))
-        with ExitStack() as stack:
-            if uncompensated is not None:
-                session = stack.enter_context(_open(uncompensated, threads, provider))
-            masked = _masked(reference, session, source, make_masked(), threads, provider)
+        masked = _masked(reference, uncompensated or compressed, source, make_masked(), threads, provider)
     return Evidence(comparison, masked, (*lines, _verdict(masked, uncompensated is not None)), _unsure(masked))
 
 
@@ -109,7 +108,7 @@ def _compare(reference: Reference, session: Session) -> Comparison:
 
 def _masked(
     reference: Reference,
-    session: Session,
+    pruned: Model | Path,
     source: Model,
     masked: Model,
     threads: int,
@@ -117,28 +116,22 @@ def _masked(
 ) -> MaskedParity:
     from onnxprune.graph.view import View
 
-    with open_session(masked, threads=threads, provider=provider, label="the masked original") as zeroed:
-        noise = partial(_noise, reference, zeroed, masked, threads, provider)
-        outcome = masked_parity(reference, zeroed, session, noise, View(source))
+    try:
+        outcome = masked_parity(reference, masked, pruned, View(source), threads=threads, provider=provider)
+    except (ModelError, DataError) as error:
+        raise OnnxpruneError(f"{str(error).rstrip('.')}; {REPORT_IT}") from error
     if outcome.failed:
         name = max(outcome.failed, key=lambda output: outcome.errors[output])
+        what = (
+            f"'{name}', which enters a sort, a rounding or a comparison,"
+            if name in outcome.inner
+            else f"output '{name}'"
+        )
         raise OnnxpruneError(
-            f"output '{name}' differs from the original with the removed channels zeroed by {outcome.errors[name]:.1e} "
+            f"{what} differs from the original with the removed channels zeroed by {outcome.errors[name]:.1e} "
             f"of its largest value (allowed {outcome.tolerance:.1e}); {REPORT_IT}"
         )
     return outcome
-
-
-def _noise(reference: Reference, zeroed: Session, masked: Model, threads: int, provider: str | None) -> list[float]:
-    """Relative errors of the original and of the masked original against themselves, run without optimisation.
-
-    A masked model may give values so small (a saturated sigmoid) that rounding alone is a large share of them.
-    """
-    own = self_noise(reference, threads=threads, provider=provider)
-    small = Meters()
-    with open_session(masked, threads=threads, provider=provider, level="none") as literal:
-        small.add(zeroed.run(reference.samples[0]), literal.run(reference.samples[0]))
-    return [*own.relative_errors().values(), *small.relative_errors().values()]
 
 
 def _ran(reference: Reference) -> str:
@@ -150,9 +143,15 @@ def _ran(reference: Reference) -> str:
 def _verdict(masked: MaskedParity, before_refit: bool) -> str:
     error = f"{masked.worst:.1e}" if masked.worst else "0"
     when = ", before what stays was refitted" if before_refit else ""
+    if masked.unsure:
+        names = ", ".join(f"'{name}'" for name in masked.unsure)
+        return f"Masked parity{when}: not judged for {names}, where rounding alone makes as large a difference."
+    where = (
+        f", also at {len(masked.inner)} tensors that enter a sort, a rounding or a comparison" if masked.inner else ""
+    )
     return (
         f"Masked parity{when}: it does what the original does with the removed channels zeroed "
-        f"(relative error {error}, allowed {masked.tolerance:.1e})."
+        f"(relative error {error}, allowed {masked.tolerance:.1e}{where})."
     )
 
 
@@ -160,4 +159,4 @@ def _unsure(masked: MaskedParity) -> tuple[str, ...]:
     if not masked.unsure:
         return ()
     names = ", ".join(f"'{name}'" for name in masked.unsure)
-    return (f"masked parity cannot judge {names}: behind a sort or a rounding small differences become large ones",)
+    return (f"masked parity is not judged for {names}: a disturbance of rounding size does as much there",)

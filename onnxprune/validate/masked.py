@@ -4,98 +4,170 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from onnxprune.errors import ModelError
+from onnxprune.graph.model import Model, load
+from onnxprune.graph.view import View
 from onnxprune.validate.compare import Reference
+from onnxprune.validate.disturb import disturbed
+from onnxprune.validate.held import CannotHoldError, Kept, Pieces
 from onnxprune.validate.parity import Meters
-from onnxprune.validate.session import Session
-
-if TYPE_CHECKING:
-    from onnxprune.graph.view import View
+from onnxprune.validate.session import Session, open_session
+from onnxprune.validate.steps import Steps, find_steps
 
 TOLERANCE = 1e-3
 """Relative error that rounding may cause in float32, whatever the order of the sums."""
 
-NOISE_FACTOR = 30.0
-"""A model that differs from itself between optimisation levels is allowed this many times that difference."""
+CEILING = 1e-2
+"""What is allowed at most: nothing that is measured on the models themselves may raise it above."""
 
-STEPS = frozenset(
-    "TopK NonMaxSuppression ArgMax ArgMin Round Floor Ceil Sign Mod BitShift Unique NonZero Hardmax Equal Greater Less "
-    "GreaterOrEqual LessOrEqual QuantizeLinear DynamicQuantizeLinear RoiAlign RandomNormal RandomUniform "
-    "RandomNormalLike RandomUniformLike Multinomial Bernoulli QLinearConv QLinearMatMul QLinearAdd".split()
-)
-"""Operators that turn a rounding difference into a visible one: what follows them is reported but not judged."""
+NOISE_FACTOR = 30.0
+"""A model that differs from itself under a disturbance of rounding size is allowed this many times that difference."""
+
+SAMPLES = 5
 
 
 @dataclass(frozen=True)
 class MaskedParity:
     """Outcome of the comparison with the masked original.
 
-    errors: output -> relative error (largest difference over largest value), the median over the samples.
-    tolerance: what was allowed.
-    failed: judged outputs above it.
-    unsure: outputs above it that stand behind an operator with steps (a sort, a rounding).
+    errors: output, or tensor that a step reads -> relative error (largest difference over largest value).
+    tolerance: the largest that was allowed.
+    failed: what differs by more than rounding explains.
+    unsure: what differs by more than is allowed, while a disturbance of rounding size does as much, and what holds no
+        number in the masked original: not judged.
+    inner: tensors among the errors that enter a sort, a rounding or a comparison; they were compared there, and behind
+        it both models went on with the same values.
     """
 
     errors: dict[str, float]
     tolerance: float
     failed: tuple[str, ...]
     unsure: tuple[str, ...]
+    inner: tuple[str, ...] = ()
 
     @property
     def worst(self) -> float:
-        """The largest error of the outputs that are judged, else of all."""
+        """The largest error of what is judged, else of all."""
         judged = [error for name, error in self.errors.items() if name not in self.unsure]
         return max(judged or self.errors.values(), default=0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class MaskedOriginal(Model):
+    """The original with the removed slices zeroed.
+
+    kept: tells for its tensors which positions the pruned model keeps.
+    """
+
+    kept: Kept = field(default=lambda name: None)
+
+
 def masked_parity(
-    reference: Reference, masked: Session, pruned: Session, measure_noise: Callable[[], list[float]], view: View
+    reference: Reference,
+    masked: Model,
+    pruned: Model | Path,
+    view: View,
+    *,
+    threads: int = 0,
+    provider: str | None = None,
 ) -> MaskedParity:
     """Compare the pruned model with the masked original on the samples of the reference.
 
     Args:
-        measure_noise: relative errors of models that should not differ at all; called only where they decide.
-        view: the original, to see which outputs stand behind steps.
+        view: the original.
+
+    Raises:
+        ModelError: a model does not load.
+        DataError: a model does not run.
     """
-    series: dict[str, list[float]] = {}
-    for feeds in reference.samples[:5]:
+    steps = find_steps(view)
+    if steps.held:
+        try:
+            return _by_pieces(reference, masked, _loaded(pruned), steps, threads, provider)
+        except CannotHoldError:
+            pass
+    with ExitStack() as stack:
+        zeroed, other = (
+            stack.enter_context(open_session(model, threads=threads, provider=provider, label=label))
+            for model, label in ((masked, "the masked original"), (pruned, "the pruned model"))
+        )
+        errors = _median_errors(reference, zeroed, other)
+
+        def noise() -> dict[str, float]:
+            return _noise(reference, masked, zeroed, threads, provider)
+
+        found = _judged(errors, noise, ())
+    if not reference.repeatable:
+        above = tuple(name for name in (*found.failed, *found.unsure))
+        return MaskedParity(found.errors, found.tolerance, (), above)
+    return found
+
+
+def _loaded(model: Model | Path) -> Model:
+    try:
+        return model if isinstance(model, Model) else load(model)
+    except ModelError as error:
+        raise CannotHoldError(str(error)) from error
+
+
+def _by_pieces(
+    reference: Reference, masked: Model, pruned: Model, steps: Steps, threads: int, provider: str | None
+) -> MaskedParity:
+    kept = masked.kept if isinstance(masked, MaskedOriginal) else lambda name: None
+    with Pieces(masked, pruned, steps, kept, threads, provider) as pieces:
         meters = Meters()
-        meters.add(masked.run(feeds), pruned.run(feeds))
+        for feeds in reference.samples[:SAMPLES]:
+            pieces.compare(meters, feeds)
+        return _judged(
+            meters.relative_errors(), lambda: pieces.noise(reference.samples[0]).relative_errors(), pieces.inner
+        )
+
+
+def _median_errors(reference: Reference, zeroed: Session, pruned: Session) -> dict[str, float]:
+    """Return output -> relative error, the median over the samples."""
+    series: dict[str, list[float]] = {}
+    for feeds in reference.samples[:SAMPLES]:
+        meters = Meters()
+        meters.add(zeroed.run(feeds), pruned.run(feeds))
         for name, error in meters.relative_errors().items():
             series.setdefault(name, []).append(error)
-    errors = {name: float(np.median(values)) for name, values in series.items()}
+    return {name: float(np.median(values)) for name, values in series.items()}
+
+
+def _noise(
+    reference: Reference, masked: Model, zeroed: Session, threads: int, provider: str | None
+) -> dict[str, float]:
+    """Return output -> relative error of the masked original against itself, run literally or disturbed.
+
+    A masked model may give values so small (a saturated sigmoid) that rounding alone is a large share of them.
+    """
+    meters = Meters()
+    expected = zeroed.run(reference.samples[0])
+    for model, level in ((masked, "none"), (disturbed(masked), "all")):
+        with open_session(model, threads=threads, provider=provider, level=level) as session:
+            meters.add(expected, session.run(reference.samples[0]))
+    return meters.relative_errors()
+
+
+def _judged(
+    errors: dict[str, float], measure_noise: Callable[[], dict[str, float]], inner: tuple[str, ...]
+) -> MaskedParity:
+    """Judge output by output: within the tolerance, beyond what rounding does, or neither."""
+    noise = measure_noise() if any(not error <= TOLERANCE for error in errors.values()) else {}
+    failed: list[str] = []
+    unsure: list[str] = []
     tolerance = TOLERANCE
-    if any(not error <= TOLERANCE for error in errors.values()):
-        own = [error for error in measure_noise() if math.isfinite(error)]
-        tolerance = max(TOLERANCE, NOISE_FACTOR * max(own, default=0.0))
-    above = [name for name, error in errors.items() if not error <= tolerance]
-    unsure = _behind_steps(view) if reference.repeatable else set(errors)
-    return MaskedParity(
-        errors,
-        tolerance,
-        failed=tuple(name for name in above if name not in unsure),
-        unsure=tuple(name for name in above if name in unsure),
-    )
-
-
-def _behind_steps(view: View) -> set[str]:
-    """Return the outputs that follow a step on something computed with weights (not on sizes and masks)."""
-    computed: set[str] = set()
-    reached: set[str] = set()
-    for node in view.nodes:
-        inputs = {key for key in (*node.inputs, *node.captured, *sum(node.branches, ())) if key}
-        if node.op_type in ("Shape", "Size"):
+    for name, error in errors.items():
+        explained = NOISE_FACTOR * noise.get(name, 0.0)
+        allowed = min(max(TOLERANCE, explained), CEILING)
+        tolerance = max(tolerance, allowed)
+        if error <= allowed:
             continue
-        if inputs & computed or any(_is_weight(view, key) for key in inputs):
-            computed.update(node.outputs)
-            if inputs & reached or (node.op_type in STEPS and inputs & computed):
-                reached.update(node.outputs)
-    return {name for name in view.outputs if name in reached}
-
-
-def _is_weight(view: View, key: str) -> bool:
-    return key in view.parameters and len(view.parameters[key].dims) > 1
+        (unsure if error <= explained or math.isnan(error) else failed).append(name)
+    return MaskedParity(errors, tolerance, tuple(failed), tuple(unsure), inner)

@@ -15,13 +15,14 @@ from onnxprune.channels.edits import AttributeSize, AttributeValue
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.plan import Positions
 from onnxprune.graph.editor import Editor
-from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external, set_array
 from onnxprune.graph.view import Node
 from onnxprune.types import Array, BoolArray, IntArray
+from onnxprune.validate.held import Kept
+from onnxprune.validate.masked import MaskedOriginal
 
 
-def masked_model(channels: Channels, keep: Keep) -> Model:
+def masked_model(channels: Channels, keep: Keep) -> MaskedOriginal:
     """Return the original with every slice zeroed that `keep` removes (1 where a constant divides).
 
     The weights of the result are embedded: it is for models that fit into memory.
@@ -36,7 +37,17 @@ def masked_model(channels: Channels, keep: Keep) -> Model:
     _zero(channels, editor, plan.removed)
     for node in channels.state.normalised:
         _compress(channels, editor, node, mask)
-    return Model(editor.finish(), channels.model.path)
+    return MaskedOriginal(editor.finish(), channels.model.path, kept=_kept_of(channels, mask))
+
+
+def _kept_of(channels: Channels, mask: BoolArray) -> Kept:
+    """Return what tells for a tensor which positions of its axes the pruned model keeps."""
+
+    def kept(name: str) -> list[IntArray | None] | None:
+        axes = channels.state.axes.get(channels.view.root(name), channels.state.axes.get(name))
+        return kept_positions(axes, mask) if axes is not None else None
+
+    return kept
 
 
 def _embed(channels: Channels, editor: Editor) -> None:

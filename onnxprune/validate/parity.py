@@ -80,6 +80,7 @@ class Meter:
         self._same = self._integers = 0
         self._bad = [0, 0]
         self._broken = 0
+        self._numeric = False
         self._classes = Classes()
         self._centred, self._odds = Centred(), Centred()
         self.shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
@@ -109,6 +110,7 @@ class Meter:
         for side, values in enumerate((a, b)):
             self._bad[side] += int((~(np.isfinite(values) | ruled_out)).sum())
         self._broken += int((~finite & ~same).sum())
+        self._numeric = True
         self.compared += int(finite.sum())
         if floats:
             self._add_varying(a, b, finite)
@@ -134,9 +136,14 @@ class Meter:
             self._odds.add(log_odds(a), log_odds(b), axis)
 
     def relative_error(self) -> float:
-        """Return the largest difference over the largest reference value (infinite where finiteness differs)."""
+        """Return the largest difference over the largest reference value.
+
+        Infinite where finiteness differs, NaN where there is no number to compare.
+        """
         if self._broken or self.shapes:
             return math.inf
+        if self.elements and not self.compared and self._numeric:
+            return math.nan
         return self._max_abs / self._peak if self._peak else (math.inf if self._max_abs else 0.0)
 
     def result(self) -> Parity | None:

@@ -1,0 +1,150 @@
+"""Two models piece by piece: what every step reads is handed out of both, and the second gets the first one's values.
+
+Behind a step both models then go on alike, so an error cannot hide behind a sort or a rounding, and a difference of
+rounding size is not made into a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, helper
+
+from onnxprune.errors import DataError, ModelError
+from onnxprune.graph.model import Model
+from onnxprune.types import Array, IntArray
+from onnxprune.validate.disturb import disturbed
+from onnxprune.validate.parity import Meters
+from onnxprune.validate.session import Feeds, Session, open_session
+from onnxprune.validate.steps import Steps
+
+Kept = Callable[[str], Sequence[IntArray | None] | None]
+"""Tensor -> for every axis the positions that the pruned model keeps (None: all); None where no axis lost any."""
+
+SUFFIX = "/held"
+
+
+class CannotHoldError(Exception):
+    """The pieces do not fit together: names or widths differ, or a type that numpy cannot hold."""
+
+
+class Pieces:
+    """Runs the masked original and the pruned model piece by piece. Use it as a context manager.
+
+    Raises:
+        CannotHoldError: the pruned model lacks one of the steps or of the tensors that they read.
+    """
+
+    def __init__(self, masked: Model, pruned: Model, steps: Steps, kept: Kept, threads: int, provider: str | None):
+        self._kept, self._threads, self._provider = kept, threads, provider
+        try:
+            self._original = open_session(_watched(masked, tuple(steps.held)), threads=threads, provider=provider)
+            types = {port.name: port.dtype for port in self._original.outputs if port.name in steps.held}
+            unknown = [port.name for port in self._original.outputs if port.kind == "tensor(bfloat16)"]
+            if unknown:
+                raise CannotHoldError(f"'{unknown[0]}' is bfloat16")
+            held = {name: (steps.held[name], dtype) for name, dtype in types.items() if dtype and dtype.kind == "f"}
+            self.inner = tuple(held)
+            """The tensors that are held."""
+            self._cut = _watched(_holding(masked, held), self.inner)
+            cut = _watched(_holding(pruned, held), self.inner)
+            self._pruned = open_session(cut, threads=threads, provider=provider)
+        except ModelError as error:
+            raise CannotHoldError(str(error)) from error
+
+    def compare(self, meters: Meters, feeds: Feeds) -> None:
+        """Take the outputs and what every step reads into the meters.
+
+        Raises:
+            CannotHoldError: the pruned model does not run on the values of the original.
+        """
+        first = self._original.run(feeds)
+        held = {name: self._narrowed(name, first[name]) for name in self.inner}
+        try:
+            second = self._pruned.run(_fed(self._pruned, feeds, held))
+        except DataError as error:
+            raise CannotHoldError(str(error)) from error
+        expected = {**first, **held}
+        if any(expected[name].shape != second[name].shape for name in self.inner if name in second):
+            raise CannotHoldError("what a step reads has another shape in the pruned model")
+        meters.add(expected, second)
+
+    def noise(self, feeds: Feeds) -> Meters:
+        """Compare the masked original, piece by piece, with itself: run literally, and with disturbed weights."""
+        meters = Meters()
+        first = self._original.run(feeds)
+        held = {name: first[name] for name in self.inner}
+        for other, level in ((self._cut, "none"), (disturbed(self._cut), "all")):
+            with open_session(other, threads=self._threads, provider=self._provider, level=level) as session:
+                meters.add(first, session.run(_fed(session, feeds, held)))
+        return meters
+
+    def _narrowed(self, name: str, values: Array) -> Array:
+        kept = self._kept(name)
+        for axis, positions in enumerate(kept or ()):
+            if positions is not None:
+                values = np.take(values, positions, axis=axis)
+        return values
+
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._original.close()
+        self._pruned.close()
+
+
+def _fed(session: Session, feeds: Feeds, held: Mapping[str, Array]) -> dict[str, Array]:
+    names = {port.name for port in session.inputs}
+    return {
+        **{name: array for name, array in feeds.items() if name in names},
+        **{name + SUFFIX: array for name, array in held.items()},
+    }
+
+
+def _copied(model: Model) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    return proto
+
+
+def _watched(model: Model, names: Sequence[str]) -> Model:
+    """Return a model that hands these tensors out besides its outputs."""
+    proto = _copied(model)
+    known = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in known)
+    return replace(model, proto=proto, file_bytes=None)
+
+
+def _holding(model: Model, held: Mapping[str, tuple[Sequence[tuple[str, int]], np.dtype[np.generic]]]) -> Model:
+    """Return a model whose steps read inputs of the graph instead of what it computes.
+
+    Raises:
+        CannotHoldError: it has no such step.
+    """
+    proto = _copied(model)
+    nodes = _by_output(proto.graph)
+    for name, (places, dtype) in held.items():
+        for output, index in places:
+            node = nodes.get(output)
+            if node is None or index >= len(node.input) or node.input[index] != name:
+                raise CannotHoldError(f"the step that makes '{output}' reads something else than '{name}'")
+            node.input[index] = name + SUFFIX
+        kind = helper.np_dtype_to_tensor_dtype(dtype)
+        proto.graph.input.append(helper.make_tensor_value_info(name + SUFFIX, kind, None))
+    return replace(model, proto=proto, file_bytes=None)
+
+
+def _by_output(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Return the nodes of a graph and of the branches in it by their first output."""
+    found = {}
+    for node in graph.node:
+        if node.output:
+            found[node.output[0]] = node
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH and node.op_type == "If":
+                found.update(_by_output(attribute.g))
+    return found
