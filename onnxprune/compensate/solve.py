@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
 import numpy as np
 
+from onnxprune.statistics.blas import one_thread as one_thread
 from onnxprune.types import Array
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -150,18 +149,6 @@ def factor(
             return np.asarray(cho_solve(cholesky, b, check_finite=False))
 
     return solve
-
-
-@cache
-def _pools() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Compute on one thread: on a busy machine several wait for each other up to 50 times longer than they work."""
-    return _pools().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 def bias_only(moments: Moments, start: Array) -> Array:

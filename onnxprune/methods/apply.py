@@ -14,9 +14,11 @@ from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.synthetic import WEAKER, synthetic
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.turned import turned_if_few
 
 
+@on_one_thread
 def apply(
     source: Source,
     plan: Plan,

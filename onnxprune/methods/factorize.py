@@ -23,6 +23,7 @@ from onnxprune.methods.factors.grams import second_moments
 from onnxprune.methods.factors.options import FactorizeOptions
 from onnxprune.methods.factors.rewrite import rewrite
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.types import Array
 
@@ -57,6 +58,7 @@ class FactorizeResult:
     warnings: tuple[str, ...] = ()
 
 
+@on_one_thread
 def factorize(
     source: Source,
     options: FactorizeOptions | None = None,

@@ -29,6 +29,7 @@ from onnxprune.methods.seen import look
 from onnxprune.methods.synthetic import WEAKER
 from onnxprune.methods.synthetic import synthetic as make_up
 from onnxprune.methods.unfitted import Unfitted, unfitted
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.suspicion import suspicions
 from onnxprune.statistics.turned import turned_if_few
@@ -40,6 +41,7 @@ TOO_LARGE = (
 )
 
 
+@on_one_thread
 def prune(
     source: Source,
     options: PruneOptions | None = None,

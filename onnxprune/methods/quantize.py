@@ -37,6 +37,7 @@ from onnxprune.methods.quantization.lift import captured_nodes, opset_of, split_
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.options import QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import prepare
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.types import Array, FloatArray
 
 Feeds = dict[str, Array]
@@ -61,6 +62,7 @@ class QuantizeResult:
     warnings: tuple[str, ...] = ()
 
 
+@on_one_thread
 def quantize(
     source: Source,
     options: QuantizeOptions | None = None,

@@ -19,6 +19,7 @@ from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
 from onnxprune.methods.seen import look
 from onnxprune.score.probe import Probe
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.suspicion import suspicions
 
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
@@ -52,6 +53,7 @@ class Sensitivity:
     warnings: tuple[str, ...] = ()
 
 
+@on_one_thread
 def sensitivity(
     source: Source,
     data: DataSource,

@@ -24,6 +24,7 @@ from onnxprune.methods.sparsity.options import SparsifyOptions
 from onnxprune.methods.sparsity.shares import SCOPES
 from onnxprune.methods.sparsity.storage import stored_sparse
 from onnxprune.methods.sparsity.walk import Goal, SparseWalk, mask, solve
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.collect import Wanted, collect
 from onnxprune.statistics.data import Data
 from onnxprune.types import Array
@@ -62,6 +63,7 @@ class SparsifyResult:
     warnings: tuple[str, ...] = ()
 
 
+@on_one_thread
 def sparsify(
     source: Source,
     options: SparsifyOptions | None = None,

@@ -23,6 +23,7 @@ from onnxprune.methods.candidates import Judge, Judgement
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.stored import store
 from onnxprune.validate.gates import Evaluate
@@ -150,6 +151,7 @@ def _begin(content: bytes) -> None:
     _content = content
 
 
+@on_one_thread
 def _measure(keep: Keep) -> Judgement:
     """Measure in a process of the pool; what is wrong with the task is raised here, where the parent hears of it."""
     global _bench

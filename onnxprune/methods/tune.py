@@ -25,6 +25,7 @@ from onnxprune.methods.search import Candidate, Place, SearchState
 from onnxprune.methods.seen import look
 from onnxprune.methods.trials import Task, Trials, build
 from onnxprune.methods.unfitted import Unfitted, unfitted
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.suspicion import suspicions
 from onnxprune.validate.gates import Evaluate, Gates
 
@@ -44,6 +45,7 @@ class TuneResult:
         return [a for a in self.curve if not any(_beats(b, a) for b in self.curve)]
 
 
+@on_one_thread
 def tune(
     source: Source,
     data: DataSource,

@@ -20,6 +20,8 @@ from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray, IntArray
 
 MAP_SAMPLES = 16
+GRAM_SHARE = 0.5
+"""Share of the memory for Gram matrices; the rest is for what scores make of them."""
 
 
 @dataclass(eq=False)
@@ -27,7 +29,7 @@ class Activity:
     """Statistics of the data, computed when the first criterion asks for them and kept on disk.
 
     threads, provider: how the model is run.
-    ablation, slopes: what criteria keep from one group to the next.
+    ablation, slopes, inverses: what criteria keep from one group to the next.
     """
 
     view: View
@@ -37,7 +39,7 @@ class Activity:
     memory: int | None = None
     ablation: Any = None
     slopes: dict[tuple[str, int], Array] | None = None
-    _metrics: dict[tuple[str, int], FloatArray] = field(default_factory=dict)
+    inverses: dict[str, FloatArray] = field(default_factory=dict)
 
     @cached_property
     def all_readings(self) -> list[Reading]:
@@ -45,20 +47,33 @@ class Activity:
         return find_readings(self.view)
 
     @cached_property
-    def statistics(self) -> Statistics:
-        """Mean, size, variance, zeros and Gram matrix of every tensor that is read."""
-        axes: dict[str, int] = {}
+    def pools(self) -> dict[tuple[str, int], str]:
+        """Weight and axis -> what its statistics are counted under: all that the weight reads, as one."""
+        places: dict[tuple[str, int], dict[tuple[str, int], None]] = {}
         for reading in self.all_readings:
-            axes.setdefault(reading.tensor, reading.axis)
-        wanted = [Wanted(tensor, axis) for tensor, axis in axes.items()]
+            places.setdefault(reading.stored, {})[reading.tensor, reading.axis] = None
+        names: dict[frozenset[tuple[str, int]], str] = {}
+        for found in places.values():
+            names.setdefault(frozenset(found), f"{len(names)}:{next(iter(found))[0]}")
+        return {stored: names[frozenset(found)] for stored, found in places.items()}
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Mean, size, variance, zeros and Gram matrix of what every weight reads."""
+        wanted = [Wanted(r.tensor, r.axis, pool=self.pools[r.stored]) for r in self.all_readings]
         return collect(
             self.view.model,
             self.data,
-            wanted,
+            list(dict.fromkeys(wanted)),
             threads=self.threads or None,
             provider=self.provider,
-            memory_bytes=self.memory or GRAM_BYTES,
+            memory_bytes=int(GRAM_SHARE * self.allowed),
         )
+
+    @property
+    def allowed(self) -> int:
+        """Bytes that statistics and scores may take."""
+        return self.memory or GRAM_BYTES
 
     @property
     def notes(self) -> list[str]:
@@ -72,30 +87,20 @@ class Activity:
     def readings(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
         """Return who reads the channels of a group, and at which positions."""
         found = [(reading, reading.positions(group)) for reading in self.all_readings]
-        return [
-            (reading, positions)
-            for reading, positions in found
-            if positions is not None and self.statistics[reading.tensor].axis == reading.axis
-        ]
+        return [(reading, positions) for reading, positions in found if positions is not None]
+
+    def weights(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
+        """Return the weights that read the channels of a group, each once, and at which positions."""
+        found = {reading.stored: (reading, positions) for reading, positions in reversed(self.readings(group))}
+        return list(reversed(found.values()))
 
     def of(self, reading: Reading) -> ChannelStatistics:
-        """Return the statistics of what is read."""
-        return self.statistics[reading.tensor]
-
-    def metric(self, reading: Reading) -> FloatArray:
-        """Return (positions, positions): W^T W of the weights that read them."""
-        key = (reading.weight, reading.weight_axis)
-        if key not in self._metrics:
-            matrix = reading.matrix(self.view)
-            metric = matrix @ matrix.T
-            if sum(kept.nbytes for kept in self._metrics.values()) + metric.nbytes > (self.memory or GRAM_BYTES):
-                return metric
-            self._metrics[key] = metric
-        return self._metrics[key]
+        """Return the statistics of what the weight reads, all its readers together."""
+        return self.statistics[self.pools[reading.stored]]
 
     def total(self, group: ChannelGroup, value: Callable[[Reading], FloatArray]) -> FloatArray | None:
-        """Return (channels,): a value per position, summed over positions and readers; None if nobody reads."""
-        found = self.readings(group)
+        """Return (channels,): a value per position, summed over positions and weights; None if nobody reads."""
+        found = self.weights(group)
         if not found:
             return None
         return np.asarray(np.sum([value(reading)[positions].sum(axis=1) for reading, positions in found], axis=0))

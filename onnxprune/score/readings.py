@@ -31,6 +31,11 @@ class Reading:
     weight: str
     weight_axis: int
 
+    @property
+    def stored(self) -> tuple[str, int]:
+        """The weight and its axis: several readings share them where one weight has several readers."""
+        return self.weight, self.weight_axis
+
     def matrix(self, view: View) -> FloatArray:
         """Return (positions, elements): the weights that multiply each position."""
         array = read_weight(view, self.weight).astype(np.float64)

@@ -24,22 +24,34 @@ from onnxprune.types import Array
 BATCH = 8
 """Samples a run, so that all observed tensors of a large network fit into memory at once."""
 
+OBSERVED_BYTES = 1 << 28
+"""Observed tensors of one run, all of them at once; fewer samples are run at a time where they take more."""
+
 GRAM_BYTES = 2 << 30
 """Gram matrices of all tensors together may take this much by default."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A tensor to observe along one axis, with or without its Gram matrix."""
+    """A tensor to observe along one axis, with or without its Gram matrix.
+
+    pool: what it is counted under; tensors of one pool add up. "": under its own name.
+    """
 
     tensor: str
     axis: int
     gram: bool = True
+    pool: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name by which its statistics are found."""
+        return self.pool or self.tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What one pass over the data found, by tensor.
+    """What one pass over the data found, by tensor or pool of tensors.
 
     notes: what was left out, one line each.
     """
@@ -48,11 +60,11 @@ class Statistics:
     tensors: dict[str, ChannelStatistics]
     notes: tuple[str, ...] = ()
 
-    def __getitem__(self, tensor: str) -> ChannelStatistics:
-        return self.tensors[tensor]
+    def __getitem__(self, key: str) -> ChannelStatistics:
+        return self.tensors[key]
 
-    def __contains__(self, tensor: object) -> bool:
-        return tensor in self.tensors
+    def __contains__(self, key: object) -> bool:
+        return key in self.tensors
 
 
 def observed(model: Model, names: Iterable[str]) -> onnx.ModelProto:
@@ -85,7 +97,7 @@ def collect(
         DataError: a tensor is not in the main graph.
         ModelError: onnxruntime cannot run the model on the data.
     """
-    asked = sorted((w.tensor, w.axis, w.gram) for w in wanted)
+    asked = sorted((w.tensor, w.axis, w.gram, w.pool) for w in wanted)
     key = cache.key("channels", model.sha256, _beside(model), data.sha256, asked, memory_bytes)
     stored = cache.load(key)
     if stored is not None:
@@ -106,16 +118,22 @@ def _run(
     model: Model, data: Data, wanted: Sequence[Wanted], threads: int | None, provider: str | None, memory_bytes: int
 ) -> tuple[dict[str, Accumulator], list[str]]:
     inputs = {spec.name for spec in data.inputs}
-    names = [w.tensor for w in wanted if w.tensor not in inputs]
+    names = list(dict.fromkeys(w.tensor for w in wanted if w.tensor not in inputs))
     session = Session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
-    accumulators: dict[str, Accumulator] = {}
-    notes: list[str] = []
-    for feed in data.batches(BATCH):
-        values: Feed = dict(zip(names, session.run(names, feed), strict=True)) | feed
-        if not accumulators:
-            accumulators, notes = _accumulators(wanted, values, memory_bytes)
+
+    def run(feed: Feed) -> Feed:
+        return dict(zip(names, session.run(names, feed), strict=True)) | feed
+
+    one = next(iter(data.batches(1)))
+    first = run(one)
+    accumulators, notes = _accumulators(wanted, first, memory_bytes)
+    size = sum(array.nbytes for array in first.values()) // max(1, len(next(iter(one.values()))))
+    del first
+    batch = int(min(BATCH, max(1, min(OBSERVED_BYTES, memory_bytes // 4) // max(1, size))))
+    for feed in data.batches(batch):
+        values = run(feed)
         for item in wanted:
-            accumulators[item.tensor].add(values[item.tensor])
+            accumulators[item.key].add(values[item.tensor], item.axis)
     return accumulators, notes
 
 
@@ -127,12 +145,14 @@ def _accumulators(
     notes: list[str] = []
     left = memory_bytes
     for item in sorted(wanted, key=lambda w: values[w.tensor].shape[w.axis]):
+        if item.key in table:
+            continue
         size = 8 * values[item.tensor].shape[item.axis] ** 2
         fits = item.gram and size <= left
         left -= size if fits else 0
         if item.gram and not fits:
             notes.append(f"no Gram matrix of '{item.tensor}': it needs {size >> 20} MB more; raise --memory.")
-        table[item.tensor] = Accumulator(item.axis, gram=fits)
+        table[item.key] = Accumulator(item.axis, gram=fits)
     return table, notes
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from onnxprune.types import Array, FloatArray
 
 BLOCK_ROWS = 8192
+FEW_ROWS = 256
+"""A product of fewer rows takes as long to read and write the sums as to multiply: they wait for others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +50,12 @@ class Accumulator:
         self._count = 0
         self._sums: FloatArray | None = None
         self._gram: FloatArray | None = None
+        self._waiting: list[Array] = []
 
-    def add(self, array: Array) -> None:
-        """Add one batch; channels stand on the axis."""
-        self.add_rows(np.moveaxis(array, self._axis, -1).reshape(-1, array.shape[self._axis]))
+    def add(self, array: Array, axis: int | None = None) -> None:
+        """Add one batch; channels stand on the axis (None: the usual one)."""
+        axis = self._axis if axis is None else axis
+        self.add_rows(np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]))
 
     def add_rows(self, rows: Array) -> None:
         """Add rows of shape (positions, channels)."""
@@ -62,13 +66,27 @@ class Accumulator:
         self._count += len(rows)
         for start in range(0, len(rows), BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS].astype(np.float32, copy=False)
-            size = np.abs(block)
-            self._sums[0] += block.sum(0, dtype=np.float64)
-            self._sums[1] += size.sum(0, dtype=np.float64)
-            self._sums[2] += np.einsum("rc,rc->c", block, block, dtype=np.float64)
-            self._sums[3] += (size == 0).sum(0)
-            if self._gram is not None:
-                self._gram += block.T @ block
+            if len(block) < FEW_ROWS:
+                self._waiting.append(np.array(block))
+                if sum(map(len, self._waiting)) >= FEW_ROWS:
+                    self._multiply_waiting()
+            else:
+                self._multiply(block)
+
+    def _multiply_waiting(self) -> None:
+        if self._waiting:
+            self._multiply(np.concatenate(self._waiting))
+            self._waiting = []
+
+    def _multiply(self, block: Array) -> None:
+        assert self._sums is not None
+        size = np.abs(block)
+        self._sums[0] += block.sum(0, dtype=np.float64)
+        self._sums[1] += size.sum(0, dtype=np.float64)
+        self._sums[2] += np.einsum("rc,rc->c", block, block, dtype=np.float64)
+        self._sums[3] += (size == 0).sum(0)
+        if self._gram is not None:
+            self._gram += block.T @ block
 
     def result(self) -> ChannelStatistics:
         """Return the statistics of what was added.
@@ -78,6 +96,7 @@ class Accumulator:
         """
         if self._sums is None or not self._count:
             raise ValueError("no rows were added")
+        self._multiply_waiting()
         mean, abs_mean, square, zeros = self._sums / self._count
         gram = self._gram / self._count if self._gram is not None else None
         return ChannelStatistics(

@@ -6,7 +6,7 @@ from onnx import helper
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import UsageError
-from onnxprune.score import SCORES, residual, score_groups
+from onnxprune.score import SCORES, removal, score_groups
 from onnxprune.score.activity import Activity
 from onnxprune.score.readings import find_readings
 from onnxprune.statistics.data import read
@@ -99,9 +99,9 @@ def test_dropping_what_is_gone_does_not_change_the_residuals(monkeypatch, width)
     positions = np.arange(40 * width).reshape(40, width)
 
     def errors(shrink):
-        monkeypatch.setattr(residual, "SHRINK", shrink)
-        start = residual._State.start(rows.T @ rows / len(rows), weight @ weight.T, positions, 1e-3)
-        return residual.removal_errors([start], 40)
+        monkeypatch.setattr(removal, "SHRINK", shrink)
+        known = removal.inverse(rows.T @ rows / len(rows), 1e-3)
+        return removal.removal_errors([removal.Correlated(known, weight @ weight.T, positions)], 40)
 
     # sums in another order: rounding of doubles
     np.testing.assert_allclose(errors(0.8), errors(0.0), rtol=1e-9)

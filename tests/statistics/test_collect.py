@@ -13,6 +13,7 @@ from onnxprune.statistics import cache
 from onnxprune.statistics.collect import Wanted, collect
 from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import input_specs
+from onnxprune.statistics.session import Session
 
 RNG = np.random.default_rng(7)
 VALUES = RNG.normal(0.5, 1, size=(19, 3, 5, 4)).astype(np.float32)
@@ -95,3 +96,32 @@ def test_external_weights_are_read_from_the_folder_of_the_model(tmp_path: Path) 
     onnx.save(model.proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     outside = collect(load(tmp_path / "m.onnx"), data, [Wanted("y", 1)], threads=1)
     np.testing.assert_allclose(outside["y"].mean, inside["y"].mean)
+
+
+def test_tensors_of_one_pool_add_up() -> None:
+    """Rows of both, as if they were one tensor."""
+    model, data = model_and_data()
+    both = collect(model, data, [Wanted("x", 1, pool="both"), Wanted("c", 1, pool="other")], threads=1)
+    assert set(both.tensors) == {"both", "other"}
+    twice = collect(model, data, [Wanted("y", 1, pool="p"), Wanted("c", 1, pool="p")], threads=1)["p"]
+    c, y = (collect(model, data, [Wanted(name, 1)], threads=1)[name] for name in ("c", "y"))
+    assert twice.count == c.count + y.count
+    # float32 products of other blocks
+    np.testing.assert_allclose(twice.gram, (c.gram + y.gram) / 2, rtol=1e-5)
+    np.testing.assert_allclose(twice.mean, (c.mean + y.mean) / 2, rtol=1e-5)
+
+
+def test_fewer_samples_run_at_a_time_where_they_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = model_and_data()
+    sizes: list[int] = []
+    run = Session.run
+    monkeypatch.setattr(
+        Session, "run", lambda self, names, feed: sizes.append(len(feed["x"])) or run(self, names, feed)
+    )
+    plain = collect(model, data, [Wanted("y", 1)], threads=1)["y"]
+    assert sizes[1] == 8
+    del sizes[:]
+    # a sample of x and y has 180 numbers of 4 bytes; a quarter of the memory holds two
+    bounded = collect(model, data, [Wanted("y", 1)], threads=1, memory_bytes=4 * 2 * 180 * 4)["y"]
+    assert set(sizes[1:-1]) == {2}
+    np.testing.assert_allclose(bounded.gram, plain.gram, rtol=1e-5)

@@ -1,0 +1,40 @@
+"""How many threads linear algebra takes: one, so that sums are made in the same order on every machine.
+
+Sums in another order differ in their last bits, and a choice of channels or a held-out error near a tie with them. On a
+busy machine several threads also wait for each other up to 50 times longer than they work.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Bound the linear algebra of numpy, and of scipy where it is loaded already, to one thread."""
+    return _pools("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
+def on_one_thread(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Return the function with all its linear algebra on one thread."""
+
+    @wraps(function)
+    def bounded(*given: Given.args, **named: Given.kwargs) -> Result:
+        with one_thread():
+            return function(*given, **named)
+
+    return bounded
+
+
+@cache
+def _pools(with_scipy: bool) -> Any:
+    """Return the libraries that are loaded: scipy brings its own, when it is imported."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
