@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from onnx.inliner import inline_local_functions
 
+from onnxprune.channels.boundary import Boundary, seed
 from onnxprune.channels.context import State, Use
 from onnxprune.channels.grouping import build_groups, collect_axes
 from onnxprune.channels.groups import ChannelGroup, Keep, Lock
@@ -25,12 +26,16 @@ from onnxprune.types import BoolArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """What can be removed from a model, and what follows from a choice."""
+    """What can be removed from a model, and what follows from a choice.
+
+    seed: (ids,) by class: what goes at the border of the graph whatever is chosen; None where nothing does.
+    """
 
     model: Model
     state: State
     solution: Solution
     groups: tuple[ChannelGroup, ...]
+    seed: BoolArray | None = None
 
     @property
     def view(self) -> View:
@@ -53,7 +58,7 @@ class Channels:
         Raises:
             UsageError: a mask names no group or has another size.
         """
-        removed = np.zeros(len(self.solution.label), dtype=bool)
+        removed = np.zeros(len(self.solution.label), dtype=bool) if self.seed is None else self.seed.copy()
         table = {group.name: group for group in self.groups}
         for name, kept in keep.items():
             if name not in table or len(kept) != table[name].size:
@@ -197,6 +202,7 @@ def analyse(
     input_shapes: dict[str, Shape] | None = None,
     heads: bool | None = None,
     head_dim: bool | None = None,
+    boundary: Boundary | None = None,
 ) -> Channels:
     """Find the channel groups of a model.
 
@@ -205,14 +211,17 @@ def analyse(
         input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
         heads: make attention heads prunable (None: where an attention is recognised).
         head_dim: make positions inside heads prunable (None: where heads are not).
+        boundary: what goes or may shrink at the border of the graph; None: its inputs and outputs stay.
 
     Raises:
         ModelError: the graph is not sorted or incomplete.
-        UsageError: an input shape does not fit.
+        NothingToPruneError: the boundary is held by an operator.
+        UsageError: an input shape does not fit, or the boundary names what is not there.
     """
     if model.proto.functions:
         model = Model(inline_local_functions(model.proto), model.path, model.pending)
-    state = walk(View(model), input_shapes)
+    state = walk(View(model), input_shapes, boundary)
     solution = solve(state.space)
     groups, _ = build_groups(state, solution, heads, head_dim)
-    return Channels(model, state, solution, tuple(groups))
+    removed = seed(state, solution, boundary) if boundary is not None and boundary.cut else None
+    return Channels(model, state, solution, tuple(groups), removed)

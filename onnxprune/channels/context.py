@@ -7,7 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.channels.edits import AttributeSize, AttributeValue, Edit, EntrySize, EqualSplit, Indices, Selection
+from onnxprune.channels.boundary import Boundary, Ranking
+from onnxprune.channels.edits import MOVES, AttributeSize, AttributeValue, Edit, EntrySize, EqualSplit, Indices, Selection
 from onnxprune.channels.groups import Role
 from onnxprune.channels.space import Axes, Space
 from onnxprune.graph.trace import Shape, Trace
@@ -55,6 +56,9 @@ class State:
     unknown: dict[str, int] = field(default_factory=dict)
     defects: list[str] = field(default_factory=list)
     fixed: set[str] = field(default_factory=set)
+    boundary: Boundary = field(default_factory=Boundary)
+    rankings: list[Ranking] = field(default_factory=list)
+    number_uses: set[tuple[int, int]] = field(default_factory=set)
     _cut_up: dict[str, bool] = field(default_factory=dict)
     unit: IntArray = field(init=False)
 
@@ -329,6 +333,38 @@ class Context:
             self.space.mark_inexact(ids)
             if not self.state.normalised or self.state.normalised[-1] is not self.node:
                 self.state.normalised.append(self.node)
+
+    def compete(self, ids: IntArray, reason: str) -> bool:
+        """Positions of `ids` are weighed against each other: they stay, unless the border of the graph is cut there.
+
+        Returns:
+            whether they may go; what is left is then weighed anew.
+        """
+        if not self.state.boundary.ranks:
+            self.pin(ids, reason)
+            return False
+        self.normalise(ids)
+        return True
+
+    def numbers(self, output: int, ids: IntArray, column: int | None = None, ranked: IntArray | None = None) -> None:
+        """An output holds numbers of positions on the axis `ids`; see `Ranking`."""
+        key = self.node.outputs[output] if output < len(self.node.outputs) else ""
+        if key:
+            self.state.rankings.append(Ranking(key, ids, column, ranked))
+
+    def picks_by_number(self, index: int, ids: IntArray) -> bool:
+        """Tell whether input `index` holds numbers of positions on the axis `ids`, and tie the axes if so."""
+        key, state = self.node.inputs[index], self.state
+        while True:
+            ranking = next((r for r in state.rankings if r.output == key), None)
+            if ranking is not None and len(ranking.ids) == len(ids):
+                self.tie(ranking.ids, ids)
+                state.number_uses.add((id(self.node), index))
+                return True
+            node = state.view.producers.get(key)
+            if ranking is not None or node is None or node.domain or node.op_type not in MOVES - {"Concat"}:
+                return False
+            key = node.inputs[0]
 
     # --- sizes that are spelled out ---------------------------------------------------------------------------
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from onnxprune.graph.view import Node
 from onnxprune.types import IntArray
 
+MOVES = frozenset(
+    "Identity Cast Squeeze Unsqueeze Reshape Transpose Flatten Expand Slice Split Gather Concat Tile".split()
+)
+"""Operators of the default domain that only move (or cast) what they are given."""
+
 
 @dataclass(frozen=True, eq=False)
 class AttributeSize:

@@ -10,6 +10,7 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.constants import Constants, kept_positions, take
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.mend import Mender
+from onnxprune.channels.numbering import renumber
 from onnxprune.channels.refold import Refold
 from onnxprune.graph.editor import Editor
 from onnxprune.graph.model import Model
@@ -48,6 +49,8 @@ class _Rewrite:
         self.constants.flush()
         self._parameters()
         self._declared_shapes()
+        if not self.channels.state.boundary.renumber:
+            renumber(self.channels, self.mask, self.editor)
         return Model(self.editor.finish(), self.channels.model.path, self.pending)
 
     def _parameters(self) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import onnxprune.channels.rules  # noqa: F401  (fills the registry)
+from onnxprune.channels.boundary import Boundary
 from onnxprune.channels.context import Context, RuleError, State
 from onnxprune.channels.registry import RULES
 from onnxprune.channels.shuffle import find_shuffles, visit_shuffle
+from onnxprune.channels.space import Axes
 from onnxprune.graph.trace import Shape, trace
 from onnxprune.graph.view import Node, View
+from onnxprune.types import IntArray
 
 
-def walk(view: View, input_shapes: dict[str, Shape] | None = None) -> State:
+def walk(view: View, input_shapes: dict[str, Shape] | None = None, boundary: Boundary | None = None) -> State:
     """Trace a view and apply the rule of every node."""
-    state = State(view, trace(view, input_shapes))
+    state = State(view, trace(view, input_shapes), boundary=boundary or Boundary())
     for key in view.inputs:
         if key in state.trace.shapes:
-            state.axes[key] = state.pinned_axes(state.trace.shapes[key], f"'{key}' is an input of the model")
+            state.axes[key] = _input_axes(state, key)
     shuffles = find_shuffles(state)
     for node in view.nodes:
         run = shuffles.get(id(node))
@@ -91,6 +96,33 @@ def pin_key(state: State, key: str, reason: str) -> None:
         state.space.pin(ids, reason)
 
 
+def _input_axes(state: State, key: str) -> Axes:
+    """Return ids of an input: what the boundary leaves loose may change."""
+    axes = state.pinned_axes(state.trace.shapes[key], f"'{key}' is an input of the model")
+    dynamic = state.trace.dynamic(key)
+    for axis, ids in enumerate(axes):
+        if state.boundary.is_loose(key, axis) and len(ids) > 1 and not dynamic[axis]:
+            axes[axis] = state.space.fresh(len(ids))
+    return axes
+
+
 def _pin_ends(state: State) -> None:
     for key in state.view.outputs:
-        pin_key(state, key, f"'{key}' is an output of the model")
+        reason = f"'{key}' is an output of the model"
+        loose = {axis for axis, _ in enumerate(state.axes.get(key, ())) if state.boundary.is_loose(key, axis)}
+        if state.view.root(key) in state.view.parameters or not (loose or state.rankings):
+            pin_key(state, key, reason)
+            continue
+        dynamic = state.trace.dynamic(key)
+        for axis, ids in enumerate(state.axes.get(key, ())):
+            if axis not in loose or dynamic[axis]:
+                _pin_but_ranked(state, ids, reason)
+    for output, target in state.boundary.states:
+        for one, two in zip(state.axes.get(output, ()), state.axes.get(target, ()), strict=False):
+            state.space.tie(one, two)
+
+
+def _pin_but_ranked(state: State, ids: IntArray, reason: str) -> None:
+    """The results of a TopK may become fewer where fewer positions are left than it gives."""
+    if not any(ranking.ranked is not None and np.array_equal(ranking.ranked, ids) for ranking in state.rankings):
+        state.space.pin(ids, reason)

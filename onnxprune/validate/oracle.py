@@ -13,6 +13,7 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.constants import kept_positions
 from onnxprune.channels.edits import AttributeSize, AttributeValue
 from onnxprune.channels.groups import Keep
+from onnxprune.channels.numbering import renumber
 from onnxprune.channels.plan import Positions
 from onnxprune.graph.editor import Editor
 from onnxprune.graph.tensors import is_external, set_array
@@ -37,6 +38,7 @@ def masked_model(channels: Channels, keep: Keep) -> MaskedOriginal:
     _zero(channels, editor, plan.removed)
     for node in channels.state.normalised:
         _compress(channels, editor, node, mask)
+    renumber(channels, mask, editor, at_source=True)
     return MaskedOriginal(editor.finish(), channels.model.path, kept=_kept_of(channels, mask))
 
 

@@ -7,7 +7,6 @@ from onnxprune.channels.registry import rule
 
 REASONS = {
     "NonZero": "it gives the positions of its elements",
-    "NonMaxSuppression": "it gives the positions of boxes",
     "Unique": "it compares its elements",
     "Multinomial": "its positions are drawn",
     "Det": "its matrices are taken as a whole",
@@ -54,6 +53,20 @@ def sequences(ctx: Context) -> None:
 def loop(ctx: Context) -> None:
     """y = the state after some turns of a body"""
     raise RuleError(f"{ctx.node.label}: bodies of loops are left untouched")
+
+
+@rule("NonMaxSuppression")
+def non_max_suppression(ctx: Context) -> None:
+    """y[i] = (n, c, b): box b is the best of its kind among scores[n, c, ..]; every class is looked at alone"""
+    if not ctx.state.boundary.ranks:
+        raise RuleError(f"{ctx.node.label}: it gives the positions of boxes")
+    ctx.pin_input(0, "its boxes are compared")
+    scores = ctx.axes(1)
+    for ids in (scores[0], scores[2]):
+        ctx.pin(ids, "its boxes are compared")
+    ctx.compete(scores[1], "it gives the positions of boxes")
+    ctx.numbers(0, scores[1], column=1)
+    ctx.set([ctx.pinned(size, "it gives the positions of boxes") for size in ctx.output_shape()])
 
 
 @rule("Compress")

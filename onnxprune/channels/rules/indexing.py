@@ -29,7 +29,8 @@ def _picked(ctx: Context, axis: int) -> Axes:
     if indices is None:
         parameter = ctx.state.view.parameters.get(ctx.state.view.root(ctx.node.inputs[1]))
         if parameter is None or parameter.elements > MAX_INDICES:
-            ctx.pin(ids, "its positions are looked up by data")
+            if not ctx.picks_by_number(1, ids):
+                ctx.pin(ids, "its positions are looked up by data")
             return list(ctx.axes(1))
         indices = ctx.state.view.model.array(parameter.tensor)
     indices = np.where(indices < 0, indices + len(ids), indices)
@@ -47,8 +48,10 @@ def elements(ctx: Context) -> None:
     inputs = [i for i in range(len(ctx.node.inputs)) if ctx.has(i)]
     operands = [ctx.axes(i) for i in inputs]
     axis = int(ctx.node.attribute("axis", 0)) % len(operands[0])
-    for operand in operands:
-        ctx.pin(operand[axis], "its elements are addressed by data")
+    gathers = ctx.node.op_type == "GatherElements"
+    if not (gathers and ctx.picks_by_number(1, operands[0][axis])):
+        for operand in operands:
+            ctx.pin(operand[axis], "its elements are addressed by data")
     for number in range(len(operands[0])):
         columns = [operand[number] for operand in operands]
         if number != axis and len({len(c) for c in columns}) > 1:
@@ -57,7 +60,6 @@ def elements(ctx: Context) -> None:
         elif number != axis:
             for ids in columns[1:]:
                 ctx.tie(columns[0], ids)
-    gathers = ctx.node.op_type == "GatherElements"
     ctx.set(operands[1] if gathers else operands[0], zero=all(ctx.is_zero(i) for i in inputs if i != 1))
 
 

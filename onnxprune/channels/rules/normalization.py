@@ -130,7 +130,7 @@ def softmax(ctx: Context) -> None:
     old = ctx.node.version < 13
     axis = int(ctx.node.attribute("axis", 1 if old else -1)) % len(data)
     for ids in data[axis:] if old else [data[axis]]:
-        ctx.pin(ids, "the axis of a softmax")
+        ctx.compete(ids, "the axis of a softmax")
     ctx.set(data)
 
 
@@ -168,7 +168,8 @@ def arg_reduce(ctx: Context) -> None:
     """y[..] = the position c with the largest x[.., c]"""
     axis = int(ctx.node.attribute("axis", 0))
     data = ctx.axes(0)
-    ctx.pin(data[axis], "its positions are counted")
+    if ctx.compete(data[axis], "its positions are counted"):
+        ctx.numbers(0, data[axis])
     _, left = reduced(ctx, [axis], bool(ctx.node.attribute("keepdims", 1)))
     ctx.set(left)
 
@@ -189,12 +190,18 @@ def top_k(ctx: Context) -> None:
     """values[.., i] = the i-th largest of x[.., c] over c"""
     data = ctx.axes(0)
     axis = int(ctx.node.attribute("axis", -1)) % len(data)
-    ctx.pin(data[axis], "its positions are ranked")
+    size = ctx.output_shape()[axis]
+    ranked = ctx.pinned(size, "ranked positions")
+    if ctx.compete(data[axis], "its positions are ranked"):
+        ranked = ctx.fresh(size)
+        ctx.numbers(1, data[axis], ranked=ranked)
+        if ctx.has(1):
+            ctx.entry_size(1, 0, ranked)
+        else:
+            ctx.attribute_size("k", ranked)
     for output in range(len(ctx.node.outputs)):
         if ctx.node.outputs[output]:
-            result = list(data)
-            result[axis] = ctx.pinned(ctx.output_shape(output)[axis], "ranked positions")
-            ctx.set(result, output=output)
+            ctx.set([ranked if number == axis else ids for number, ids in enumerate(data)], output=output)
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
