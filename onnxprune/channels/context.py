@@ -8,8 +8,17 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.boundary import Boundary, Ranking
-from onnxprune.channels.edits import MOVES, AttributeSize, AttributeValue, Edit, EntrySize, EqualSplit, Indices, Selection
+from onnxprune.channels.edits import (
+    AttributeSize,
+    AttributeValue,
+    Edit,
+    EntrySize,
+    EqualSplit,
+    Indices,
+    Selection,
+)
 from onnxprune.channels.groups import Role
+from onnxprune.channels.numbers import Numbers
 from onnxprune.channels.space import Axes, Space
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Node, View
@@ -58,12 +67,20 @@ class State:
     fixed: set[str] = field(default_factory=set)
     boundary: Boundary = field(default_factory=Boundary)
     rankings: list[Ranking] = field(default_factory=list)
+    numbers: dict[str, list[Numbers]] = field(default_factory=dict)
     number_uses: set[tuple[int, int]] = field(default_factory=set)
     _cut_up: dict[str, bool] = field(default_factory=dict)
     unit: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
         self.unit = self.space.pinned(1, "an axis of a single position")
+
+    def rank(self, ranking: Ranking) -> None:
+        """Note that a tensor holds numbers of positions."""
+        self.rankings.append(ranking)
+        mask = np.zeros([max(size, 1) for size in self.trace.shapes[ranking.output]], dtype=bool)
+        mask[... if ranking.column is None else (..., ranking.column)] = True
+        self.numbers.setdefault(ranking.output, []).append(Numbers(ranking.ids, mask))
 
     def is_cut_up(self, root: str) -> bool:
         """Tell whether a constant is only taken apart (gate biases): its pieces then share one set of ids."""
@@ -350,21 +367,19 @@ class Context:
         """An output holds numbers of positions on the axis `ids`; see `Ranking`."""
         key = self.node.outputs[output] if output < len(self.node.outputs) else ""
         if key:
-            self.state.rankings.append(Ranking(key, ids, column, ranked))
+            self.state.rank(Ranking(key, ids, column, ranked))
 
-    def picks_by_number(self, index: int, ids: IntArray) -> bool:
-        """Tell whether input `index` holds numbers of positions on the axis `ids`, and tie the axes if so."""
-        key, state = self.node.inputs[index], self.state
-        while True:
-            ranking = next((r for r in state.rankings if r.output == key), None)
-            if ranking is not None and len(ranking.ids) == len(ids):
-                self.tie(ranking.ids, ids)
-                state.number_uses.add((id(self.node), index))
+    def picks_by_number(self, index: int, ids: IntArray, column: int | None = None) -> bool:
+        """Tell whether input `index` (its `column`, or all of it) holds numbers of positions on an axis like `ids`.
+
+        The axes are tied then: what is picked is renumbered with what the numbers were counted on.
+        """
+        for found in self.state.numbers.get(self.node.inputs[index], ()):
+            if len(found.ids) == len(ids) and found.mask[... if column is None else (..., column)].all():
+                self.tie(found.ids, ids)
+                self.state.number_uses.add((id(self.node), index))
                 return True
-            node = state.view.producers.get(key)
-            if ranking is not None or node is None or node.domain or node.op_type not in MOVES - {"Concat"}:
-                return False
-            key = node.inputs[0]
+        return False
 
     # --- sizes that are spelled out ---------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import numpy as np
 import onnxprune.channels.rules  # noqa: F401  (fills the registry)
 from onnxprune.channels.boundary import Boundary
 from onnxprune.channels.context import Context, RuleError, State
+from onnxprune.channels.numbers import moved
 from onnxprune.channels.registry import RULES
 from onnxprune.channels.shuffle import find_shuffles, visit_shuffle
 from onnxprune.channels.space import Axes
@@ -31,6 +32,7 @@ def walk(view: View, input_shapes: dict[str, Shape] | None = None, boundary: Bou
         is_alias = node.op_type == "Identity" and not node.domain and view.root(node.inputs[0]) in view.parameters
         if not is_alias and not all(_is_folded(state, key) for key in node.outputs if key):
             visit(state, node)
+            state.numbers.update(moved(node, state.numbers, state.trace) if state.numbers else {})
     _pin_ends(state)
     return state
 

@@ -185,7 +185,7 @@ class View:
                 self._open(body, inner)
                 branches.append(tuple(self._resolve(inner, o.name, proto) for o in body.output))
             else:
-                captured |= {scope.names[n] for n in _free_names(body) if n in scope.names}
+                captured |= {scope.names[n] for n in free_names(body) if n in scope.names}
         outputs = tuple(self._define(scope, name) if name else "" for name in proto.output)
         if proto.op_type == "Constant" and not proto.domain and outputs:
             for attribute in proto.attribute:
@@ -230,13 +230,13 @@ def _bodies(proto: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
             yield from ((attribute.name, graph) for graph in attribute.graphs)
 
 
-def _free_names(graph: onnx.GraphProto) -> set[str]:
+def free_names(graph: onnx.GraphProto) -> set[str]:
     """Names that a body takes from outside."""
     known = {i.name for i in graph.input} | {t.name for t in graph.initializer}
     free: set[str] = set()
     for proto in graph.node:
         free |= {name for name in proto.input if name and name not in known}
         for _, body in _bodies(proto):
-            free |= _free_names(body) - known
+            free |= free_names(body) - known
         known |= set(proto.output)
     return free | {o.name for o in graph.output if o.name not in known}

@@ -11,7 +11,7 @@ import onnx
 
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.constants import kept_positions
-from onnxprune.channels.edits import AttributeSize, AttributeValue
+from onnxprune.channels.edits import AttributeSize, AttributeValue, EntrySize
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.numbering import renumber
 from onnxprune.channels.plan import Positions
@@ -141,11 +141,22 @@ def _compress(channels: Channels, editor: Editor, node: Node, mask: BoolArray) -
                     attribute.i = int(np.count_nonzero(mask[edit.ids]))
         elif edit.node is node and isinstance(edit, AttributeValue):
             editor.node_proto(node).attribute.append(onnx.helper.make_attribute(edit.name, edit.value))
+        elif edit.node is node and isinstance(edit, EntrySize):
+            _size_input(channels, editor, edit, mask)
     for number, key in enumerate(node.outputs):
         axes = channels.state.axes.get(key) if key else None
         kept = kept_positions(axes, mask) if axes is not None else []
         if axes is not None and any(k is not None for k in kept):
             _spread_output(editor, node, number, [len(ids) for ids in axes], kept)
+
+
+def _size_input(channels: Channels, editor: Editor, edit: EntrySize, mask: BoolArray) -> None:
+    key = edit.node.inputs[edit.input]
+    value = channels.trace.values.get(key)
+    if value is not None and not mask[edit.ids].all():
+        sizes = np.array(value)
+        sizes.reshape(-1)[edit.entry] = np.count_nonzero(mask[edit.ids])
+        editor.node_proto(edit.node).input[edit.input] = editor.add_initializer(f"{key}_kept", sizes)
 
 
 def _input_axes(channels: Channels, node: Node, index: int) -> list[IntArray] | None:

@@ -68,8 +68,10 @@ def gather_nd(ctx: Context) -> None:
     """y[i.., b..] = x[index[i..], b..]; the trailing axes pass"""
     data, indices = ctx.axes(0), ctx.shape(1)
     depth = int(ctx.node.attribute("batch_dims", 0)) + indices[-1]
-    for ids in data[:depth]:
-        ctx.pin(ids, "its positions are looked up by data")
+    batch = int(ctx.node.attribute("batch_dims", 0))
+    for axis, ids in enumerate(data[:depth]):
+        if axis < batch or not ctx.picks_by_number(1, ids, axis - batch):
+            ctx.pin(ids, "its positions are looked up by data")
     ctx.pin_input(1, "indices")
     shape = ctx.output_shape()
     passed = data[depth:]

@@ -1,0 +1,181 @@
+"""Take away what lies at the border of a graph: outputs, classes, tokens, inputs, channels of inputs.
+
+Exact: outputs that stay give what they gave, at the positions that stay. Where a Softmax (or another operator that
+weighs positions against each other) runs over an axis that loses positions, its result is taken over what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.analyse import Channels, analyse
+from onnxprune.channels.boundary import Boundary
+from onnxprune.channels.plan import Plan
+from onnxprune.channels.rewrite import rewrite
+from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.trace import trace
+from onnxprune.graph.view import View
+from onnxprune.methods.trimming.axes import Cut, find_axis, find_cuts
+from onnxprune.methods.trimming.channels_in import make_gray
+from onnxprune.methods.trimming.constant import fix_dims, fix_inputs
+from onnxprune.methods.trimming.labels import rewrite_labels
+from onnxprune.methods.trimming.options import TrimOptions
+from onnxprune.methods.trimming.scatter import spread_scores
+from onnxprune.methods.trimming.spec import positions
+from onnxprune.methods.trimming.strip import keep_outputs, strip
+from onnxprune.methods.trimming.tokens import cut_tokens, find_lookups, unknown_id
+from onnxprune.types import BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class TrimResult:
+    """A trimmed model and how it came about.
+
+    model: the result. prepared: the model after all steps that cut no axis; `channels` is its analysis, and the result
+        is that model with what the plan names removed.
+    cuts: axes of tensors that lost positions.
+    tokens: input -> (rows,) True for the rows of its embedding that stay.
+    inputs: inputs that went.
+    shapes: changed inputs and outputs -> (old shape, new shape), dynamic sizes as traced.
+    weighed: operators whose result is taken over what is left, by label.
+    """
+
+    model: Model
+    plan: Plan
+    prepared: Model
+    channels: Channels
+    cuts: tuple[Cut, ...] = ()
+    tokens: dict[str, BoolArray] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    weighed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def trim(
+    source: Source,
+    options: TrimOptions | None = None,
+    *,
+    progress: Callable[[str], None] = lambda text: None,
+) -> TrimResult:
+    """Remove what is not needed at the border of a model.
+
+    Args:
+        source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
+
+    Raises:
+        ModelError: the model cannot be read.
+        NothingToPruneError: an operator holds what is to go (the message names it).
+        UsageError: nothing is asked for, or something is named that the model does not have.
+    """
+    options = options or TrimOptions()
+    model = load(source)
+    if not options.asks:
+        raise UsageError("nothing is to be trimmed: name outputs, positions, tokens or inputs.")
+    return _Work(model, options, progress).run()
+
+
+class _Work:
+    def __init__(self, source: Model, options: TrimOptions, progress: Callable[[str], None]) -> None:
+        self.source, self.options, self.progress = source, options, progress
+        self.shapes = dict(options.input_shapes)
+        self.tokens: dict[str, BoolArray] = {}
+        self.gone: tuple[str, ...] = ()
+
+    def run(self) -> TrimResult:
+        options = self.options
+        self.progress("taking away what nothing needs")
+        model = self._stripped()
+        for name in options.gray:
+            model = Model(make_gray(model, name), model.path)
+        for name, entries in options.tokens.items():
+            model = self._tokens(model, name, entries)
+        self.progress("following what is cut")
+        kept = next(iter(self.tokens.values()), None)
+        wanted = {**options.keep, **options.input_channels}
+        cuts = find_cuts(model, wanted, kept, options.labels, options.labels_key, self.shapes)  # type: ignore[arg-type]
+        spread = self._spread(model, kept)
+        every = [*cuts, *spread]
+        boundary = Boundary({(cut.tensor, cut.axis): cut.kept for cut in every}, renumber=options.renumber)
+        channels = analyse(model, self.shapes, boundary=boundary)
+        narrow = rewrite(channels, {})
+        result = self._finished(narrow, channels, cuts, spread)
+        weighed = tuple(node.label for node in channels.state.normalised)
+        plan = channels.plan({})
+        shapes = self._changed_shapes(result)
+        return TrimResult(
+            result, plan, model, channels, tuple(every), self.tokens, self.gone, shapes, weighed, self._warnings(shapes)
+        )
+
+    def _stripped(self) -> Model:
+        """Return the model without outputs and inputs that are to go."""
+        options = self.options
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.source.proto)
+        if options.outputs:
+            keep_outputs(proto, options.outputs)
+        fix_dims(proto, options.dims)
+        fix_inputs(proto, options.fix)
+        if options.outputs or options.fix:
+            self.gone = (*options.fix, *strip(proto))
+            self.shapes = {name: shape for name, shape in self.shapes.items() if name not in self.gone}
+        return Model(proto, self.source.path)
+
+    def _tokens(self, model: Model, name: str, entries: object) -> Model:
+        rows = find_lookups(View(model), name)[0].parameter.dims[0]
+        kept = positions(entries, rows, None, f"tokens {name}")  # type: ignore[arg-type]
+        rare = self.options.rare
+        if rare.startswith("unk="):
+            unknown_id(rare, kept)
+        if kept.all():
+            raise NothingToPruneError(f"tokens {name}: all {rows} rows stay.")
+        proto = cut_tokens(model, name, kept, rare, self.options.renumber)
+        strip(proto, inputs=False)
+        self.tokens[name] = kept
+        return Model(proto, model.path)
+
+    def _spread(self, model: Model, kept: BoolArray | None) -> list[Cut]:
+        """Return the axes of scores over the vocabulary that get their old width again."""
+        traced = trace(View(model), self.shapes).shapes if self.options.scatter else {}
+        found = []
+        for target in self.options.scatter:
+            name, axis = find_axis(model, traced, target, self.shapes)
+            if kept is None or traced[name][axis] != len(kept):
+                raise UsageError(f"scatter {target}: its axis has {traced[name][axis]} positions, not one a token.")
+            found.append(Cut(name, axis, kept))
+        return found
+
+    def _finished(self, narrow: Model, channels: Channels, cuts: list[Cut], spread: list[Cut]) -> Model:
+        """Widen scores, leave the kept names in the metadata."""
+        for cut in spread:
+            rank = len(channels.trace.shapes[cut.tensor])
+            narrow = Model(spread_scores(narrow, cut, rank, channels.trace.data_type(cut.tensor)), narrow.path)
+        proto = onnx.ModelProto()
+        proto.CopyFrom(narrow.proto)
+        outputs = set(channels.view.outputs)
+        for cut in cuts:
+            if cut.labels is not None and cut.labels.key:
+                rewrite_labels(proto, cut.labels, cut.kept, self.options.renumber or cut.tensor in outputs)
+        return Model(proto, self.source.path, narrow.pending)
+
+    def _changed_shapes(self, result: Model) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        old, new = (trace(View(m), s).shapes for m, s in ((self.source, dict(self.options.input_shapes)), (result, {})))
+        names = [*(value.name for value in result.proto.graph.input), *(o.name for o in result.proto.graph.output)]
+        return {n: (old[n], new[n]) for n in names if n in old and n in new and _differ(old[n], new[n])}
+
+    def _warnings(self, shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[str, ...]:
+        kept = {name: int(np.count_nonzero(rows)) for name, rows in self.tokens.items()}
+        return tuple(
+            f"input '{name}': callers give numbers from 0 to {count - 1} now; the map is in the report"
+            for name, count in kept.items()
+            if self.options.renumber
+        )
+
+
+def _differ(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    return old != new

@@ -1,0 +1,106 @@
+"""What can be asked of `trim`, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from onnxprune.errors import UsageError
+from onnxprune.methods.layer_options import words
+from onnxprune.methods.trimming.constant import Value
+from onnxprune.methods.trimming.spec import Spec, items, split_target
+
+RARE = ("int8", "nearest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrimOptions:
+    """Options of `trim`. What is not named stays.
+
+    outputs: outputs that stay; nodes, weights and inputs that only the others needed go too.
+    keep: "OUTPUT" or "OUTPUT:AXIS" -> positions that stay: numbers, ranges, labels ("0-3,7", "person,car", "@FILE"), or
+        "tokens": those of the one `tokens` entry. A tensor inside the model can be named like an output.
+    labels: names of the positions of the axes in `keep`, as "@FILE" or a list; None: those in the model's metadata.
+    labels_key: metadata key that holds the names; None: where exporters keep them.
+    tokens: input -> ids whose rows of the embedding stay.
+    rare: what stands for the other ids: "int8" (a copy in 8 bits), "nearest" (most similar row), "unk=ID".
+    scatter: "OUTPUT" or "OUTPUT:AXIS": scores over the vocabulary are computed for `tokens` only and spread to the old
+        width, the lowest number elsewhere.
+    fix: input -> value that it always has: a number, nested lists, or the path of an .npy file.
+    dims: dynamic dimension -> size.
+    input_channels: "INPUT:AXIS" -> positions that stay.
+    gray: inputs whose three channels become one, exact where they are equal.
+    states: pairs "OUTPUT=INPUT" of state that is fed back.
+    renumber: ids count what is left; no table in the graph turns them into the old ones.
+    input_shapes: graph input -> full shape, where dynamic sizes need to be fixed for the analysis.
+    """
+
+    outputs: tuple[str, ...] = ()
+    keep: Mapping[str, Spec] = field(default_factory=dict)
+    labels: Spec | None = None
+    labels_key: str | None = None
+    tokens: Mapping[str, Spec] = field(default_factory=dict)
+    rare: str = "int8"
+    scatter: tuple[str, ...] = ()
+    fix: Mapping[str, Value] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+    input_channels: Mapping[str, Spec] = field(default_factory=dict)
+    gray: tuple[str, ...] = ()
+    renumber: bool = False
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("outputs", "scatter", "gray"):
+            object.__setattr__(self, name, words(getattr(self, name)))
+        for name in ("keep", "tokens", "input_channels"):
+            table = {key: items(spec, f"{name} {key}") for key, spec in table_of(getattr(self, name)).items()}
+            object.__setattr__(self, name, table)
+        object.__setattr__(self, "fix", table_of(self.fix))
+        object.__setattr__(self, "dims", {k: _whole(k, v) for k, v in table_of(self.dims).items()})
+        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", items(self.labels, "labels"))
+        if self.rare not in RARE and not self.rare.startswith("unk="):
+            raise UsageError(f"rare '{self.rare}': choose one of {', '.join(RARE)}, unk=ID.")
+        if self.scatter and not self.tokens:
+            raise UsageError("scatter spreads scores of tokens: say with tokens which stay.")
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is to go."""
+        return any(getattr(self, option.name) for option in fields(self) if option.name in _WORK)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data without paths."""
+        default = asdict(TrimOptions())
+        values = {name: value for name, value in asdict(self).items() if value != default[name]}
+        return {name: _plain(value) for name, value in values.items()}
+
+
+_WORK = ("outputs", "keep", "tokens", "scatter", "fix", "dims", "input_channels", "gray")
+
+
+def table_of(value: Mapping[str, Any] | Sequence[str] | str | None) -> dict[str, Any]:
+    """Return a table from a mapping, or from words like NAME=VALUE."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return dict(split_target(word) for word in words(value))  # type: ignore[arg-type]
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"dims {name}: '{value}' is no size; give a whole number from 1.")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
