@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,9 +81,10 @@ class Linear:
 def linear_layers(view: View) -> list[Linear]:
     """Return the layers of a model in order, branches of If included; a weight with several readers comes once."""
     found: dict[str, Linear] = {}
+    names = Counter(node.name for node in view.nodes)
     for node in view.nodes:
         for index in _places(node):
-            layer = _linear(view, node, index)
+            layer = _linear(view, node, index, names[node.name] == 1)
             if layer is not None:
                 found.setdefault(layer.key, layer)
     return list(found.values())
@@ -145,7 +147,7 @@ def _places(node: Node) -> tuple[int, ...]:
     return (1,) if node.op_type in ("Conv", "ConvTranspose", "Gemm") else ()
 
 
-def _linear(view: View, node: Node, index: int) -> Linear | None:
+def _linear(view: View, node: Node, index: int, own_name: bool) -> Linear | None:
     if not node.has_input(index):
         return None
     resolved = resolve(view, node.inputs[index])
@@ -158,7 +160,7 @@ def _linear(view: View, node: Node, index: int) -> Linear | None:
     layout = Recurrent() if node.op_type in RECURRENT else layout_of(node.proto, np.broadcast_to(0.0, dims), index)
     if layout is None or not parameter.elements:
         return None
-    name = node.name or next(output for output in node.outputs if output)
+    name = node.name if node.name and own_name else next(output for output in node.outputs if output)
     if node.op_type in RECURRENT:
         name = f"{name}:{ROLES[index]}"
     return Linear(name, node, index, parameter, perms, dims, layout)

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from onnxprune.errors import DataError, GateError, NothingToPruneError
+from onnxprune.errors import DataError, GateError, NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.quantization import (
     equalize,
@@ -21,6 +21,7 @@ from onnxprune.methods.quantization import (
     integer,
     layers,
     native,
+    normal_form,
     observe,
     ranges,
     recognise,
@@ -33,9 +34,9 @@ from onnxprune.methods.quantization import (
 from onnxprune.methods.quantization.compact import compact
 from onnxprune.methods.quantization.fold_norms import fold_norms
 from onnxprune.methods.quantization.layers import Layer
-from onnxprune.methods.quantization.lift import captured_nodes, opset_of, split_gemms
+from onnxprune.methods.quantization.lift import captured_nodes, opset_of, split_gemms, unshare_biases
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
-from onnxprune.methods.quantization.options import QuantizeOptions, weight_bits
+from onnxprune.methods.quantization.options import MODES, QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import prepare
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.types import Array, FloatArray
@@ -97,6 +98,11 @@ def quantize(
         raise DataError("--rounding gptq fits weights to inputs of the model; give --data.")
     work = _Work(model, mode, options, list(feeds), threads, synthetic)
     result = work.search(judge)
+    if mode != "static" and result.model.proto.ByteSize() >= model.size_bytes:
+        raise NothingToPruneError(
+            f"{mode} mode would make the file no smaller: there are too few weights that it stores in fewer bits. "
+            "Nothing was written."
+        )
     return replace(result, layers=work.watched(result))
 
 
@@ -125,6 +131,9 @@ class _Work:
         self.prepared = prepare(model, LEAST_OPSET[mode])
         proto = self.prepared.proto
         self.fixed = self._rewritten(proto) | captured_nodes(proto.graph)
+        self.fixed |= normal_form.foreign_nodes(proto.graph)
+        if mode == "static":
+            self.fixed |= normal_form.odd_gemms(proto.graph)
         self.operators = self._operators()
         if mode == "static" and integer.is_transformer(proto):
             self.fixed |= integer.activation_products(proto)
@@ -153,6 +162,8 @@ class _Work:
             self.prepared.names.update(inside.name_bodies(proto.graph))
         blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
         if mode == "static":
+            normal_form.plain_gemms(proto.graph, lambda name: name not in blocked)
+            unshare_biases(proto.graph)
             fold_norms(proto.graph)
             self.equalized = equalize.equalize(proto, blocked) if options.equalize else 0
         if mode in ("dynamic", "weight-only"):
@@ -195,9 +206,11 @@ class _Work:
             made = weight_only.quantize_weights(_copy(proto), bits, options.block_size, left, self._rounded)
         elif self.mode == "fp16":
             made = half.to_float16(_copy(proto), options.keep_io_types, options.op_block_list, left)
-        else:
+        elif self.mode == "bf16":
             made = _copy(proto)
             half.to_bfloat16(made, options.op_block_list, left)
+        else:
+            raise UsageError(f"mode {self.mode!r} is not built; take one of {', '.join(MODES)}.")
         if self.mode in inside.MODES:
             inside.quantize_bodies(made, self._integers(), {*self.fixed, *left})
             compact(made, self.source.proto, proto)

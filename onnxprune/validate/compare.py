@@ -183,7 +183,7 @@ def _random_samples(
 
 def _run(session: Session, feeds: Feeds) -> dict[str, Array]:
     try:
-        return session.run({port.name: feeds[port.name] for port in session.inputs})
+        return session.run(session.fit(feeds))  # a compressed model may take another type
     except DataError as error:
         raise ModelError(f"the compressed model does not run where the original does: {error}") from error
 

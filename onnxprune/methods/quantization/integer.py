@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -12,7 +12,8 @@ import onnx
 from onnxprune.errors import ModelError
 from onnxprune.methods.quantization.lift import captured_names, sort_nodes
 from onnxprune.methods.quantization.machine import IntegerTypes
-from onnxprune.methods.quantization.native import quant_type, quiet, types_known
+from onnxprune.methods.quantization.native import quant_type, quiet, types_known, with_own_ranges
+from onnxprune.methods.quantization.normal_form import keep_domains
 from onnxprune.methods.quantization.recognise import nodes
 
 DYNAMIC_OPERATORS = ("MatMul", "LSTM", "Attention", "Gather", "EmbedLayerNormalization")
@@ -63,8 +64,22 @@ def clamped(proto: onnx.ModelProto, operators: Collection[str], left: Collection
     """
     uses = Counter(name for node in nodes(proto.graph) for name in node.input)
     uses.update(value.name for value in proto.graph.output)
+    fixed = captured_names(proto.graph)
     clamps = [n for n in proto.graph.node if n.op_type in CLAMPS and n.op_type in operators and n.name not in left]
-    return {node.input[0]: node.output[0] for node in clamps if uses[node.input[0]] == 1}
+    found = {n.input[0]: n.output[0] for n in clamps if uses[n.input[0]] == 1 and n.input[0] not in fixed}
+
+    def last(name: str) -> str:
+        while name in found:
+            name = found[name]
+        return name
+
+    return {name: last(name) for name in found}
+
+
+def shown(proto: onnx.ModelProto, operators: Collection[str], left: Collection[str]) -> set[str]:
+    """Return the names of Relu and Clip nodes whose input is read elsewhere too: integers must not take its range."""
+    inner = clamped(proto, operators, left)
+    return {n.name for n in proto.graph.node if n.op_type in CLAMPS and n.input[0] not in inner}
 
 
 def activation_products(proto: onnx.ModelProto) -> set[str]:
@@ -74,14 +89,20 @@ def activation_products(proto: onnx.ModelProto) -> set[str]:
 
 
 def quantize_dynamic(
-    proto: onnx.ModelProto, how: Integers, operators: list[str], left: Collection[str]
+    proto: onnx.ModelProto,
+    how: Integers,
+    operators: list[str],
+    left: Collection[str],
+    wide: frozenset[str] | None = None,
 ) -> onnx.ModelProto:
     """Return the model with weights in 8 bits and activations that are quantized as it runs.
 
     Args:
         proto: prepared, with types; it is copied.
         left: names of the nodes that stay float.
+        wide: names of the nodes with one scale for all of their weight; None finds those that need it.
     """
+    wide = wide_products(proto) - {*left} if wide is None and how.per_channel else wide or frozenset()
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
     from onnxruntime.quantization.quant_utils import QuantizationMode
 
@@ -96,11 +117,21 @@ def quantize_dynamic(
             quant_type("u8"),
             None,
             [],
-            list(left),
+            [*left, *wide],
             operators,
             {"MatMulConstBOnly": True},
         )
-        return _run(quantizer)
+        made = _run(quantizer, proto)
+    if wide:  # one scale for a stack of matrices: the operator takes no scale for each column of each
+        others = {node.name for node in made.graph.node if node.name not in wide}
+        return quantize_dynamic(made, replace(how, per_channel=False), ["MatMul"], {*left, *others}, frozenset())
+    return made
+
+
+def wide_products(proto: onnx.ModelProto) -> frozenset[str]:
+    """Return the names of the MatMul nodes whose stored operand has three axes or more."""
+    stored = {tensor.name for tensor in proto.graph.initializer if len(tensor.dims) > 2}
+    return frozenset(node.name for node in proto.graph.node if node.op_type == "MatMul" and stored & {*node.input})
 
 
 def quantize_static(
@@ -118,6 +149,8 @@ def quantize_static(
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     ranges = TensorsData(ranges.calibration_method, dict(ranges.items()))  # the quantizer writes into it
+    if how.form == "qoperator":  # there a Relu is only the range of what it reads
+        left = {*left, *shown(proto, operators, left)}
     extra: dict[str, Any] = {"ActivationSymmetric": how.symmetric, "WeightSymmetric": how.types.weight == "s8"}
     if operators == list(MATRIX_OPERATORS):
         extra["OpTypesToExcludeOutputQuantization"] = operators
@@ -126,8 +159,8 @@ def quantize_static(
     tail: tuple[Any, ...] = (ranges, [], list(left), operators, extra)
     with quiet():
         if how.form == "qoperator":
-            return _run(ONNXQuantizer(*head, QuantizationMode.QLinearOps, True, *types, *tail))
-        made = _run(QDQQuantizer(*head, *types, *tail))
+            return _run(with_own_ranges(ONNXQuantizer)(*head, QuantizationMode.QLinearOps, True, *types, *tail), proto)
+        made = _run(with_own_ranges(QDQQuantizer)(*head, *types, *tail), proto)
     _read_floats_before_bodies(made.graph)
     return made
 
@@ -154,7 +187,7 @@ def _read_floats_before_bodies(graph: onnx.GraphProto) -> None:
             todo.append(source)
 
 
-def _run(quantizer: Any) -> onnx.ModelProto:
+def _run(quantizer: Any, source: onnx.ModelProto) -> onnx.ModelProto:
     try:
         quantizer.quantize_model()
     except Exception as error:  # the package raises whatever it meets
@@ -163,6 +196,7 @@ def _run(quantizer: Any) -> onnx.ModelProto:
             "with --skip."
         ) from error
     proto: onnx.ModelProto = quantizer.model.model
+    keep_domains(proto.graph, source.graph)
     sort_nodes(proto.graph)  # the package's own sort knows nothing of what bodies read
     return proto
 

@@ -8,16 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import ModelError, OnnxpruneError, UsageError
 from onnxprune.methods.quantization.recognise import nodes
 from onnxprune.types import Array
 from onnxprune.validate.layers import dequantized_names
 from onnxprune.validate.parity import SQNR_LIMIT_DB
+
+if TYPE_CHECKING:
+    from onnxprune.validate.session import Session
 
 Feeds = Mapping[str, Array]
 F = TypeVar("F", bound=Mapping[str, Array])
@@ -191,7 +194,18 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Iterable[Feeds], threa
         del copy
         with open_session(path, threads=threads, level="basic", arena=False, label=label) as session:
             for feed in feeds:
-                yield session.native.run(names, dict(feed))
+                yield _tensors(session, names, feed)
+
+
+def _tensors(session: Session, names: list[str], feed: Feeds) -> list[Array]:
+    from onnxprune.validate.session import reason
+
+    try:
+        return [np.asarray(value) for value in session.native.run(names, session.fit(dict(feed)))]
+    except OnnxpruneError:
+        raise
+    except Exception as error:  # onnxruntime raises whatever it meets
+        raise ModelError(f"onnxruntime cannot run {session.label}: {reason(error)}.") from error
 
 
 def _made(proto: onnx.ModelProto) -> set[str]:

@@ -22,7 +22,9 @@ from onnxprune.graph.tensors import is_external, to_array, walk
 from onnxprune.methods.quantization.recognise import bodies, nodes
 
 SHARED_ELEMENTS = 1 << 12
-"""Constants up to this size are copied for each node that reads them: biases, not tables."""
+"""Equal constants up to this size are stored once: scales and biases, not tables."""
+
+BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 
@@ -107,28 +109,22 @@ def resolve_aliases(graph: onnx.GraphProto) -> None:
         _set_nodes(graph, kept)
 
 
-def unshare(graph: onnx.GraphProto) -> None:
-    """Copy small float constants that several nodes read, so that each gets a scale, or a correction, of its own."""
+def unshare_biases(graph: onnx.GraphProto) -> None:
+    """Copy biases that several layers read: each gets the scale of its layer, and a correction of its own."""
     uses = Counter(name for node in graph.node for name in node.input)
     known = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
-    shared = {
-        t.name: t
-        for t in graph.initializer
-        if uses[t.name] > 1 and t.data_type in FLOATS and 1 < np.prod(t.dims) <= SHARED_ELEMENTS
-    }
-    shared = {name: tensor for name, tensor in shared.items() if name not in {i.name for i in graph.input}}
+    shared = {t.name: t for t in graph.initializer if uses[t.name] > 1 and t.data_type in FLOATS}
     seen: set[str] = set()
     for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name not in shared:
-                continue
-            if name not in seen:
-                seen.add(name)
-                continue
-            fresh = free_name(f"{name}.{node.output[0]}", known)
-            graph.initializer.add().CopyFrom(shared[name])
-            graph.initializer[-1].name = fresh
-            node.input[index] = fresh
+        name = node.input[2] if node.op_type in BIASED and len(node.input) > 2 else ""
+        if name not in shared:
+            continue
+        if name not in seen and uses[name] == sum(1 for n in graph.node if name in n.input and n.op_type in BIASED):
+            seen.add(name)
+            continue
+        node.input[2] = free_name(f"{name}.{node.output[0]}", known)
+        graph.initializer.add().CopyFrom(shared[name])
+        graph.initializer[-1].name = node.input[2]
 
 
 def name_nodes(graph: onnx.GraphProto) -> dict[str, str]:
@@ -155,21 +151,24 @@ def split_gemms(graph: onnx.GraphProto, wanted: Callable[[str], bool]) -> None:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     taken = set(stored) | {name for node in graph.node for name in node.output}
     made: list[onnx.NodeProto] = []
+    matrices: dict[tuple[str, bool, float], str] = {}
     for node in graph.node:
         values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         splits = _is(node, "Gemm") and node.input[1] in stored and not values.get("transA") and wanted(node.name)
         if not splits:
             made.append(node)
             continue
-        weight = to_array(stored[node.input[1]])
-        weight = weight.T if values.get("transB") else weight
-        scaled = weight * np.asarray(values.get("alpha", 1.0), weight.dtype)
-        matrix = free_name(f"{node.input[1]}.{node.output[0]}", taken)
-        add_to(graph, matrix, scaled)
         with_bias = len(node.input) > 2 and node.input[2] and values.get("beta", 1.0) != 0
         if with_bias and (node.input[2] not in stored and values.get("beta", 1.0) != 1):
             made.append(node)
             continue
+        key = node.input[1], bool(values.get("transB")), float(values.get("alpha", 1.0))
+        if key not in matrices:  # layers that share a matrix go on sharing it
+            weight = to_array(stored[node.input[1]])
+            weight = weight.T if values.get("transB") else weight
+            matrices[key] = free_name(f"{node.input[1]}.{node.output[0]}", taken)
+            add_to(graph, matrices[key], weight * np.asarray(values.get("alpha", 1.0), weight.dtype))
+        matrix = matrices[key]
         product = free_name(f"{node.output[0]}.product", taken) if with_bias else node.output[0]
         made.append(onnx.helper.make_node("MatMul", [node.input[0], matrix], [product], node.name))
         if with_bias:

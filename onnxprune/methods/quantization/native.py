@@ -50,6 +50,14 @@ def types_known() -> Iterator[None]:
         setattr(onnx_quantizer, name, original)
 
 
+def with_own_ranges(quantizer: Any) -> Any:
+    """Return a quantizer that takes ranges as they are.
+
+    The package gives what a Relu or Clip reads the range of what comes out, also where it is an output of the model.
+    """
+    return type(quantizer.__name__, (quantizer,), {"adjust_tensor_ranges": lambda self: None})
+
+
 def release() -> None:
     """Give memory that is free back to the system, which the C library would keep after large sessions."""
     with contextlib.suppress(OSError, AttributeError):

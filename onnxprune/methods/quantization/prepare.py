@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxprune.graph.initializers import FREE_SINCE
 from onnxprune.graph.model import Model
 from onnxprune.methods.quantization.fold_weights import fold_weights
-from onnxprune.methods.quantization.lift import embedded, lift_constants, name_nodes, raised, resolve_aliases, unshare
+from onnxprune.methods.quantization.lift import embedded, lift_constants, name_nodes, raised, resolve_aliases
+from onnxprune.methods.quantization.normal_form import normalise
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +33,11 @@ def prepare(model: Model, opset: int = 0) -> Prepared:
     Raises:
         ModelError: the opset is lower and cannot be raised.
     """
-    proto = raised(embedded(model), opset)
+    proto = embedded(model)
+    normalise(proto)
+    proto.ir_version = max(proto.ir_version, FREE_SINCE)  # the converter looks for stored tensors among inputs else
+    proto = raised(proto, opset)
     lift_constants(proto.graph)
     resolve_aliases(proto.graph)
     fold_weights(proto)
-    unshare(proto.graph)
     return Prepared(proto, name_nodes(proto.graph))

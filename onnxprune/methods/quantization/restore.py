@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import onnx
 
+from onnxprune.graph.initializers import FREE_SINCE, settle
 from onnxprune.methods.quantization.prepare import Prepared
 from onnxprune.methods.quantization.recognise import nodes
+
+LEAST_OPSET = 13
+"""Of ONNX's operators in a model that had none of them before."""
 
 WORDS = ("producer_name", "producer_version", "domain", "model_version", "doc_string")
 
@@ -28,18 +32,28 @@ def restore(proto: onnx.ModelProto, source: onnx.ModelProto, prepared: Prepared,
     graph.metadata_props.extend(source.graph.metadata_props)
     if ports:
         _ports(graph, source.graph)
+    else:
+        inputs = {value.name: value for value in graph.input}
+        graph.output.extend(inputs[value.name] for value in source.graph.output if value.name in inputs)
     _declared(graph, source.graph)
     for node in nodes(graph):
         if node.name in prepared.names:
             node.name = prepared.names[node.name]
     _opsets(proto, source)
-    proto.ir_version = max(proto.ir_version, source.ir_version)
+    oldest = source.ir_version < FREE_SINCE  # its stored tensors are constants as long as it stays that old
+    proto.ir_version = source.ir_version if oldest else max(proto.ir_version, source.ir_version)
+    settle(proto)
 
 
 def _ports(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    stored = {tensor.name for tensor in graph.initializer}
+    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
     weights = {tensor.name for tensor in source.initializer}
-    inputs = [value for value in source.input if value.name not in weights or value.name in stored]
+    weights |= {sparse.values.name for sparse in source.sparse_initializer}
+    inputs = [
+        value
+        for value in source.input
+        if value.name not in weights or stored.get(value.name) == value.type.tensor_type.elem_type
+    ]
     for field, values in (("input", inputs), ("output", list(source.output))):
         graph.ClearField(field)
         getattr(graph, field).extend(values)
@@ -70,3 +84,6 @@ def _opsets(proto: onnx.ModelProto, source: onnx.ModelProto) -> None:
     copies = [onnx.OperatorSetIdProto.FromString(o.SerializeToString()) for o in kept]
     proto.ClearField("opset_import")
     proto.opset_import.extend(copies)
+    present = {"" if o.domain == "ai.onnx" else o.domain for o in copies}
+    for domain in sorted({"" if d == "ai.onnx" else d for d in used} - present):
+        proto.opset_import.append(onnx.helper.make_opsetid(domain, LEAST_OPSET if not domain else 1))
