@@ -12,15 +12,42 @@ from onnxprune.report.section import Section, Table
 
 TOP_REASONS = 5
 LOCKED_NAMES = 3
+HEADERS = {
+    "cosine": "cosine",
+    "centred_cosine": "about the mean",
+    "log_odds_cosine": "log odds",
+    "sqnr_db": "SQNR",
+    "max_abs": "max error",
+    "agreement": "top-1 agreement",
+}
+CONTRACT = ("cosine", "sqnr_db", "max_abs", "agreement")
+"""Figures that a table of outputs always has."""
 
 
 def sections(report: Report) -> list[Section]:
     """Return the sections that have something to say, in reading order."""
     makers = (
-        *(_cost, pipeline.steps, _groups, thin.sparsity, thin.factors, _compensation, _sensitivity, _curve, _layers),
+        *(
+            _verdict,
+            _cost,
+            pipeline.steps,
+            _groups,
+            thin.sparsity,
+            thin.factors,
+            _compensation,
+            _sensitivity,
+            _curve,
+            _layers,
+        ),
         *(_parity, pipeline.layers, _latency, pipeline.grid, _locks, _ending),
     )
     return [part for make in makers for part in make(report) if part.lines or part.table]
+
+
+def _verdict(report: Report) -> Iterator[Section]:
+    found = report.details.get("verdict")
+    if found:
+        yield Section("", (" ".join([f"Verdict: {found['status']}.", *found["reasons"]]),))
 
 
 def _cost(report: Report) -> Iterator[Section]:
@@ -168,13 +195,21 @@ def _layers(report: Report) -> Iterator[Section]:
 
 def _parity(report: Report) -> Iterator[Section]:
     if report.parity:
-        names = {"cosine": figures.figure, "sqnr_db": figures.decibels, "max_abs": figures.error, "agreement": _percent}
+        names = {
+            "cosine": figures.figure,
+            "centred_cosine": figures.figure,
+            "log_odds_cosine": figures.figure,
+            "sqnr_db": figures.decibels,
+            "max_abs": figures.error,
+            "agreement": _percent,
+        }
+        known = [name for name in names if name in CONTRACT or any((v or {}).get(name) for v in report.parity.values())]
         noise = report.details.get("self_noise", {})
         rows = []
         for output, values in report.parity.items():
-            cells = [write((values or {}).get(name)) for name, write in names.items()]
+            cells = [names[name]((values or {}).get(name)) for name in known]
             rows.append((output, *cells, figures.decibels((noise.get(output) or {}).get("sqnr_db"))))
-        headers = ("output", "cosine", "SQNR", "max error", "top-1 agreement", "self noise")
+        headers = ("output", *(HEADERS[name] for name in known), "self noise")
         keep = len(headers) if noise else -1
         table = Table(headers[:keep], tuple(row[:keep] for row in rows))
         yield Section(f"Outputs against the original, on {report.details.get('inputs', 'inputs')}", table=table)

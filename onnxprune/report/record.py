@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,5 +118,21 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """Return the report as JSON, without NaN or infinities."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        """Return the report as JSON; a figure that is NaN or infinite becomes null, with a warning."""
+        content, lost = self.to_dict(), list[str]()
+        content = _finite(content, "", lost)
+        if lost:
+            content["warnings"] = [*content["warnings"], f"figures that are no numbers: {', '.join(lost[:5])}"]
+        return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any, place: str, lost: list[str]) -> Any:
+    """Return plain data with None for every float that is no number; where they stood is added to `lost`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(place)
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item, f"{place}.{key}" if place else str(key), lost) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item, place, lost) for item in value]
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ def validate(
 ) -> Comparison:
     """Return how close the outputs of two models are: cosine, SQNR, largest difference, top-1 agreement per output.
 
+    The result has a `verdict`: good, poor, failed or not judged, with reasons.
+
     Args:
         data: what to run: a path, feeds (input name -> array) or a calibration reader, see
             `onnxprune.statistics.data.read`; None draws random inputs, which show defects, not accuracy.
@@ -35,7 +38,7 @@ def validate(
         DataError: the data do not fit.
     """
     from onnxprune.graph.model import load
-    from onnxprune.validate.compare import compare, open_reference
+    from onnxprune.validate.compare import compare, open_reference, self_noise
     from onnxprune.validate.session import file_of, open_session
 
     before, after = load(original), load(compressed)
@@ -58,4 +61,5 @@ def validate(
         provider=provider,
     )
     with reference.session, open_session(file_of(compressed) or after, threads=threads, provider=provider) as session:
-        return compare(reference, session)
+        noise = self_noise(reference, threads=threads, provider=provider).results()
+        return replace(compare(reference, session), noise=noise)

@@ -15,6 +15,7 @@ from onnxprune.types import Array
 from onnxprune.validate.kinds import Kind, output_kinds
 from onnxprune.validate.parity import Meters, Parity, Variety
 from onnxprune.validate.session import Feeds, Session, open_session
+from onnxprune.validate.verdict import Samples, Verdict, judge
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
@@ -31,12 +32,26 @@ class Comparison:
 
     parity: output -> figures, None where the shapes of the two sides differ.
     inputs: where the samples came from, in words for the user.
+    made_up: they are random.
+    noise: figures of the original against itself, where they were measured.
     """
 
     parity: dict[str, Parity | None]
     samples: int
     inputs: str
     warnings: tuple[str, ...] = ()
+    made_up: bool = False
+    noise: Mapping[str, Parity | None] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is thought of the second model, to which nothing was fitted here."""
+        return judge(
+            self.parity,
+            Samples("made-up" if self.made_up else "all", self.samples),
+            command="validate",
+            noise=self.noise,
+        )
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class Reference:
 
     samples: feeds, of one or several samples each; `count` is the number of samples in all.
     kinds: what the outputs are, see `onnxprune.validate.kinds`.
+    made_up: the samples are random.
     stress: feeds at a second batch size, only to see that a model runs there; None where the samples have two sizes
         already or none is dynamic.
     """
@@ -58,6 +74,7 @@ class Reference:
     seconds: float
     repeatable: bool
     kinds: Mapping[str, Kind] = field(default_factory=dict)
+    made_up: bool = False
 
 
 def open_reference(
@@ -104,9 +121,8 @@ def open_reference(
     second = session.run(feeds[0])
     seconds = time.perf_counter() - start
     count = data_count or len(feeds)
-    return Reference(
-        session, opened, feeds, count, inputs, stress, seconds, _equal(first, second), output_kinds(view, sizes)
-    )
+    kinds, same = output_kinds(view, sizes), _equal(first, second)
+    return Reference(session, opened, feeds, count, inputs, stress, seconds, same, kinds, data is None)
 
 
 def compare(reference: Reference, compressed: Session) -> Comparison:
@@ -145,7 +161,7 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
         )
     if not reference.repeatable:
         warnings.append("the original gives different outputs for the same input (random operators?): figures vary")
-    return Comparison(results, reference.count, reference.inputs, tuple(warnings))
+    return Comparison(results, reference.count, reference.inputs, tuple(warnings), reference.made_up)
 
 
 def self_noise(reference: Reference, *, threads: int = 0, provider: str | None = None) -> Meters:

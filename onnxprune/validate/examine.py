@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import DataError, ModelError, OnnxpruneError
+from onnxprune.errors import DataError, GateError, ModelError, OnnxpruneError
 from onnxprune.validate.compare import Comparison, Reference, compare
 from onnxprune.validate.masked import MaskedParity, masked_parity
 from onnxprune.validate.session import Session, open_session
@@ -69,6 +69,7 @@ def examine(
     Raises:
         OnnxpruneError: the compressed model does not run or differs from the masked original: our defect.
         DataError: the data of the user do not fit.
+        GateError: the compressed model gives NaN or infinities where the original gives numbers.
     """
     if verify is False and not required:
         return Evidence(lines=("Not run (--no-verify): only the ONNX checker has seen the result.",))
@@ -85,6 +86,7 @@ def examine(
         return Evidence(warnings=(f"parity could not be measured: {error}",))
     with reference.session, _open(compressed, threads, provider) as session:
         comparison = _compare(reference, session)
+        _check_numbers(comparison)
         lines = [_ran(reference)]
         if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
             return Evidence(comparison, lines=tuple(lines))
@@ -104,6 +106,17 @@ def _compare(reference: Reference, session: Session) -> Comparison:
         return compare(reference, session)
     except ModelError as error:
         raise OnnxpruneError(f"{str(error).rstrip('.')}; {REPORT_IT}") from error
+
+
+def _check_numbers(comparison: Comparison) -> None:
+    """Refuse a model that gives NaN or infinities where the original gives numbers."""
+    for name, figures in comparison.parity.items():
+        if figures is not None and figures.not_finite[1] > figures.not_finite[0]:
+            raise GateError(
+                f"output '{name}' has NaN or infinite values ({figures.not_finite[1]:.1%}) where the original has "
+                "numbers; nothing was written. Keep what overflows in float32, or change less; --no-verify writes it "
+                "anyway."
+            )
 
 
 def _masked(
@@ -144,8 +157,7 @@ def _verdict(masked: MaskedParity, before_refit: bool) -> str:
     error = f"{masked.worst:.1e}" if masked.worst else "0"
     when = ", before what stays was refitted" if before_refit else ""
     if masked.unsure:
-        names = ", ".join(f"'{name}'" for name in masked.unsure)
-        return f"Masked parity{when}: not judged for {names}, where rounding alone makes as large a difference."
+        return f"Masked parity{when}: not judged for {', '.join(masked.doubts)}."
     where = (
         f", also at {len(masked.inner)} tensors that enter a sort, a rounding or a comparison" if masked.inner else ""
     )
@@ -156,7 +168,4 @@ def _verdict(masked: MaskedParity, before_refit: bool) -> str:
 
 
 def _unsure(masked: MaskedParity) -> tuple[str, ...]:
-    if not masked.unsure:
-        return ()
-    names = ", ".join(f"'{name}'" for name in masked.unsure)
-    return (f"masked parity is not judged for {names}: a disturbance of rounding size does as much there",)
+    return (f"masked parity is not judged for {', '.join(masked.doubts)}",) if masked.unsure else ()

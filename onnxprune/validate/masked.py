@@ -52,10 +52,17 @@ class MaskedParity:
     inner: tuple[str, ...] = ()
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why what is not judged is not, as phrases."""
+        return tuple(
+            f"'{name}' ({'it holds no number' if math.isnan(self.errors[name]) else 'rounding alone does as much'})"
+            for name in self.unsure
+        )
+
+    @property
     def worst(self) -> float:
-        """The largest error of what is judged, else of all."""
-        judged = [error for name, error in self.errors.items() if name not in self.unsure]
-        return max(judged or self.errors.values(), default=0.0)
+        """The largest error of what is judged."""
+        return max((error for name, error in self.errors.items() if name not in self.unsure), default=0.0)
 
 
 @dataclass(frozen=True, eq=False)

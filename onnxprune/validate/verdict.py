@@ -13,6 +13,8 @@ LEAST_AGREEMENT = 0.9
 """Share of equal top-1 classes (or labels) below which a model is far from the original, whatever was asked."""
 LEAST_COSINE = 0.95
 """The same for the cosine of what varies."""
+MARGIN_DB = 3.0
+"""Noise of the original itself within so much of a difference explains it."""
 FEW_SAMPLES = 16
 """With fewer, a verdict says so: one sample is more than six points of agreement."""
 
@@ -84,6 +86,7 @@ def judge(
     worst_layers: Sequence[str] = (),
     failures: Sequence[str] = (),
     unjudged: Sequence[str] = (),
+    noise: Mapping[str, Parity | None] | None = None,
 ) -> Verdict:
     """Return the verdict on the outputs of a compressed model.
 
@@ -93,6 +96,8 @@ def judge(
         worst_layers: layers with the largest error, worst first, which the advice names.
         failures: gates that were not kept, as phrases.
         unjudged: what could not be judged elsewhere (masked parity behind a step), as phrases.
+        noise: output -> figures of the original against itself at another optimisation level: what differs from the
+            original by no more than that is not called far from it.
 
     Returns:
         failed: an output holds NaN or infinities, or a gate was not kept. poor: agreement below 0.9 or cosine below
@@ -105,8 +110,11 @@ def judge(
         return Verdict("not judged", ("No output was compared.",))
     if samples.where == "made-up":
         return Verdict("not judged", (_made_up(parity, samples),))
+    own = _explained(parity, noise or {})
+    unjudged = [*unjudged, *(f"'{name}', which the original itself gives no more exactly" for name in own)]
     notes = (*_few(samples), *_states(parity), *(f"Not judged: {text}." for text in unjudged))
-    poor = [text for name, figures in judged(parity).items() if figures for text in shortfalls(name, figures)]
+    compared = {name: figures for name, figures in judged(parity).items() if figures is not None and name not in own}
+    poor = [text for name, figures in compared.items() for text in shortfalls(name, figures)]
     if poor:
         found = f"Far from the original on {samples.words}: {'; '.join(poor)}."
         return Verdict("poor", (found, advice(command, worst_layers), *notes))
@@ -124,6 +132,18 @@ def judged(parity: Mapping[str, Parity | None]) -> dict[str, Parity | None]:
     """Return the outputs that a verdict looks at: all but states that are fed back, unless there are only such."""
     kept = {name: figures for name, figures in parity.items() if figures is None or figures.kind != STATE}
     return kept or dict(parity)
+
+
+def _explained(parity: Mapping[str, Parity | None], noise: Mapping[str, Parity | None]) -> list[str]:
+    """Return the outputs that are far from the original, but no further than the original is from itself."""
+    return [
+        name
+        for name, figures in judged(parity).items()
+        if figures is not None
+        and shortfalls(name, figures)
+        and (own := noise.get(name)) is not None
+        and own.sqnr_db <= figures.sqnr_db + MARGIN_DB
+    ]
 
 
 def shortfalls(name: str, figures: Parity) -> list[str]:

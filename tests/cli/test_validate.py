@@ -133,3 +133,56 @@ def test_tolerances_are_kept_or_end_with_code_3(
     args = [word for item in given for word in ("--tolerance", item)]
     result = run("validate", model, other, *args, "--threads", 1, "-q")
     assert result.exit_code == code, result.stderr
+
+
+def overflowing(kind: str) -> onnx.ModelProto:
+    """Return the convnet with logits that are NaN (log of -1), infinite (1 / 0), or beyond half precision."""
+    proto = networks.convnet()
+    head = proto.graph.node[-1]
+    head.output[0] = "raw"
+    value, op = {"nan": (0.0, "Log"), "infinite": (0.0, "Reciprocal"), "large": (3e4, "Mul")}[kind]
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), "value"))
+    proto.graph.node.append(onnx.helper.make_node("Mul", ["raw", "value"], ["scaled"]))
+    if kind == "nan":
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1), "one"))
+        proto.graph.node.append(onnx.helper.make_node("Sub", ["scaled", "one"], ["below"]))
+    inputs = {"nan": ["below"], "infinite": ["scaled"], "large": ["scaled", "scaled"]}[kind]
+    proto.graph.node.append(onnx.helper.make_node(op, inputs, ["logits"]))
+    return proto
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinite"])
+def test_values_that_are_no_numbers_are_never_equal(run: Run, tmp_path: Path, kind: str) -> None:
+    path = networks.store(overflowing(kind), tmp_path / "m.onnx")
+    result = run("validate", path, path, "--json", "--threads", 1)
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0 and document["verdict"]["status"] == "failed"
+    assert "NaN or infinite" in document["verdict"]["reasons"][0] and "both models" in document["verdict"]["reasons"][0]
+    for gate in (["--min-cosine", -1], ["--min-sqnr", -300], ["--min-agreement", 0], ["--strict"]):
+        assert run("validate", path, path, *gate, "--threads", 1).exit_code == 3, gate
+
+
+def test_half_precision_that_overflows_is_not_written(run: Run, tmp_path: Path) -> None:
+    path = networks.store(overflowing("large"), tmp_path / "m.onnx")
+    result = run("quantize", path, "--mode", "fp16", "-o", tmp_path / "half.onnx", "--no-latency")
+    assert result.exit_code == 3 and "NaN or infinite" in result.stderr and not (tmp_path / "half.onnx").exists()
+
+
+@pytest.mark.parametrize(("which", "status"), [("other", "poor"), ("model", "good")])
+def test_a_verdict_is_said_first_and_a_poor_one_fails_only_a_strict_run(
+    run: Run, model: Path, other: Path, tmp_path: Path, which: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).standard_normal((24, 3, 12, 12)).astype(np.float32))
+    args = ["validate", model, {"model": model, "other": other}[which], "--data", tmp_path / "data.npy", "--threads", 1]
+    result = run(*args)
+    assert result.exit_code == 0 and result.stdout.startswith(f"Verdict: {status}.") and "24 samples" in result.stdout
+    assert run(*args, "--strict").exit_code == (3 if status == "poor" else 0)
+    monkeypatch.setenv("CI", "true")
+    assert run(*args).exit_code == (3 if status == "poor" else 0)
+    assert run(*args, "--no-strict").exit_code == 0
+
+
+def test_made_up_inputs_judge_nothing(run: Run, model: Path, other: Path) -> None:
+    result = run("validate", model, other, "--threads", 1, "--strict")
+    assert result.exit_code == 0 and result.stdout.startswith("Verdict: not judged.")

@@ -80,3 +80,10 @@ def test_figures_have_three_digits_and_the_right_unit() -> None:
     assert figures.size(512) == "512 B" and figures.size(97_800_000) == "97.8 MB"
     assert figures.change(100, 61.2) == "-38.8 %"
     assert figures.count(None) == "?"
+
+
+def test_figures_that_are_no_numbers_become_null_with_a_warning() -> None:
+    report = Report("validate", details={"evaluation": {"before": float("nan"), "after": [1.0, float("inf")]}})
+    document = json.loads(report.to_json())
+    assert document["evaluation"] == {"before": None, "after": [1.0, None]}
+    assert "evaluation.before" in document["warnings"][0] and "evaluation.after" in document["warnings"][0]

@@ -53,6 +53,13 @@ def test_made_up_and_fitted_samples_judge_nothing_good() -> None:
     assert judge({"y": figures()}, HELD_OUT, unjudged=["'boxes' behind a sort"]).status == "not judged"
 
 
+def test_what_the_original_gives_no_more_exactly_itself_is_not_called_far() -> None:
+    far = {"y": Parity(0.9, 8.0, 0.1, None)}
+    assert judge(far, HELD_OUT, noise={"y": Parity(0.9, 9.0, 0.1, None)}).status == "not judged"
+    assert judge(far, HELD_OUT, noise={"y": Parity(1.0, 90.0, 0.0, None)}).status == "poor"
+    assert judge({**far, "z": far["y"]}, HELD_OUT, noise={"y": far["y"]}).status == "poor"
+
+
 def test_few_samples_are_said() -> None:
     assert "few samples" in judge({"y": figures()}, Samples("held-out", 15)).sentence
     assert "few samples" not in judge({"y": figures()}, Samples("held-out", 16)).sentence

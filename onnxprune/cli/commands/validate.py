@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,6 +11,7 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.options import Limits, Runs
 from onnxprune.cli.screen import Screen
+from onnxprune.errors import GateError
 
 
 @click.command()
@@ -23,6 +26,11 @@ from onnxprune.cli.screen import Screen
     multiple=True,
     help="Largest difference that an output may have: logits:1e-3, or 1e-3 for all (repeatable).",
 )
+@click.option(
+    "--strict/--no-strict",
+    default=None,
+    help="Fail unless the verdict is good or nothing could be judged (default where the variable CI is set).",
+)
 @options.runs()
 @options.gates
 @options.screen
@@ -33,6 +41,7 @@ def command(
     layers: bool,
     layer_sqnr: float | None,
     tolerance: tuple[tuple[str, float], ...],
+    strict: bool | None,
     runs: Runs,
     limits: Limits,
     screen: Screen,
@@ -64,6 +73,8 @@ def command(
         noise = self_noise(source, threads=runs.threads, provider=runs.provider)
     evidence.note_comparison(record, comparison)
     evidence.note_noise(record, noise)
+    verdict = replace(comparison, noise=noise.results()).verdict
+    record.details["verdict"] = verdict.to_json()
     below = None
     if layers or layer_sqnr is not None:
         with screen.stage(record, "layers", "comparing the layers"):
@@ -76,3 +87,5 @@ def command(
     screen.show(record)
     comparing.check(below, comparing.beyond(comparison, tolerance), layer_sqnr)
     evidence.check_gates(gates, comparison, drop, "The models are as they were.")
+    if verdict.status in ("poor", "failed") and (strict if strict is not None else bool(os.environ.get("CI"))):
+        raise GateError(f"{verdict.sentence} The models are as they were.")
