@@ -92,8 +92,9 @@ class _Rewrite:
                     self.constants.replace(use.node, use.input, take(array, kept))
 
     def _declared_shapes(self) -> None:
-        """Shapes that value_info spells out, of activations and (the newer exporter's) of parameters."""
-        for key, proto in self.editor.view.declared.items():
+        """Shapes that are spelled out: of inputs and outputs, activations, and (by the newer exporter) parameters."""
+        inputs = {key: value.type for key, value in self.editor.view.inputs.items()}
+        for key, proto in (inputs | self.editor.view.declared).items():
             axes = self.channels.state.axes.get(key)
             if proto.WhichOneof("value") != "tensor_type":
                 continue

@@ -10,8 +10,9 @@ from onnxprune.errors import UsageError
 from onnxprune.methods.layer_options import words
 from onnxprune.methods.trimming.constant import Value
 from onnxprune.methods.trimming.spec import Spec, items, split_target
+from onnxprune.methods.trimming.tiers import TIERS
 
-RARE = ("int8", "nearest")
+RARE = (*TIERS, "nearest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,8 @@ class TrimOptions:
     labels: names of the positions of the axes in `keep`, as "@FILE" or a list; None: those in the model's metadata.
     labels_key: metadata key that holds the names; None: where exporters keep them.
     tokens: input -> ids whose rows of the embedding stay.
-    rare: what stands for the other ids: "int8" (a copy in 8 bits), "nearest" (most similar row), "unk=ID".
+    rare: what stands for the other ids: "int8" (a copy in 8 bits), "int5" (in 5.33 bits), "nearest" (most similar
+        row), "unk=ID".
     scatter: "OUTPUT" or "OUTPUT:AXIS": scores over the vocabulary are computed for `tokens` only and spread to the old
         width, the lowest number elsewhere.
     fix: input -> value that it always has: a number, nested lists, or the path of an .npy file.

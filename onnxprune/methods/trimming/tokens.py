@@ -2,8 +2,8 @@
 
 y = W[id]. With a table t of old to new numbers the model becomes y = W'[t[id]] with W' the kept rows, so callers and
 tokenizers stay as they are. Kept ids give what they gave, bit for bit. Rows that do not stay are answered by another
-row (`unk`, `nearest`), or by a copy in 8 bits with one scale a row, y = W'[t[id]] + q[r[id]] * s[r[id]], where one of
-the two summands is zero.
+row (`unk`, `nearest`), or by a copy in few bits with one scale a row, y = W'[t[id]] + q[r[id]] * s[r[id]], where one
+of the two summands is zero.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from onnxprune.channels.edits import MOVES
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import Node, Parameter, View
+from onnxprune.methods.trimming.tiers import TIERS, Tier
 from onnxprune.types import Array, BoolArray, IntArray
 
 EMBEDDINGS = {("", "Gather"): (1, 0), ("com.microsoft", "EmbedLayerNormalization"): (0, 2)}
@@ -76,7 +77,7 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
         name: of the input with the ids.
         kept: (rows,) True stays.
         rare: what stands for a row that does not stay: `unk=ID` (that kept row), "nearest" (the kept row with the
-            largest cosine), or "int8" (a copy of its own in 8 bits).
+            largest cosine), or one of `TIERS` (a copy of its own in few bits).
         renumber: no table in the graph; the caller gives the new numbers, 0 to the number of kept rows - 1.
 
     Raises:
@@ -94,15 +95,15 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
         if lookup.node.graph is not proto.graph:
             raise NothingToPruneError(f"{lookup.node.label}: it looks rows up inside a body; they stay.")
         rows = model.array(lookup.parameter.tensor)
-        tiered = rare == "int8" and not renumber
-        if tiered and (lookup.node.domain or not _is_float(rows)):
+        tier = None if renumber else TIERS.get(rare)
+        if tier is not None and (lookup.node.domain or not _is_float(rows)):
             raise UsageError(
-                f"{lookup.node.label}: rare rows cannot be kept in 8 bits there; choose unk=ID or nearest for them."
+                f"{lookup.node.label}: rare rows cannot be kept in few bits there; choose unk=ID or nearest for them."
             )
         key = lookup.parameter.key
         if (key, "rows") not in made:
             kept_rows = rows[kept]
-            if tiered:
+            if tier is not None:
                 kept_rows = np.concatenate([kept_rows, np.zeros((1, rows.shape[1]), dtype=rows.dtype)])
             made[key, "rows"] = writer.store(f"{key}_rows", kept_rows, lookup.parameter.data_type)
         lookup.node.proto.input[lookup.table] = made[key, "rows"]
@@ -114,8 +115,8 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
         number = writer.name(f"{proto_node.output[0]}_row")
         before[id(proto_node)] = [_node("Gather", [made["", name], ids], number)]
         proto_node.input[lookup.ids] = number
-        if tiered:
-            after[id(proto_node)] = _rare_tier(writer, lookup, rows, kept, made, ids)
+        if tier is not None:
+            after[id(proto_node)] = _rare_tier(writer, lookup, rows, kept, made, ids, tier)
     _place(proto, before, after)
     return proto
 
@@ -128,7 +129,7 @@ def _table(rows: Array, kept: BoolArray, rare: str) -> IntArray:
     """Return (rows,) the new number of every old one."""
     table = np.cumsum(kept) - 1
     others = np.flatnonzero(~kept)
-    if rare == "int8":
+    if rare in TIERS:
         table[others] = int(kept.sum())
     elif rare == "nearest":
         table[others] = nearest(rows.astype(np.float32), kept)
@@ -157,38 +158,39 @@ def nearest(rows: Array, kept: BoolArray) -> IntArray:
 
 
 def _rare_tier(
-    writer: _Writer, lookup: Lookup, rows: Array, kept: BoolArray, made: dict[tuple[str, str], str], ids: str
+    writer: _Writer,
+    lookup: Lookup,
+    rows: Array,
+    kept: BoolArray,
+    made: dict[tuple[str, str], str],
+    ids: str,
+    tier: Tier,
 ) -> list[onnx.NodeProto]:
-    """Add the row of the 8-bit copy to what was looked up; row 0 of the copy is zero and stands for kept rows."""
+    """Add the row of the small copy to what was looked up; row 0 of the copy is zero and stands for kept rows."""
     key = lookup.parameter.key
-    if (key, "bytes") not in made:
-        levels, scales = quantized_rows(rows[~kept].astype(np.float32))
-        levels = np.concatenate([np.zeros((1, rows.shape[1]), dtype=np.int8), levels])
-        scales = np.concatenate([np.zeros((1, 1), dtype=np.float32), scales]).astype(rows.dtype)
-        numbers = np.where(kept, 0, np.cumsum(~kept)).astype(np.int32)
-        made[key, "bytes"] = writer.store(f"{key}_rare", levels)
-        made[key, "scales"] = writer.store(f"{key}_rare_scale", scales)
-        made[key, "numbers"] = writer.store(f"{key}_rare_table", numbers)
-    node = lookup.node.proto
+    if (key, "codes") not in made:
+        others = np.concatenate([np.zeros((1, rows.shape[1])), rows[~kept].astype(np.float64)])
+        codes, scales = tier.encode(others)
+        made[key, "codes"] = writer.store(f"{key}_rare", codes)
+        made[key, "scales"] = writer.store(f"{key}_rare_scale", scales.astype(rows.dtype))
+        made[key, "numbers"] = writer.store(
+            f"{key}_rare_table", np.where(kept, 0, np.cumsum(~kept)).astype(np.int32)
+        )
+    node, nodes = lookup.node.proto, list[onnx.NodeProto]()
     result = node.output[0]
-    names = {part: writer.name(f"{result}_{part}") for part in ("kept", "place", "levels", "scale", "cast", "rare")}
-    node.output[0] = names["kept"]
-    data_type = int(lookup.parameter.data_type)
-    return [
-        _node("Gather", [made[key, "numbers"], ids], names["place"]),
-        _node("Gather", [made[key, "bytes"], names["place"]], names["levels"]),
-        _node("Gather", [made[key, "scales"], names["place"]], names["scale"]),
-        _node("Cast", [names["levels"]], names["cast"], to=data_type),
-        _node("Mul", [names["cast"], names["scale"]], names["rare"]),
-        _node("Add", [names["kept"], names["rare"]], result),
-    ]
 
+    def op(kind: str, *inputs: str | Array, output: str = "", **attributes: Any) -> str:
+        names = [i if isinstance(i, str) else writer.store(f"{result}_{kind.lower()}_by", i) for i in inputs]
+        name = output or writer.name(f"{result}_{kind.lower()}")
+        nodes.append(_node(kind, names, name, **attributes))
+        return name
 
-def quantized_rows(rows: Array) -> tuple[Array, Array]:
-    """Return (rows, width) int8 levels and (rows, 1) scales, symmetric, with the largest level at 127."""
-    scales = np.max(np.abs(rows), axis=1, keepdims=True, initial=0.0) / 127
-    levels = np.rint(rows / np.where(scales > 0, scales, 1)).astype(np.int8)
-    return levels, scales.astype(np.float32)
+    node.output[0] = writer.name(f"{result}_kept")
+    place = op("Gather", made[key, "numbers"], ids)
+    levels = tier.decode(op, op("Gather", made[key, "codes"], place), rows.shape[1])
+    cast = op("Cast", levels, to=int(lookup.parameter.data_type))
+    op("Add", node.output[0], op("Mul", cast, op("Gather", made[key, "scales"], place)), output=result)
+    return nodes
 
 
 class _Writer:
