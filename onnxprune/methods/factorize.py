@@ -22,9 +22,9 @@ from onnxprune.methods.factors.choose import Choice, by_cost, by_energy
 from onnxprune.methods.factors.grams import second_moments
 from onnxprune.methods.factors.options import FactorizeOptions
 from onnxprune.methods.factors.rewrite import rewrite
-from onnxprune.methods.linear import Linear, chosen_layers, linear_layers
+from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, twins
+from onnxprune.methods.seen import Seen, look
 from onnxprune.statistics.blas import on_one_thread
-from onnxprune.statistics.data import Data
 from onnxprune.types import Array
 
 NO_GAIN = "no aligned rank saves anything"
@@ -94,7 +94,8 @@ def factorize(
     open_ones = [layer for layer in open_ones if layer.name not in reasons]
     whiten = options.whiten if options.whiten is not None else samples is not None
     progress("weighing ranks")
-    grams, notes = _grams(model, open_ones, samples if whiten else None, runtime)
+    seen = look(view, samples, runtime) if samples is not None else None
+    grams, notes = _grams(open_ones, seen if whiten else None, runtime)
     candidates = [_candidate(view, traced, layer, grams, options) for layer in open_ones]
     choice = _choose(view, traced, candidates, options)
     if not choice:
@@ -102,23 +103,25 @@ def factorize(
     parts = {c.layer.name: (c.layer, choice[c.layer.name], c) for c in candidates if c.layer.name in choice}
     result = rewrite(view, {name: (layer, option, c.build(option)) for name, (layer, option, c) in parts.items()})
     refits = options.refit if options.refit is not None else samples is not None
-    if refits and samples is not None:
+    if refits and samples is not None and seen is not None:
         progress("fitting the factors to what the original gave")
         wanted = RefitOptions(mix=False, threads=runtime.threads or None)
-        result = refit_layers(model, result, {}, samples, wanted).model
+        form = seen.form(result)
+        result = seen.restored(refit_layers(seen.model, form, {}, samples, wanted).model, form, result)
     settings = {"target": dict([options.target]), "whitened": whiten, "refitted": refits}
     lines = _report(layers, candidates, choice, reasons)
     warnings = (*(samples.warnings if samples else ()), *notes)
     return FactorizeResult(Model(result.proto, model.path, dict(result.pending)), lines, settings, warnings)
 
 
-def _grams(
-    model: Model, layers: list[Linear], samples: Data | None, runtime: Runtime
-) -> tuple[dict[str, Array], tuple[str, ...]]:
+def _grams(layers: list[Linear], seen: Seen | None, runtime: Runtime) -> tuple[dict[str, Array], tuple[str, ...]]:
     watched = [layer for layer in layers if layer.node.op_type != "Gather"]
-    if samples is None or not watched:
+    if seen is None or not watched:
         return {}, ()
-    return second_moments(model, watched, samples, threads=runtime.threads or None, provider=runtime.provider)
+    there = twins(watched, seen.view)
+    threads, provider = runtime.threads or None, runtime.provider
+    found, notes = second_moments(seen.model, list(there.values()), seen.data, threads=threads, provider=provider)
+    return {name: found[layer.name] for name, layer in there.items() if layer.name in found}, notes
 
 
 def _candidate(

@@ -90,6 +90,12 @@ def linear_layers(view: View) -> list[Linear]:
     return list(found.values())
 
 
+def twins(layers: Sequence[Linear], form: View) -> dict[str, Linear]:
+    """Return layer name -> the same layer in a followed form; those that are not followed have none."""
+    there = {layer.key: layer for layer in linear_layers(form)}
+    return {layer.name: there[layer.key] for layer in layers if layer.key in there}
+
+
 def content(model: Model, parameter: Parameter) -> Array:
     """Return the values of a stored tensor, those that are still to be written included."""
     make = model.pending.get(parameter.key)

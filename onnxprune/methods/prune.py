@@ -116,7 +116,7 @@ class _Work:
         channels, options, clock, runtime = self.channels, self.options, self.clock, self.runtime
         real = samples is not None and not samples.synthetic
         looks = samples is not None and (real or (options.score is None and options.scope != "sensitivity"))
-        seen = look(channels, samples, runtime) if samples is not None else None
+        seen = look(channels.view, samples, runtime) if samples is not None else None
         activity = seen.activity(runtime) if seen is not None and looks else None
         alone = Unfitted()
         if seen is not None and real and options.compensate != "none" and not options.cut_unfitted and self.removes:

@@ -57,7 +57,7 @@ def refit(
         return result
     plan, note = _steps(result, data, steps, runtime)
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
-    seen = seen or look(result.channels, data, runtime)
+    seen = seen or look(result.channels.view, data, runtime)
     original, pruned = seen.model, seen.form(result.model)
     positions = kept_positions(result.channels, result.keep)
     options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from onnxprune.channels.analyse import Channels
 from onnxprune.graph.follow import follow, read_tensors, restore, shared_names
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import View
@@ -56,10 +55,10 @@ class Seen:
         return restore(changed, form, model) if self.routes.taken else changed
 
 
-def look(channels: Channels, data: Data, runtime: Runtime) -> Seen:
-    """Return the model of an analysis as the data see it.
+def look(source: View, data: Data, runtime: Runtime) -> Seen:
+    """Return a model as the data see it.
 
     Raises:
         ModelError: onnxruntime cannot run what a condition is computed from.
     """
-    return Seen(channels.view, data, routes(channels.view, data, runtime.threads, runtime.provider))
+    return Seen(source, data, routes(source, data, runtime.threads, runtime.provider))

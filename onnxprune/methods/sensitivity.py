@@ -84,7 +84,7 @@ def sensitivity(
     samples = calibration(model, data)
     channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
     require_weights(channels)
-    activity = look(channels, samples, runtime).activity(runtime)
+    activity = look(channels.view, samples, runtime).activity(runtime)
     progress("collecting statistics")
     request, _, warnings = prepare(channels, options, Clock(), activity)
     work = effort(channels, samples, len(request.groups), ratios)

@@ -19,14 +19,14 @@ from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import Parameter, View
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
-from onnxprune.methods.linear import RECURRENT, Linear, chosen_layers, content, linear_layers, put
+from onnxprune.methods.linear import RECURRENT, Linear, chosen_layers, content, linear_layers, put, twins
+from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.sparsity.options import SparsifyOptions
 from onnxprune.methods.sparsity.shares import SCOPES
 from onnxprune.methods.sparsity.storage import stored_sparse
 from onnxprune.methods.sparsity.walk import Goal, SparseWalk, mask, solve
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.collect import Wanted, collect
-from onnxprune.statistics.data import Data
 from onnxprune.types import Array
 
 LEAST_INPUTS = 16
@@ -94,8 +94,9 @@ def sparsify(
     work.plain([c for c in work.chosen if samples is None or c.inputs > MOST_INPUTS], goals)
     if samples is not None:
         progress("choosing zeros and making up for them")
-        work.recurrent(samples, goals)
-        work.walk(samples, goals)
+        seen = look(View(model), samples, runtime)
+        work.recurrent(seen, goals)
+        work.walk(seen, goals)
     result, warnings = work.result(), [*(samples.warnings if samples else ())]
     if options.storage == "sparse":
         result, note = stored_sparse(result)
@@ -157,19 +158,20 @@ class _Work:
             score = self._score if self._score == "random" else "magnitude"
             self._zero(item, replace(goals[item.layer.name], score=score))
 
-    def recurrent(self, data: Data, goals: Mapping[str, Goal]) -> None:
+    def recurrent(self, seen: Seen, goals: Mapping[str, Goal]) -> None:
         """Zeros in recurrent layers, on what enters them in the original network."""
         todo = [c for c in self.chosen if c.layer.node.op_type in RECURRENT and c.layer.name not in self._methods]
-        made = {name for node in self._source.proto.graph.node for name in node.output}
-        made |= {value.name for value in self._source.proto.graph.input}
-        watched = {c.layer.name: _watched(c.layer) for c in todo}
+        graph = seen.model.proto.graph
+        made = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
+        there = twins([c.layer for c in todo], seen.view)
+        watched = {name: _watched(layer) for name, layer in there.items()}
         wanted = {name: Wanted(name, -1) for name in watched.values() if name in made}
         if not wanted:
             return
         threads = self._runtime.threads or None
-        found = collect(self._source, data, list(wanted.values()), threads=threads, provider=self._runtime.provider)
+        found = collect(seen.model, seen.data, list(wanted.values()), threads=threads, provider=self._runtime.provider)
         for item in todo:
-            name = watched[item.layer.name]
+            name = watched.get(item.layer.name, "")
             gram = found[name].gram if name in found else None
             if gram is None:
                 continue
@@ -178,19 +180,38 @@ class _Work:
             self._put(layer, np.stack(parts))
             self._methods[layer.name] = goal.score
 
-    def walk(self, data: Data, goals: Mapping[str, Goal]) -> None:
+    def walk(self, seen: Seen, goals: Mapping[str, Goal]) -> None:
         """Zeros in all other layers, one after the other; those that cannot be followed get them by magnitude."""
         todo = [c for c in self.chosen if c.layer.name not in self._methods and c.layer.node.op_type not in RECURRENT]
-        todo = [c for c in todo if self._weights.is_own(c.layer.node.inputs[c.layer.index])]
-        table = {c.layer.node.outputs[0]: goals[c.layer.name] for c in todo}
-        walk = SparseWalk(self._source, self._weights, data, table, RefitOptions(threads=self._runtime.threads or None))
+        form = seen.form(self._model)
+        weights = self._weights
+        if form is not self._model:
+            proto = onnx.ModelProto()
+            proto.CopyFrom(form.proto)
+            weights = Weights(Model(proto, form.path, dict(form.pending)))
+        there = twins([c.layer for c in todo], seen.view)
+        there = {name: layer for name, layer in there.items() if weights.is_own(layer.node.inputs[layer.index])}
+        table = {layer.node.outputs[0]: goals[name] for name, layer in there.items()}
+        options = RefitOptions(threads=self._runtime.threads or None)
+        walk = SparseWalk(seen.model, weights, seen.data, table, options)
         errors = {error.name: error for error in walk.run()}
-        for item in todo:
-            name, output = item.layer.name, item.layer.node.outputs[0]
+        for name, layer in there.items():
+            output = layer.node.outputs[0]
             if output in walk.done:
                 self._methods[name] = self._score
-                self._errors[name] = errors.get(item.layer.node.name) or errors[self._reader_name(walk, output)]
+                self._errors[name] = errors.get(layer.node.name) or errors[self._reader_name(walk, output)]
+        if weights is not self._weights:
+            self._take(seen.restored(weights.model, form, self._model))
         self.plain([c for c in self.chosen if c.layer.name not in self._methods], goals)
+
+    def _take(self, model: Model) -> None:
+        """Go on with another copy."""
+        self._weights = Weights(model)
+        self._model = self._weights.model
+        self._view = View(self._model)
+        self.layers = linear_layers(self._view)
+        table = {layer.name: layer for layer in self.layers}
+        self.chosen = [replace(item, layer=table[item.layer.name]) for item in self.chosen]
 
     def result(self) -> Model:
         """Return the sparse model."""

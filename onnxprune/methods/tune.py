@@ -119,7 +119,7 @@ class _Search:
         key = [self._model.sha256, self._data.sha256, options.to_dict(), asdict(gates)]
         self._state = SearchState.read(state, key)
         before = value_of(self._model, evaluate) if evaluate is not None else None
-        seen = look(self._channels, self._data, runtime)
+        seen = look(self._channels.view, self._data, runtime)
         activity = seen.activity(self._runtime)
         fits = options.cut_unfitted or options.compensate == "none"
         alone = Unfitted() if fits else unfitted(self._channels, seen)

@@ -14,9 +14,13 @@ from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError
 from onnxprune.graph.model import Model, load
 from onnxprune.methods.calibration import Runtime, calibration
+from onnxprune.methods.factorize import factorize
+from onnxprune.methods.factors.options import FactorizeOptions
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import prune
 from onnxprune.methods.seen import look
+from onnxprune.methods.sparsify import sparsify
+from onnxprune.methods.sparsity.options import SparsifyOptions
 from onnxprune.types import Array
 from onnxprune.validate.oracle import masked_model
 from tests.methods import bodies
@@ -109,7 +113,7 @@ def test_the_branches_that_data_take_are_found_one_inside_the_other() -> None:
     proto = bodies.nested()
     channels = analyse(load(proto))
     data = calibration(load(proto), bodies.samples(proto))
-    seen = look(channels, data, RUNTIME)
+    seen = look(channels.view, data, RUNTIME)
     assert sorted(seen.routes.taken.values()) == ["else_branch", "then_branch"]
     assert not any(node.op_type == "If" for node in seen.model.proto.graph.node)
     feeds = bodies.samples(proto)
@@ -119,5 +123,36 @@ def test_the_branches_that_data_take_are_found_one_inside_the_other() -> None:
 def test_a_model_without_bodies_is_looked_at_as_it_is() -> None:
     proto = bodies.plain(bodies.by_data())
     channels = analyse(load(proto))
-    seen = look(channels, calibration(load(proto), bodies.samples(proto)), RUNTIME)
+    seen = look(channels.view, calibration(load(proto), bodies.samples(proto)), RUNTIME)
     assert seen.model is channels.model and seen.view is channels.view
+
+
+@pytest.mark.parametrize("make", [bodies.by_input, bodies.nested, bodies.in_constants, bodies.same_names])
+def test_zeros_in_a_body_follow_the_data(make: Callable[[], onnx.ModelProto]) -> None:
+    proto = make()
+    plain, options = bodies.plain(proto), SparsifyOptions(sparsity=0.5)
+    wanted = sparsify(plain, options, bodies.samples(plain), runtime=RUNTIME)
+    result = sparsify(proto, options, bodies.samples(proto), runtime=RUNTIME)
+    onnx.checker.check_model(result.model.proto)
+    assert (
+        sum(layer.method == "obc" for layer in result.layers) == sum(one.method == "obc" for one in wanted.layers) > 0
+    )
+    fresh = bodies.samples(proto, seed=5)
+    given, expected = run(result.model, fresh), run(wanted.model, bodies.samples(plain, seed=5))
+    magnitude = run(sparsify(proto, replace(options, score="magnitude")).model, fresh)
+    original = run(proto, fresh)
+    # shares of zeros go by the sizes of all layers, those of the other branch included
+    assert np.square(given - original).mean() < 0.7 * np.square(magnitude - original).mean()
+    assert np.square(given - original).mean() < 1.5 * np.square(expected - original).mean()
+
+
+@pytest.mark.parametrize("make", [bodies.by_input, bodies.nested, bodies.in_constants, bodies.same_names])
+def test_factors_in_a_body_follow_the_data(make: Callable[[], onnx.ModelProto]) -> None:
+    proto = make()
+    plain, options = bodies.plain(proto), FactorizeOptions(energy=0.7, only=("conv2",), align=1)
+    wanted = factorize(plain, options, bodies.samples(plain), runtime=RUNTIME)
+    result = factorize(proto, options, bodies.samples(proto), runtime=RUNTIME)
+    onnx.checker.check_model(result.model.proto)
+    given = run(result.model, bodies.samples(proto, seed=5))
+    assert same(given, run(wanted.model, bodies.samples(plain, seed=5)))
+    assert not same(given, run(factorize(proto, options).model, bodies.samples(proto, seed=5)))
