@@ -145,7 +145,8 @@ def quantize_static(
         ranges: of the activations, from `ranges.collect`.
         left: names of the nodes that stay float.
     """
-    from onnxruntime.quantization import QDQQuantizer, QuantizationMode, TensorsData
+    from onnxruntime.quantization import QDQQuantizer, QuantizationMode
+    from onnxruntime.quantization.calibrate import TensorsData  # up to 1.24 the package does not hand it on
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
     ranges = TensorsData(ranges.calibration_method, dict(ranges.items()))  # the quantizer writes into it
