@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.processes.engine import silence as _silence
+
 if TYPE_CHECKING:
     from onnxprune.channels.analyse import Channels
     from onnxprune.channels.groups import ChannelGroup, Lock, Site
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from onnxprune.validate.api import validate
     from onnxprune.validate.bench import bench
     from onnxprune.validate.gates import Gates
+
+_silence()  # before anything of ours imports onnxruntime, and for every process that we start
 
 _HOMES = {
     "Channels": "channels.analyse",

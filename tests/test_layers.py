@@ -15,6 +15,7 @@ ROOMS = [
     {"statistics"},
     {"channels"},
     {"graph"},
+    {"files", "processes"},
     {"errors", "types"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -6,23 +6,28 @@ import difflib
 import errno
 import importlib
 import pkgutil
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
+from functools import partial
 from typing import Any, NoReturn
 
 import click
 
-from onnxprune.cli import commands
-from onnxprune.errors import OnnxpruneError, Terminated
+from onnxprune.cli import commands, screen
+from onnxprune.errors import OnnxpruneError
+from onnxprune.files.shown import one_line, shown
+from onnxprune.processes.memory import is_shortage
+from onnxprune.processes.places import keep_statistics
+from onnxprune.processes.supervise import supervised
 
 DEFAULT = "prune"
 LEADING_FLAGS = frozenset({"-q", "--quiet", "-v", "--verbose", "--json"})
-DEFECT, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+DEFECT, USAGE, INTERRUPTED = 1, 2, 130
 CLOSE = 0.75
 """Likeness from which a word before another one is a misspelt command, not a model."""
+
+_SHORTAGE = "memory: there is not enough of it for this; give less (--memory, --samples, --threads) or allow more."
 
 VERBOSE = "onnxprune.verbose"
 """Key of the context's `meta` under which -v is noted."""
@@ -70,40 +75,38 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except OnnxpruneError as error:
-            _fail(ctx, _one_line(error), error.exit_code)
+            if error.exit_code in (DEFECT, USAGE) and is_shortage(error):
+                _fail(ctx, f"{_SHORTAGE} {one_line(error)}", USAGE)
+            _fail(ctx, one_line(error), error.exit_code)
         except click.ClickException as error:
             _fail(ctx, _with_help(error), error.exit_code)
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; nothing was written.", INTERRUPTED)
-        except MemoryError:
-            _fail(ctx, "not enough memory for this model.", DEFECT)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            _fail(ctx, f"{_one_line(error)}.", USAGE)
+            _fail(ctx, _SHORTAGE if is_shortage(error) else f"{one_line(error)}.", USAGE)
         except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            text = f"{type(error).__name__}: {_one_line(error)}"
+            if is_shortage(error):
+                _fail(ctx, _SHORTAGE, USAGE)
+            text = f"{type(error).__name__}: {one_line(error)}"
             _fail(ctx, f"this is a defect of onnxprune, please report it (-v shows where): {text}", DEFECT)
 
 
 def _fail(ctx: click.Context, text: str, code: int) -> NoReturn:
     if ctx.meta.get(VERBOSE):
-        traceback.print_exc()
+        click.echo(shown(traceback.format_exc(), keep="\n"), err=True, nl=False)
     click.echo(f"error: {text}", err=True)
     ctx.exit(code)
 
 
 def _with_help(error: click.ClickException) -> str:
-    text = _one_line(error.format_message())
+    text = one_line(error.format_message())
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return text
     return f"{text.rstrip('.')}; see {error.ctx.command_path} --help."
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
 
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -130,15 +133,17 @@ def cli() -> None:
     """Prune ONNX models after export, and prove that the result still does its job."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End like an error does, so that temporary files go away."""
-    raise Terminated(TERMINATED)
-
-
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and end the process with its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run the command line, watched by a process of its own, and end with its exit code."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    supervised(partial(_run, arguments))
+
+
+def _run(arguments: list[str]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    cli.main(args=args, prog_name="onnxprune")
+    if "--json" in arguments:
+        screen.keep_output_for_json()
+    keep_statistics()
+    cli.main(args=arguments, prog_name="onnxprune")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ import click
 
 from onnxprune.cli.group import VERBOSE
 from onnxprune.cli.screen import Screen
+from onnxprune.processes.engine import most_threads
+from onnxprune.processes.places import VARIABLE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -198,6 +201,31 @@ screen = _bundle(
     ),
 )
 
+
+def _keep_no_statistics(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Leave the cache alone until this command has ended."""
+    before = os.environ.get(VARIABLE)
+    if value and before != "off":
+        os.environ[VARIABLE] = "off"
+        ctx.call_on_close(lambda: os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before}))
+
+
+def _sensible_threads(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    """Return a number of threads that the machine can carry, and say so where that is less than what was given."""
+    if value <= (most := most_threads()):
+        return value
+    click.echo(f"warning: --threads {value} is more than this machine can use: {most} are taken", err=True)
+    return most
+
+
+_NO_CACHE = click.option(
+    "--no-cache",
+    is_flag=True,
+    expose_value=False,
+    callback=_keep_no_statistics,
+    help="Neither read nor keep statistics for a later command (ONNXPRUNE_CACHE names their folder).",
+)
+
 _RUN_OPTIONS = {
     "data": click.option(
         "--data",
@@ -219,14 +247,19 @@ _RUN_OPTIONS = {
     ),
     "provider": click.option("--provider", metavar="NAME", help="Execution provider of onnxruntime [default: CPU]."),
     "threads": click.option(
-        "--threads", type=click.IntRange(min=0), default=0, metavar="N", help="Threads of onnxruntime [default: all]."
+        "--threads",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        callback=_sensible_threads,
+        help="Threads of onnxruntime [default: all].",
     ),
 }
 
 
 def runs(*names: str) -> Callable[[Function], Function]:
     """Add the named options of how models are run, or all of them."""
-    return _bundle("runs", Runs, *(_RUN_OPTIONS[name] for name in names or _RUN_OPTIONS))
+    return _bundle("runs", Runs, *(_RUN_OPTIONS[name] for name in names or _RUN_OPTIONS), _NO_CACHE)
 
 
 gates = _bundle(

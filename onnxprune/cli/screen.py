@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
+
+from onnxprune.files.shown import one_line, shown
+from onnxprune.processes import journal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from onnxprune.report import Report
+
+
+_for_json: TextIO | None = None
+"""Where the report goes as JSON; None: to standard output."""
+
+
+def keep_output_for_json() -> None:
+    """Keep standard output for the report: what user code and native libraries print goes to standard error."""
+    global _for_json
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        _for_json = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
+        os.dup2(2, 1)
 
 
 @dataclass(frozen=True)
@@ -40,22 +57,25 @@ class Screen:
     @contextmanager
     def stage(self, report: Report, name: str, text: str) -> Iterator[Callable[[str], None]]:
         """Measure a stage of the work and, on a terminal, show it; what is yielded changes the text."""
+        journal.note("stage", text)
         with report.stage(name):
             if self.quiet or not sys.stderr.isatty():
                 yield lambda text: None
                 return
+            from rich.text import Text
+
             with self.errors.status(text) as status:
-                yield status.update
+                yield lambda text: status.update(Text(one_line(text)))
 
     def warn(self, text: str) -> None:
         """Print a warning."""
         if not self.quiet:
-            click.echo(f"warning: {text}", err=True)
+            click.echo(f"warning: {shown(text)}", err=True)
 
     def say(self, text: str) -> None:
         """Print a line beside the result."""
         if not self.quiet:
-            click.echo(text, err=self.json)
+            click.echo(shown(text, keep="\n"), err=self.json)
 
     def show(self, report: Report) -> None:
         """Print the report and its warnings."""
@@ -69,4 +89,6 @@ class Screen:
             console = Console(stderr=self.json, highlight=False)
             print_report(report, console, verbose=self.verbose)
         if self.json:
-            click.echo(report.to_json(), nl=False)
+            click.echo(report.to_json(), nl=False, file=_for_json)
+            if _for_json is not None:
+                _for_json.flush()

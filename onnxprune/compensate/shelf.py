@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.errors import ModelError
+from onnxprune.files.scratch import scratch_folder
 from onnxprune.types import Array
 
 
@@ -61,7 +62,7 @@ class Shelf:
 
     def _write(self, array: Array) -> Path:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
+            self._folder = scratch_folder()
         path = Path(self._folder.name) / f"{self.spilled}.npy"
         try:
             with path.open("wb") as file:

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError, OnnxpruneError
+from onnxprune.files.staging import create
 from onnxprune.graph.external import Region, external_tensors, locate
 from onnxprune.graph.tensors import is_external, tensor_bytes, to_array, walk
 from onnxprune.graph.view import View
@@ -47,7 +48,7 @@ def write_data_file(model: Model, path: Path) -> tuple[onnx.ModelProto, str]:
     unknown = [key for key in model.pending if key not in parameters or not is_external(parameters[key].tensor)]
     if unknown:
         raise OnnxpruneError(f"'{unknown[0]}' has new content to write but is no external tensor; please report this.")
-    with path.open("xb") as file:
+    with create(path) as file:
         data = _DataFile(file)
         for old, new in zip(walk(model.proto), walk(proto), strict=True):
             if is_external(old):

@@ -6,9 +6,7 @@ does not know that name, so a crash at any moment leaves either the old model or
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +16,8 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from onnxprune.errors import ModelError, OnnxpruneError, OutputError
+from onnxprune.files.identity import real_target
+from onnxprune.files.staging import Staging, create, final_mode, reason
 from onnxprune.graph.check import check_structure, shape_problem
 from onnxprune.graph.data_file import needs_data_file, set_location, write_data_file
 from onnxprune.graph.external import data_files
@@ -37,34 +37,37 @@ def save(
     inputs: Iterable[Path] = (),
     check: Check | None = None,
     source: Model | None = None,
+    staging: Staging | None = None,
 ) -> None:
     """Write a model atomically: beside its place, checked, then renamed; an error leaves an old file as it was.
 
-    Weights that were external stay so, in one file `<name>.<hash>.data` beside the output.
+    Weights that were external stay so, in one file `<name>.<hash>.data` beside the output. Where the output is a
+    link, the file that it leads to is written. A file that is replaced hands on its mode.
 
     Args:
         clobber: replace an existing output.
         inputs: files that must not be replaced; the file and data that the model came from always belong to them.
         check: further tests of the finished file, for instance one run in onnxruntime.
         source: the model before the change: what strict shape inference finds wrong there already is no error.
+        staging: other outputs that get their names with the model, just before it; `check` may add to them.
 
     Raises:
         OutputError: the place cannot be written, is an input, or exists and may not be replaced.
         OnnxpruneError: the result is not valid, a defect of ours; nothing is written.
     """
-    target = Path(path)
     protected = [*inputs, *_files(model), *(_files(source) if source is not None else [])]
-    check_output(target, clobber=clobber, inputs=protected)
-    replaced = _own_data(target)
-    with _as_output_error(target), _Drafts(target.parent) as drafts:
+    check_output(path, clobber=clobber, inputs=protected)
+    target = real_target(Path(path))
+    with _as_output_error(target), staging or Staging(clobber=clobber) as drafts:
+        replaced = _own_data(target)
+        draft = drafts.add(Path(path), last=True)
         proto = _with_data_file(model, target, drafts) if needs_data_file(model) else model.proto
         _check_result(proto, model if source is None else source)
-        draft = drafts.new()
-        _write(draft, proto)
-        drafts.finished = draft
+        with create(draft) as file:
+            file.write(proto.SerializeToString(deterministic=True))
         if check is not None:
             check(draft)
-        draft.replace(target)
+        drafts.commit()
     _remove_unused(replaced, target, protected)
 
 
@@ -87,10 +90,12 @@ def check_output(path: str | Path, *, clobber: bool = True, inputs: Iterable[Pat
             raise OutputError(f"the output '{target}' is an input; choose another name with -o.")
         if not clobber and (exists or target.is_symlink()):
             raise OutputError(f"the output '{target}' exists and --no-clobber is set; choose another name with -o.")
+        if (exists or target.is_symlink()) and not real_target(target).parent.is_dir():
+            raise OutputError(f"the output '{target}' is a link into a folder that does not exist; choose another.")
         if exists and not target.is_file():
             raise OutputError(f"the output '{target}' is not a regular file; choose another name with -o.")
     except (OSError, ValueError) as error:
-        raise OutputError(f"the output '{target}' cannot be written ({_reason(error)}).") from error
+        raise OutputError(f"the output '{target}' cannot be written ({reason(error)}).") from error
 
 
 def _files(model: Model) -> list[Path]:
@@ -100,23 +105,15 @@ def _files(model: Model) -> list[Path]:
     return [model.path, *data_files(model.proto, model.path.parent)]
 
 
-def _with_data_file(model: Model, target: Path, drafts: _Drafts) -> onnx.ModelProto:
+def _with_data_file(model: Model, target: Path, drafts: Staging) -> onnx.ModelProto:
     """Write the data file under its final name, which no other model can know, and return the proto that uses it."""
-    draft = drafts.new()
+    draft = drafts.extra(target.parent)
     proto, digest = write_data_file(model, draft)
     final = target.parent / f"{target.name}.{digest}.data"
-    if not final.exists():
-        drafts.files.append(final)
-    draft.replace(final)
+    draft.chmod(final_mode(target))
+    drafts.place(draft, final)
     set_location(proto, final.name)
     return proto
-
-
-def _write(path: Path, proto: onnx.ModelProto) -> None:
-    with path.open("xb") as file:
-        file.write(proto.SerializeToString(deterministic=True))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check_result(proto: onnx.ModelProto, source: Model) -> None:
@@ -138,30 +135,6 @@ def _original(source: Model) -> onnx.ModelProto | None:
         return onnx.load(source.path, load_external_data=False)
     except (OSError, DecodeError):
         return None
-
-
-class _Drafts:
-    """Files of an output that has not got its name yet; they go when it never gets it, Ctrl-C included."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.files: list[Path] = []
-        self.finished: Path | None = None
-
-    def new(self) -> Path:
-        """Return the path of another draft."""
-        self.files.append(self.folder / f".onnxprune-{secrets.token_hex(8)}.tmp")
-        return self.files[-1]
-
-    def __enter__(self) -> _Drafts:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None or (self.finished is not None and not self.finished.exists()):  # renamed: it is the output
-            return
-        for file in self.files:
-            with suppress(OSError):
-                file.unlink(missing_ok=True)
 
 
 def _own_data(target: Path) -> set[Path]:
@@ -192,14 +165,6 @@ def _as_output_error(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"the output '{target}' cannot be written ({_reason(error)}); nothing changed.") from error
+        raise OutputError(f"the output '{target}' cannot be written ({reason(error)}); nothing changed.") from error
     except (EncodeError, ValueError) as error:
         raise OutputError(f"the output '{target}' cannot be encoded ({error}); nothing changed.") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "the disk is full"
-        return error.strerror or str(error)
-    return str(error)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model, save
 from onnxprune.methods.calibration import Runtime
 from onnxprune.statistics.data import Data
@@ -70,7 +70,7 @@ def value_of(model: Model, function: Evaluate) -> float:
     name = name_of(function)
     if model.path is not None and model.path.is_file():
         return evaluate(function, model.path, name)
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder) / "original.onnx"
         save(model, path)
         return evaluate(function, path, name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,12 +17,14 @@ from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model, load, save
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.candidates import Judge, Judgement
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.processes import parent
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.stored import store
@@ -66,7 +68,7 @@ class Bench:
     def measure(self, keep: Keep) -> Judgement:
         """Return how near the candidate of the masks is to the original."""
         result = build(self._channels, keep, self._task, {}, ())
-        with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        with scratch_folder() as folder:
             path = Path(folder) / "candidate.onnx"
             save(result.model, path, source=self._model)
             return self._judge(path)
@@ -82,7 +84,7 @@ class Trials:
         self._task, self.workers = task, workers
         self._bench: Bench | None = None
         self._pool: ProcessPoolExecutor | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
+        self._folder = scratch_folder()
         self._others = set(multiprocessing.active_children())
 
     def __enter__(self) -> Trials:
@@ -137,16 +139,17 @@ class Trials:
                 "that they can import, or use one worker."
             ) from error
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.workers, spawn, _begin, (content,))
+        return ProcessPoolExecutor(self.workers, spawn, _begin, (content, os.getpid()))
 
 
 _content = b""
 _bench: Bench | None = None
 
 
-def _begin(content: bytes) -> None:
-    """Take the task in a new process; an interruption is the parent's to handle."""
+def _begin(content: bytes, starter: int) -> None:
+    """Take the task in a new process, which ends with the one that started it; an interruption is that one's."""
     global _content
+    parent.end_with(starter)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _content = content
 

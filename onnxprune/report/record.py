@@ -123,7 +123,7 @@ class Report:
         content = _finite(content, "", lost)
         if lost:
             content["warnings"] = [*content["warnings"], f"figures that are no numbers: {', '.join(lost[:5])}"]
-        return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False).translate(_SPELLED) + "\n"
 
 
 def _finite(value: Any, place: str, lost: list[str]) -> Any:
@@ -136,3 +136,7 @@ def _finite(value: Any, place: str, lost: list[str]) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item, place, lost) for item in value]
     return value
+
+
+_SPELLED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0xD800, 0xE000))}
+"""Control characters that JSON leaves as they are, and halves of surrogate pairs, which no file can hold."""

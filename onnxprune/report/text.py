@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxprune.files.shown import shown
 from onnxprune.report.layout import sections
 from onnxprune.report.record import Report
 from onnxprune.report.section import Section, Table
@@ -28,9 +29,9 @@ def _print_section(section: Section, console: Console) -> None:
     from rich.text import Text
 
     if section.title:
-        console.print(Text(section.title, style="bold"), soft_wrap=True)
+        console.print(Text(shown(section.title), style="bold"), soft_wrap=True)
     for line in section.lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(shown(line, keep="\n")), soft_wrap=True)
     if section.table:
         if console.is_terminal:
             _print_drawn(section.table, console)
@@ -47,14 +48,14 @@ def _print_drawn(table: Table, console: Console) -> None:
     for index, header in enumerate(table.headers):
         drawn.add_column(header, justify="right" if index >= table.numbers else "left", overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(shown(cell)) for cell in row))
     console.print(drawn)
 
 
 def _print_aligned(table: Table, console: Console) -> None:
     from rich.text import Text
 
-    rows = [table.headers, *table.rows]
+    rows = [[shown(cell) for cell in row] for row in (table.headers, *table.rows)]
     widths = [max(len(row[index]) for row in rows) for index in range(len(table.headers))]
     for row in rows:
         cells = [

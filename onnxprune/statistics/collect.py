@@ -6,6 +6,7 @@ Activations of a batch are dropped as soon as they are added up, so memory does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +102,8 @@ def collect(
     key = cache.key("channels", model.sha256, _beside(model), data.sha256, asked, memory_bytes)
     stored = cache.load(key)
     if stored is not None:
-        return _unpack(stored, data.samples)
+        with suppress(KeyError, ValueError, IndexError):  # of another form than ours: as if there were none
+            return _unpack(stored, data.samples)
     accumulators, notes = _run(model, data, wanted, threads, provider, memory_bytes)
     statistics = Statistics(data.samples, {name: a.result() for name, a in accumulators.items()}, tuple(notes))
     cache.store(key, _pack(statistics))

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.processes import engine
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
 
@@ -28,13 +29,12 @@ class Session:
         Raises:
             ModelError: onnxruntime cannot run it.
         """
-        import onnxruntime
-
+        onnxruntime = engine.onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = engine.bounded(threads)
         options.enable_cpu_mem_arena = False
-        providers = [provider or "CPUExecutionProvider"]
+        providers = engine.providers(provider, onnxruntime.get_available_providers())
         if folder is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder.resolve())

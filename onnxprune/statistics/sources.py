@@ -7,6 +7,7 @@ import inspect
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import DataError
+from onnxprune.processes import user_code
 from onnxprune.statistics.feeds import InputSpec
 from onnxprune.statistics.images import SUFFIXES, ImageOptions, read_images
 from onnxprune.types import Array
@@ -108,13 +110,8 @@ def _function_source(path: Path, name: str) -> Source:
 
     def feeds() -> Iterator[tuple[str, Arrays]]:
         origin = f"{path}:{name}"
-        try:
-            result = function()
-            yield from _named([result] if isinstance(result, Mapping) else result, origin)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(f"{origin}: raised {type(error).__name__}: {error}") from error
+        result = user_code.call(f"{origin}: raised", function)
+        yield from _named([result] if isinstance(result, Mapping) else result, origin)
 
     return feeds
 
@@ -158,12 +155,11 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DataError(f"{path}: raised {type(error).__name__} while it was loaded: {error}") from error
+        user_code.call(f"{path}: while it was loaded, it raised", spec.loader.exec_module, module)
     finally:
-        sys.path.remove(str(path.parent.resolve()))
-    function = getattr(module, name, None)
+        with suppress(ValueError):
+            sys.path.remove(str(path.parent.resolve()))
+    function = user_code.call(f"{path}: raised", getattr, module, name, None)
     if not callable(function):
         raise DataError(f"{path}: has no function '{name}'.")
     return function  # type: ignore[no-any-return]
@@ -180,8 +176,11 @@ def _object_source(source: Any) -> Source:
 
 
 def _named(feeds: Any, origin: str) -> Iterator[tuple[str, Arrays]]:
-    stream = iter(feeds.get_next, None) if hasattr(feeds, "get_next") else iter(feeds)
-    for number, feed in enumerate(stream):
+    for number, feed in enumerate(user_code.iterate(f"{origin}: raised", feeds)):
         if not isinstance(feed, Mapping):
             raise DataError(f"{origin}: item {number} is a {type(feed).__name__}, not a dict of input name to array.")
-        yield f"{origin} (feed {number})", {name: np.asarray(array) for name, array in feed.items()}
+        yield f"{origin} (feed {number})", user_code.call(f"{origin}: raised", _arrays, feed)
+
+
+def _arrays(feed: Mapping[Any, Any]) -> Arrays:
+    return {str(name): np.asarray(array) for name, array in feed.items()}

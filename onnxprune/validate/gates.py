@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import DataError, Terminated, UsageError
+from onnxprune.processes.user_code import call
 from onnxprune.validate.parity import Parity
 from onnxprune.validate.session import open_session
 
@@ -89,21 +90,20 @@ def evaluate(function: Evaluate, path: Path, name: str) -> float:
     Raises:
         DataError: it raises, or does not return a finite number.
     """
+    raised = f"--eval {name} raised"
+    if _wants_session(function):
+        with open_session(path) as session:
+            result = call(raised, function, session.native)
+    else:
+        result = call(raised, function, str(path))
+    value = call(raised, result.get, "value") if isinstance(result, Mapping) else result
     try:
-        if _wants_session(function):
-            with open_session(path) as session:
-                result = function(session.native)
-        else:
-            result = function(str(path))
-    except (UsageError, Terminated):
+        number = float(value)
+    except (KeyboardInterrupt, Terminated):
         raise
-    except (Exception, SystemExit) as error:
-        raise DataError(f"--eval {name} raised {type(error).__name__}: {error}") from error
-    value = result.get("value") if isinstance(result, Mapping) else result
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"--eval {name} returned {str(result)[:80]!r}, a finite number is needed.") from error
+    except BaseException as error:
+        text = call(raised, str, result)
+        raise DataError(f"--eval {name} returned {text[:80]!r}, a finite number is needed.") from error
     if not math.isfinite(number):
         raise DataError(f"--eval {name} returned {number}, a finite number is needed.")
     return number

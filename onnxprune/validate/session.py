@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from onnxprune.errors import DataError, ModelError, UsageError
+from onnxprune.files.scratch import scratch_folder
+from onnxprune.processes import engine
 from onnxprune.types import Array
 
 if TYPE_CHECKING:
@@ -121,19 +122,18 @@ def open_session(
         ModelError: onnxruntime refuses the model.
         UsageError: the provider is not part of this onnxruntime.
     """
-    import onnxruntime
-
+    onnxruntime = engine.onnxruntime()
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = engine.bounded(threads)
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.graph_optimization_level = _levels(onnxruntime)[LEVELS.index(level)]
     stack = ExitStack()
     label = label or _label(source)
-    providers = _providers(onnxruntime.get_available_providers(), provider)
+    providers = engine.providers(provider, onnxruntime.get_available_providers())
     try:
         native = onnxruntime.InferenceSession(_load(source, options, stack), options, providers=providers)
     except (ModelError, UsageError):
@@ -171,7 +171,7 @@ def _load(source: Path | bytes | Model, options: Any, stack: ExitStack) -> str |
     if source.pending or source.proto.ByteSize() > 2**31 - 2**20:
         from onnxprune.graph.model import save
 
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxprune-")))
+        folder = Path(stack.enter_context(scratch_folder()))
         save(source, folder / "model.onnx")
         return str(folder / "model.onnx")
     if source.path is not None:
@@ -185,17 +185,6 @@ def _load(source: Path | bytes | Model, options: Any, stack: ExitStack) -> str |
 def _label(source: Path | bytes | Model) -> str:
     path = source if isinstance(source, Path) else getattr(source, "path", None)
     return f"'{path}'" if path else "the model"
-
-
-def _providers(available: Sequence[str], provider: str | None) -> list[str]:
-    if provider is None:
-        return ["CPUExecutionProvider"]
-    wanted = provider.lower().removesuffix("executionprovider")
-    found = [name for name in available if name.lower().removesuffix("executionprovider") == wanted]
-    if not found:
-        names = ", ".join(name.removesuffix("ExecutionProvider") for name in available)
-        raise UsageError(f"this onnxruntime has no execution provider '{provider}'; it has {names}.")
-    return list(dict.fromkeys([*found, "CPUExecutionProvider"]))
 
 
 def _port(item: Any) -> Port:

@@ -56,7 +56,7 @@ def test_streamed_sums_are_those_of_all_activations() -> None:
 def test_a_second_call_reads_the_cache_and_other_data_do_not(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = model_and_data()
     first = collect(model, data, [Wanted("y", 1)], threads=1)
-    assert len(list(own_cache.glob("*.npz"))) == 1
+    assert len(list(own_cache.rglob("*.statistics"))) == 1
     monkeypatch.setattr("onnxprune.statistics.collect._run", lambda *_: pytest.fail("ran again"))
     again = collect(model, data, [Wanted("y", 1)], threads=1)
     np.testing.assert_array_equal(again["y"].gram, first["y"].gram)
@@ -68,7 +68,7 @@ def test_a_second_call_reads_the_cache_and_other_data_do_not(own_cache: Path, mo
 def test_a_damaged_or_forbidden_cache_is_no_error(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = model_and_data()
     first = collect(model, data, [Wanted("y", 1)], threads=1)
-    for file in own_cache.glob("*.npz"):
+    for file in own_cache.rglob("*.statistics"):
         file.write_bytes(b"damaged")
     assert collect(model, data, [Wanted("y", 1)], threads=1)["y"].mean.tolist() == first["y"].mean.tolist()
     monkeypatch.setenv("ONNXPRUNE_CACHE", "off")

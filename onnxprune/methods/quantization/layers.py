@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError, OnnxpruneError, UsageError
+from onnxprune.files.scratch import scratch_folder
 from onnxprune.methods.quantization.recognise import nodes
 from onnxprune.types import Array
 from onnxprune.validate.layers import dequantized_names
@@ -188,7 +188,7 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Iterable[Feeds], threa
         if name not in present:
             copy.graph.output.add(name=name)
     label = "the model with watched layers"
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(copy, path, save_as_external_data=copy.ByteSize() > EMBEDDED_LIMIT)
         del copy

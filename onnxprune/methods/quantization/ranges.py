@@ -6,7 +6,6 @@ they are given in pieces.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import DataError, ModelError
+from onnxprune.files.scratch import scratch_folder
 from onnxprune.methods.quantization.native import quiet
 from onnxprune.types import Array
 
@@ -45,7 +45,7 @@ def collect(
         ModelError: onnxruntime cannot run the model.
         DataError: no inputs, or values that are not finite.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder, quiet():
+    with scratch_folder() as folder, quiet():
         calibrator = _calibrator(proto, Path(folder), method, operators, percentile, same or {})
         calibrator.infer_session = _session(Path(folder) / "augmented.onnx", threads)
         calibrator.model = None

@@ -1,0 +1,31 @@
+"""A process that others started ends with them, whatever ended them, also while native code runs in it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+
+_PR_SET_PDEATHSIG = 1
+_EVERY_SECONDS = 0.5
+
+
+def end_with(parent: int) -> None:
+    """Let this process be killed as soon as its parent is gone; call it early, in the process that was started."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    elif hasattr(os, "getppid"):
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if hasattr(os, "getppid") and os.getppid() != parent:
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_EVERY_SECONDS)
+    os._exit(1)
