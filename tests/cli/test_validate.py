@@ -135,25 +135,42 @@ def test_tolerances_are_kept_or_end_with_code_3(
     assert result.exit_code == code, result.stderr
 
 
-def overflowing(kind: str) -> onnx.ModelProto:
-    """Return the convnet with logits that are NaN (log of -1), infinite (1 / 0), or beyond half precision."""
+def ending_in(*operators: tuple[str, list[str]]) -> onnx.ModelProto:
+    """Return the convnet with two more operators behind its logits, which read "zero" and "one"."""
     proto = networks.convnet()
-    head = proto.graph.node[-1]
-    head.output[0] = "raw"
-    value, op = {"nan": (0.0, "Log"), "infinite": (0.0, "Reciprocal"), "large": (3e4, "Mul")}[kind]
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), "value"))
-    proto.graph.node.append(onnx.helper.make_node("Mul", ["raw", "value"], ["scaled"]))
-    if kind == "nan":
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1), "one"))
-        proto.graph.node.append(onnx.helper.make_node("Sub", ["scaled", "one"], ["below"]))
-    inputs = {"nan": ["below"], "infinite": ["scaled"], "large": ["scaled", "scaled"]}[kind]
-    proto.graph.node.append(onnx.helper.make_node(op, inputs, ["logits"]))
+    proto.graph.node[-1].output[0] = "raw"
+    for name, value in {"zero": 0.0, "one": 1.0}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full(10, value, np.float32), name))
+    for (operator, inputs), output in zip(operators, ("a", "b", "logits"), strict=True):
+        proto.graph.node.append(onnx.helper.make_node(operator, inputs, [output]))
     return proto
 
 
-@pytest.mark.parametrize("kind", ["nan", "infinite"])
+NO_NUMBERS = {
+    "nan": [("Mul", ["raw", "zero"]), ("Sub", ["a", "one"]), ("Log", ["b"])],
+    "infinite": [("Mul", ["raw", "zero"]), ("Identity", ["a"]), ("Reciprocal", ["b"])],
+    "root": [("Mul", ["raw", "zero"]), ("Sub", ["a", "one"]), ("Sqrt", ["b"])],
+}
+
+
+def overflowing() -> onnx.ModelProto:
+    """Return the convnet with a normalisation in it that goes beyond half precision."""
+    proto = networks.convnet()
+    vectors = {"huge": 1e6, "shift": 2e5, "nothing": 0.1, "one": 1.0}
+    for name, value in vectors.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full(32, value, np.float32), name))
+    proto.graph.node[0].output[0] = "raw"
+    norm = onnx.helper.make_node("BatchNormalization", ["raw", "huge", "shift", "nothing", "one"], ["c1"])
+    proto.graph.node.insert(1, norm)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "w2":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(1e-6), "w2"))
+    return proto
+
+
+@pytest.mark.parametrize("kind", NO_NUMBERS)
 def test_values_that_are_no_numbers_are_never_equal(run: Run, tmp_path: Path, kind: str) -> None:
-    path = networks.store(overflowing(kind), tmp_path / "m.onnx")
+    path = networks.store(ending_in(*NO_NUMBERS[kind]), tmp_path / "m.onnx")
     result = run("validate", path, path, "--json", "--threads", 1)
     document = json.loads(result.stdout)
     assert result.exit_code == 0 and document["verdict"]["status"] == "failed"
@@ -163,7 +180,7 @@ def test_values_that_are_no_numbers_are_never_equal(run: Run, tmp_path: Path, ki
 
 
 def test_half_precision_that_overflows_is_not_written(run: Run, tmp_path: Path) -> None:
-    path = networks.store(overflowing("large"), tmp_path / "m.onnx")
+    path = networks.store(overflowing(), tmp_path / "m.onnx")
     result = run("quantize", path, "--mode", "fp16", "-o", tmp_path / "half.onnx", "--no-latency")
     assert result.exit_code == 3 and "NaN or infinite" in result.stderr and not (tmp_path / "half.onnx").exists()
 
