@@ -57,17 +57,21 @@ def tensor_levels(graph: onnx.GraphProto, waits: Mapping[str, Iterable[str]]) ->
 
     Args:
         waits: output of a reader -> tensors that must be known before it is refitted; it stands one level above them.
+            They may be made by nodes that stand behind it: another branch, whose sum it belongs to. No circle of waits.
     """
     static = static_names(graph)
+    nodes = [node for node in graph.node if not all(name in static for name in node.output if name)]
     levels = {value.name: 0 for value in graph.input if value.name not in static}
-    for node in graph.node:
-        if all(name in static for name in node.output if name):
-            continue
-        level = max((levels.get(name, 0) for name in reads(node)), default=0)
-        for output in node.output:
-            if output in waits:
-                level = 1 + max(level, *(levels.get(name, 0) for name in waits[output]))
-        levels.update((output, level) for output in node.output if output)
+    below = [(reads(node), [waits[name] for name in node.output if name in waits]) for node in nodes]
+    for _ in range(len(nodes) + 1):
+        before = dict(levels)
+        for node, (inputs, waiting) in zip(nodes, below, strict=True):
+            level = max((levels.get(name, 0) for name in inputs), default=0)
+            for names in waiting:
+                level = 1 + max(level, *(levels.get(name, 0) for name in names))
+            levels.update((output, level) for output in node.output if output)
+        if levels == before:
+            break
     return levels
 
 
