@@ -137,13 +137,7 @@ class Channels:
 
     def reader_count(self, root: str) -> int:
         """Readers of a constant, through Identity nodes."""
-        total = 0
-        for node, _ in self.view.readers.get(root, []):
-            if node.op_type == "Identity" and not node.domain:
-                total += self.reader_count(node.outputs[0])
-            else:
-                total += 1
-        return total
+        return sum(1 for _ in self.view.users(root))
 
     def keep(self, plan: Plan) -> Keep:
         """Return the masks that a plan stands for.

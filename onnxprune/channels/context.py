@@ -69,6 +69,7 @@ class State:
     rankings: list[Ranking] = field(default_factory=list)
     numbers: dict[str, list[Numbers]] = field(default_factory=dict)
     number_uses: set[tuple[int, int]] = field(default_factory=set)
+    visited: set[int] = field(default_factory=set)
     _cut_up: dict[str, bool] = field(default_factory=dict)
     unit: IntArray = field(init=False)
 
@@ -86,7 +87,9 @@ class State:
         """Tell whether a constant is only taken apart (gate biases): its pieces then share one set of ids."""
         if root not in self._cut_up:
             readers = self.view.readers.get(root, [])
-            self._cut_up[root] = bool(readers) and all(n.op_type in ("Slice", "Split") for n, _ in readers)
+            self._cut_up[root] = bool(readers) and all(
+                node.op_type in ("Slice", "Split") and index == 0 for node, index in readers
+            )
         return self._cut_up[root]
 
     @cached_property
@@ -115,6 +118,7 @@ class Context:
         self.state = state
         self.space = state.space
         self.node = node
+        self.spoken: list[IntArray] = []
 
     # --- reading ----------------------------------------------------------------------------------------------
 
@@ -275,6 +279,7 @@ class Context:
         found = tuple(len(a) for a in axes)
         if shape is not None and shape != found:
             raise RuleError(f"{self.node.label}: the rule gives shape {found}, the trace {shape}")
+        self.spoken += axes
         for ids in axes:
             if len(ids) == 1 and ids is not self.state.unit:
                 self.pin(ids, "it becomes an axis of a single position")
@@ -287,6 +292,7 @@ class Context:
         Raises:
             RuleError: the axes differ in size.
         """
+        self.spoken += (a, b)
         try:
             self.space.tie(a, b)
         except ValueError as error:
@@ -298,6 +304,7 @@ class Context:
         Raises:
             RuleError: the sizes do not multiply.
         """
+        self.spoken += (flat, *factors)
         try:
             self.space.product(flat, factors, self.node.label)
         except ValueError as error:
@@ -313,6 +320,7 @@ class Context:
 
     def pin(self, ids: IntArray, reason: str) -> None:
         """These positions may not be removed."""
+        self.spoken.append(ids)
         self.space.pin(ids, f"{self.node.label}: {reason}")
 
     def pin_input(self, index: int, reason: str) -> None:
@@ -320,6 +328,18 @@ class Context:
         if self.has(index):
             for ids in self.axes(index):
                 self.pin(ids, reason)
+
+    def per_batch(self, index: int, batch: IntArray, reason: str) -> None:
+        """The first axis of this input goes with the batch (or holds one entry for all of it); the others stay."""
+        if not self.has(index):
+            return
+        for axis, ids in enumerate(self.axes(index)):
+            if axis == 0 and len(ids) == len(batch):
+                self.tie(ids, batch)
+            else:
+                self.pin(ids, reason)
+            if axis == 0 and len(ids) not in (1, len(batch)):
+                self.pin(batch, reason)
 
     def role(self, index: int, axis: int, role: Role) -> None:
         """Say what an input's axis does with a channel (matters where the input is a parameter)."""
@@ -341,11 +361,13 @@ class Context:
 
     def contract(self, ids: IntArray, *inputs: int) -> None:
         """Positions of `ids` are summed; exact as long as one of the inputs is zero where channels are removed."""
+        self.spoken.append(ids)
         if not any(self.is_zero(i) for i in inputs):
             self.normalise(ids)
 
     def normalise(self, ids: IntArray) -> None:
         """The operator sees which positions of `ids` are there (a mean, a maximum, a norm over them)."""
+        self.spoken.append(ids)
         if not self.space.is_born_pinned(ids):
             self.space.mark_inexact(ids)
             if not self.state.normalised or self.state.normalised[-1] is not self.node:
@@ -380,6 +402,33 @@ class Context:
                 self.state.number_uses.add((id(self.node), index))
                 return True
         return False
+
+    def ignore(self, index: int) -> None:
+        """The operator reads no position of this input, only its type or its rank."""
+        if self.has(index):
+            self.spoken += self.axes(index)
+
+    def forgotten(self) -> str | None:
+        """Name the first input axis that the rule neither passed on, tied, summed nor pinned; None where all are."""
+        known = {id(ids) for ids in self.spoken}
+        for index, key in enumerate(self.node.inputs):
+            if not key or key not in self.state.trace.shapes or self._is_own_copy(index):
+                continue
+            for axis, ids in enumerate(self.axes(index)):
+                if id(ids) in known or len(ids) <= 1 or self.space.is_born_pinned(ids):
+                    continue
+                if not any(np.isin(ids, other).any() for other in self.spoken):
+                    return f"axis {axis} of its input '{key}'"
+        return None
+
+    def _is_own_copy(self, index: int) -> bool:
+        """Tell whether an input is a folded or small constant of which nothing is cut for this node."""
+        key, slot = self.node.inputs[index], (id(self.node), index)
+        root = self.state.view.root(key)
+        parameter = self.state.view.parameters.get(root)
+        if parameter is not None:
+            return slot not in self.state.uses and is_private(parameter.dims) and not self.state.is_cut_up(root)
+        return slot not in self.state.folded and key not in self.state.axes and key in self.state.trace.first.values
 
     # --- sizes that are spelled out ---------------------------------------------------------------------------
 

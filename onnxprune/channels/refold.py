@@ -31,7 +31,7 @@ class Refold:
     def shape(self, key: str, run: int) -> Shape | None:
         """Return the shape of any tensor after pruning."""
         old = self.runs[run].shapes.get(key)
-        axes = self.channels.state.axes.get(key)
+        axes = self.channels.state.axes.get(key, self.channels.state.axes.get(self.channels.view.root(key)))
         if old is None or axes is None or len(axes) != len(old):
             return old
         return tuple(self.scale(ids, size) for ids, size in zip(axes, old, strict=True))

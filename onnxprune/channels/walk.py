@@ -26,6 +26,7 @@ def walk(view: View, input_shapes: dict[str, Shape] | None = None, boundary: Bou
     for node in view.nodes:
         run = shuffles.get(id(node))
         if run is not None:
+            state.visited.add(id(node))
             if node is run[2]:
                 visit_shuffle(state, run)
             continue
@@ -33,6 +34,7 @@ def walk(view: View, input_shapes: dict[str, Shape] | None = None, boundary: Bou
         if not is_alias and not all(_is_folded(state, key) for key in node.outputs if key):
             visit(state, node)
             state.numbers.update(moved(node, state.numbers, state.trace) if state.numbers else {})
+    _pin_unseen(state)
     _pin_ends(state)
     return state
 
@@ -48,13 +50,18 @@ def _is_folded(state: State, key: str) -> bool:
 def visit(state: State, node: Node) -> None:
     """Apply one node's rule, or pin what it touches."""
     ctx = Context(state, node)
+    state.visited.add(id(node))
     function = RULES.get((node.domain, node.op_type))
     reason = f"{node.label}: no rule for this operator"
     if function is not None:
         try:
             function(ctx)
-            _pin_captured(state, node, f"{node.label}: used inside a body")
-            return
+            left_out = ctx.forgotten()
+            if left_out is None:
+                _pin_captured(state, node, f"{node.label}: used inside a body")
+                return
+            reason = f"{node.label}: its rule says nothing about {left_out}"
+            state.defects.append(reason)
         except RuleError as error:
             reason = str(error)
         except Exception as error:  # a defect of a rule must not break a model: pin and report it
@@ -106,6 +113,13 @@ def _input_axes(state: State, key: str) -> Axes:
         if state.boundary.is_loose(key, axis) and len(ids) > 1 and not dynamic[axis]:
             axes[axis] = state.space.fresh(len(ids))
     return axes
+
+def _pin_unseen(state: State) -> None:
+    """A stored tensor with a reader that no rule has seen stays; of its sizes alone the new ones are evaluated."""
+    for key in [key for key in state.axes if key in state.view.parameters]:
+        for node in state.view.users(key):
+            if id(node) not in state.visited and node.op_type not in ("Shape", "Size"):
+                pin_key(state, key, f"{node.label}: its sizes or positions are computed from it")
 
 
 def _pin_ends(state: State) -> None:

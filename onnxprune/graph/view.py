@@ -149,6 +149,14 @@ class View:
             node = self.producers.get(key)
         return key
 
+    def users(self, key: str) -> Iterator[Node]:
+        """Yield the nodes that read a tensor, once per input, through Identity nodes."""
+        for node, _ in self.readers.get(key, []):
+            if node.op_type == "Identity" and not node.domain:
+                yield from self.users(node.outputs[0])
+            else:
+                yield node
+
     def _define(self, scope: _Scope, name: str) -> str:
         key = name if name not in self.keys else f"{scope.prefix}{name}"
         while key in self.keys:

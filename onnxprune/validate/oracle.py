@@ -94,6 +94,8 @@ def _self_divided_axes(channels: Channels, key: str) -> set[int]:
     alone = {key}
     found: set[int] = set()
     for node in view.nodes:
+        if all(k in channels.trace.first.values for k in node.outputs if k):
+            continue  # of its shape alone
         inputs = [k for k in node.inputs if k and k not in view.parameters and k not in channels.trace.values]
         if not any(k in alone for k in node.inputs) or any(k not in alone for k in inputs):
             continue

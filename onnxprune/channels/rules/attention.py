@@ -85,15 +85,17 @@ def sequence(ctx: Context, *axes: IntArray) -> None:
         ctx.pin(ids, SEQUENCE)
 
 
-def tie_bias(ctx: Context, index: int, heads: IntArray) -> None:
-    """A bias or mask [.., head, s, t] that is added before the softmax."""
+def tie_bias(ctx: Context, index: int, heads: IntArray, batch: IntArray) -> None:
+    """A bias or mask [batch, head, s, t], of any of which it may have one for all, that is added before the softmax."""
     if not ctx.has(index):
         return
     axes = ctx.axes(index)
     for back, ids in enumerate(reversed(axes), start=1):
         if back == 3 and len(ids) == len(heads):
             ctx.tie(ids, heads)
-        elif back <= 2:
+        elif back == 4 and len(ids) == len(batch):
+            ctx.tie(ids, batch)
+        else:
             sequence(ctx, ids)
 
 
@@ -142,10 +144,10 @@ def fused_attention(ctx: Context) -> None:
     ctx.tie(data[2], weight[0])
     ctx.contract(data[2], 0, 1)
     sequence(ctx, data[1])
-    ctx.pin_input(3, "a mask")
+    ctx.per_batch(3, data[0], "a mask")
     ctx.pin_input(6, "the length of the past")
     tie_cache(ctx, 4, heads.shared, heads.width, data[0])
-    tie_bias(ctx, 5, heads.query)
+    tie_bias(ctx, 5, heads.query, data[0])
     zero = ctx.is_zero(1) and ctx.is_zero(2)
     contract_heads(ctx, heads, zero)
     keep_scale(ctx, heads.width)
@@ -186,12 +188,14 @@ def multi_head_attention(ctx: Context) -> None:
             ctx.tie(ctx.axes(index)[0], query[0])
     if ctx.has(3):
         packed_columns(ctx, ctx.axes(3)[0], [count * widths[0], count * widths[0], count * widths[1]], heads)
-    ctx.pin_input(4, "a mask")
-    tie_bias(ctx, 5, heads.query)
+    ctx.per_batch(4, query[0], "a mask")
+    tie_bias(ctx, 5, heads.query, query[0])
     tie_cache(ctx, 6, heads.shared, heads.width, query[0])
     tie_cache(ctx, 7, heads.shared, heads.value_width, query[0])
-    for index in (8, 9):
-        ctx.pin_input(index, "the state of a cache")
+    ctx.pin_input(8, "the length of the past")
+    ctx.pin_input(9, "the state of a cache")
+    if ctx.has(9):
+        ctx.pin(query[0], "the state of a cache")
     biased = ctx.is_zero(3)
     value_zero = biased and ctx.is_zero(2 if ctx.has(2) else 1 if ctx.has(1) else 0) and ctx.is_zero(7)
     contract_heads(ctx, heads, biased and (ctx.is_zero(0) or (ctx.has(1) and ctx.is_zero(1) and ctx.is_zero(6))))

@@ -108,9 +108,8 @@ def conv_transpose(ctx: Context) -> None:
 def deform_conv(ctx: Context) -> None:
     """y[n, m, ..] = sum over c of W[m, c, ..] * x[n, c, shifted ..] + b[m]; offsets and masks stay"""
     groups, offset_groups = ctx.node.attribute("group", 1), ctx.node.attribute("offset_group", 1)
-    ctx.pin_input(2, "the offsets of a deformable convolution")
-    if ctx.has(4):
-        ctx.pin_input(4, "the mask of a deformable convolution")
+    ctx.per_batch(2, ctx.axes(0)[0], "the offsets of a deformable convolution")
+    ctx.per_batch(4, ctx.axes(0)[0], "the mask of a deformable convolution")
     if groups != 1 or offset_groups != 1:
         ctx.pin_input(0, "a deformable convolution with groups")
         ctx.pin_input(1, "a deformable convolution with groups")
@@ -168,6 +167,9 @@ def resize(ctx: Context) -> None:
         else:
             ctx.pin(ids, "a resized axis")
             result.append(ctx.pinned(shape[axis], "a resized axis"))
+    for index in range(1, len(ctx.node.inputs)):
+        if ctx.has(index) and ctx.traced_value(index) is None:
+            ctx.pin_input(index, "regions and sizes")
     ctx.set(result, zero=ctx.is_zero(0))
 
 

@@ -41,9 +41,11 @@ def group_query_attention(ctx: Context) -> None:
             sequence(ctx, ctx.axes(index)[1])
     for index in (3, 4):
         tie_cache(ctx, index, heads.shared, heads.width, query[0])
-    for index in (5, 6, 7, 8, 9):
+    for index in (5, 9):
+        ctx.per_batch(index, query[0], "lengths and positions")
+    for index in (6, 7, 8):
         ctx.pin_input(index, "lengths and tables of positions")
-    tie_bias(ctx, 10, heads.query)
+    tie_bias(ctx, 10, heads.query, query[0])
     if ctx.has(11):
         ctx.tie(ctx.axes(11)[0], heads.query)
     for index in range(12, len(ctx.node.inputs)):
@@ -88,10 +90,10 @@ def attention(ctx: Context) -> None:
     for axes in (query, key, value):
         ctx.tie(axes[0], query[0])
         sequence(ctx, axes[1] if flat else axes[2])
-    tie_bias(ctx, 3, heads.query)
+    tie_bias(ctx, 3, heads.query, query[0])
     tie_cache(ctx, 4, heads.shared, heads.width, query[0])
     tie_cache(ctx, 5, heads.shared, heads.value_width, query[0])
-    ctx.pin_input(6, "lengths of keys and values")
+    ctx.per_batch(6, query[0], "lengths of keys and values")
     key_zero, value_zero = ctx.is_zero(1) and ctx.is_zero(4), ctx.is_zero(2) and ctx.is_zero(5)
     contract_heads(ctx, heads, ctx.is_zero(0) or key_zero)
     keep_scale(ctx, heads.width)

@@ -39,6 +39,7 @@ def _picked(ctx: Context, axis: int) -> Axes:
         return [ids[indices]]
     reason = "a single position is taken from it" if indices.ndim == 0 else "its positions are looked up by a table"
     ctx.pin(ids, reason)
+    ctx.pin_input(1, "a table of positions")
     return [ctx.pinned(size, "looked up positions") for size in indices.shape]
 
 

@@ -318,4 +318,5 @@ def reverse_sequence(ctx: Context) -> None:
     data = ctx.axes(0)
     for name, default in (("time_axis", 0), ("batch_axis", 1)):
         ctx.pin(data[int(ctx.node.attribute(name, default))], "a sequence is reversed along it")
+    ctx.pin_input(1, "lengths")
     ctx.set(data, zero=ctx.is_zero(0))

@@ -83,7 +83,7 @@ def _states(ctx: Context, cell: Cell, hidden: IntArray) -> None:
     sequence = data[1] if last else data[0]
     directions = ctx.pinned(ctx.shape(1)[0], "the directions of a recurrent layer")
     ctx.pin(sequence, "a recurrent layer runs along it")
-    ctx.pin_input(4, "sequence lengths")
+    ctx.per_batch(4, batch, "sequence lengths")
     if ctx.has(3):
         _stacked(ctx, 3, cell.gates * 2, hidden)
     if ctx.has(7):

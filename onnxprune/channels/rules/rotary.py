@@ -10,14 +10,14 @@ from onnxprune.types import IntArray
 @rule("RotaryEmbedding", domain=MICROSOFT)
 def fused_rotary_embedding(ctx: Context) -> None:
     """(y[h, p], y[h, p + n]) = rotation by angle[position, p] of (x[h, p], x[h, p + n]); pairs where interleaved"""
-    ctx.pin_input(1, "positions")
+    ctx.per_batch(1, ctx.axes(0)[0], "positions")
     rotate(ctx, cosine=2, sine=3)
 
 
 @rule("RotaryEmbedding")
 def rotary_embedding(ctx: Context) -> None:
     """(y[h, p], y[h, p + n]) = rotation by angle[position, p] of (x[h, p], x[h, p + n]); pairs where interleaved"""
-    ctx.pin_input(3, "positions")
+    ctx.per_batch(3, ctx.axes(0)[0], "positions")
     rotate(ctx, cosine=1, sine=2)
 
 
@@ -40,8 +40,11 @@ def rotate(ctx: Context, cosine: int, sine: int) -> None:
         ctx.pin(head, "a part of it is rotated")
     for index in (cosine, sine):
         tables = ctx.axes(index)
-        for ids in tables[:-1]:
-            ctx.pin(ids, "positions")
+        for back, ids in enumerate(reversed(tables[:-1]), start=1):
+            if back == 2 and len(ids) == len(data[0]):
+                ctx.tie(ids, data[0])
+            else:
+                ctx.pin(ids, "positions")
         ctx.tie(tables[-1], pairs)
         for axis in range(len(tables)):
             ctx.role(index, axis, "scales" if axis == len(tables) - 1 else "internal")
