@@ -141,6 +141,11 @@ class View:
                     table.setdefault(name, []).append((node, index))
         return table
 
+    @cached_property
+    def captured(self) -> frozenset[str]:
+        """Tensors that closed bodies take from outside."""
+        return frozenset(key for node in self.nodes for key in node.captured)
+
     def root(self, key: str) -> str:
         """Follow Identity nodes back to where a tensor comes from."""
         node = self.producers.get(key)

@@ -19,7 +19,7 @@ from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.trace import trace
-from onnxprune.graph.view import View
+from onnxprune.graph.view import Node, View
 from onnxprune.methods.trimming.axes import Cut, find_axis, find_cuts
 from onnxprune.methods.trimming.channels_in import make_gray
 from onnxprune.methods.trimming.constant import fix_dims, fix_inputs
@@ -105,11 +105,19 @@ class _Work:
         channels = analyse(model, self.shapes, boundary=boundary)
         narrow = rewrite(channels, {})
         result = self._finished(narrow, channels, cuts, spread)
-        weighed = tuple(node.label for node in channels.state.normalised)
+        weighed = tuple(node.label for node in channels.state.normalised if self._loses(channels, node))
         plan = channels.plan({})
-        shapes = self._changed_shapes(result)
         return TrimResult(
-            result, plan, model, channels, tuple(every), self.tokens, self.gone, shapes, weighed, self._warnings(shapes)
+            result,
+            plan,
+            model,
+            channels,
+            tuple(every),
+            self.tokens,
+            self.gone,
+            self._changed_shapes(result),
+            weighed,
+            self._warnings(),
         )
 
     def _stripped(self) -> Model:
@@ -163,19 +171,21 @@ class _Work:
                 rewrite_labels(proto, cut.labels, cut.kept, self.options.renumber or cut.tensor in outputs)
         return Model(proto, self.source.path, narrow.pending)
 
+    @staticmethod
+    def _loses(channels: Channels, node: Node) -> bool:
+        """Tell whether an input of a node loses positions."""
+        mask, axes = channels.mask({}), channels.state.axes
+        return any(not mask[ids].all() for key in node.inputs for ids in axes.get(key, ()))
+
     def _changed_shapes(self, result: Model) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         old, new = (trace(View(m), s).shapes for m, s in ((self.source, dict(self.options.input_shapes)), (result, {})))
         names = [*(value.name for value in result.proto.graph.input), *(o.name for o in result.proto.graph.output)]
-        return {n: (old[n], new[n]) for n in names if n in old and n in new and _differ(old[n], new[n])}
+        return {name: (old[name], new[name]) for name in names if name in old and old[name] != new.get(name, old[name])}
 
-    def _warnings(self, shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[str, ...]:
+    def _warnings(self) -> tuple[str, ...]:
         kept = {name: int(np.count_nonzero(rows)) for name, rows in self.tokens.items()}
         return tuple(
             f"input '{name}': callers give numbers from 0 to {count - 1} now; the map is in the report"
             for name, count in kept.items()
             if self.options.renumber
         )
-
-
-def _differ(old: tuple[int, ...], new: tuple[int, ...]) -> bool:
-    return old != new
