@@ -17,197 +17,103 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.processes.engine import silence as _silence
 
 if TYPE_CHECKING:
-    from onnxprune.channels.analyse import Channels
-    from onnxprune.channels.groups import ChannelGroup, Lock, Site
-    from onnxprune.channels.plan import Plan
-    from onnxprune.errors import (
-        DataError,
-        GateError,
-        ModelError,
-        NothingToPruneError,
-        OnnxpruneError,
-        OutputError,
-        UsageError,
-    )
-    from onnxprune.graph.model import Model, Source, load, save
-    from onnxprune.methods.apply import apply
-    from onnxprune.methods.factorize import FactorizeResult
-    from onnxprune.methods.factors.options import FactorizeOptions
-    from onnxprune.methods.options import PruneOptions
-    from onnxprune.methods.result import PruneResult
-    from onnxprune.methods.sensitivity import sensitivity
-    from onnxprune.methods.sparsify import SparsifyResult
-    from onnxprune.methods.sparsity.options import SparsifyOptions
-    from onnxprune.methods.tune import tune
-    from onnxprune.recipe import Recipe, RecipeResult, read_recipe, run_recipe, step
-    from onnxprune.statistics.collect import Statistics
-    from onnxprune.validate.api import validate
-    from onnxprune.validate.bench import bench
-    from onnxprune.validate.gates import Gates
+    from onnxprune.api import analyse as analyse
+    from onnxprune.api import apply as apply
+    from onnxprune.api import factorize as factorize
+    from onnxprune.api import prune as prune
+    from onnxprune.api import quantize as quantize
+    from onnxprune.api import run_recipe as run_recipe
+    from onnxprune.api import sensitivity as sensitivity
+    from onnxprune.api import sparsify as sparsify
+    from onnxprune.api import tune as tune
+    from onnxprune.channels.analyse import Channels as Channels
+    from onnxprune.channels.groups import ChannelGroup as ChannelGroup
+    from onnxprune.channels.groups import Lock as Lock
+    from onnxprune.channels.groups import Site as Site
+    from onnxprune.channels.plan import Plan as Plan
+    from onnxprune.errors import DataError as DataError
+    from onnxprune.errors import GateError as GateError
+    from onnxprune.errors import ModelError as ModelError
+    from onnxprune.errors import NothingToPruneError as NothingToPruneError
+    from onnxprune.errors import OnnxpruneError as OnnxpruneError
+    from onnxprune.errors import OutputError as OutputError
+    from onnxprune.errors import UsageError as UsageError
+    from onnxprune.graph.model import Model as Model
+    from onnxprune.graph.model import load as load
+    from onnxprune.job.carry_out import JobResult as JobResult
+    from onnxprune.job.gates import Gates as Gates
+    from onnxprune.job.job import Job as Job
+    from onnxprune.job.job import Step as Step
+    from onnxprune.job.job import step as step
+    from onnxprune.job.outputs import Outputs as Outputs
+    from onnxprune.job.run import Run as Run
+    from onnxprune.job.write import save as save
+    from onnxprune.job.write import write_job as write_job
+    from onnxprune.methods.apply import ApplyOptions as ApplyOptions
+    from onnxprune.methods.factorize import FactorizeResult as FactorizeResult
+    from onnxprune.methods.factors.options import FactorizeOptions as FactorizeOptions
+    from onnxprune.methods.options import PruneOptions as PruneOptions
+    from onnxprune.methods.quantization.options import QuantizeOptions as QuantizeOptions
+    from onnxprune.methods.quantize import QuantizeResult as QuantizeResult
+    from onnxprune.methods.result import PruneResult as PruneResult
+    from onnxprune.methods.sensitivity import Sensitivity as Sensitivity
+    from onnxprune.methods.sparsify import SparsifyResult as SparsifyResult
+    from onnxprune.methods.sparsity.options import SparsifyOptions as SparsifyOptions
+    from onnxprune.methods.tune import TuneResult as TuneResult
+    from onnxprune.methods.tune_options import TuneOptions as TuneOptions
+    from onnxprune.recipe import read_recipe as read_recipe
+    from onnxprune.report import Report as Report
+    from onnxprune.statistics.collect import Statistics as Statistics
+    from onnxprune.statistics.images import ImageOptions as ImageOptions
+    from onnxprune.validate.api import validate as validate
+    from onnxprune.validate.bench import bench as bench
 
 _silence()  # before anything of ours imports onnxruntime, and for every process that we start
 
-_HOMES = {
-    "Channels": "channels.analyse",
-    "ChannelGroup": "channels.groups",
-    "Lock": "channels.groups",
-    "Site": "channels.groups",
-    "Plan": "channels.plan",
-    "DataError": "errors",
-    "GateError": "errors",
-    "ModelError": "errors",
-    "NothingToPruneError": "errors",
-    "OnnxpruneError": "errors",
-    "OutputError": "errors",
-    "UsageError": "errors",
-    "Model": "graph.model",
-    "load": "graph.model",
-    "save": "graph.model",
-    "apply": "methods.apply",
-    "FactorizeOptions": "methods.factors.options",
-    "FactorizeResult": "methods.factorize",
-    "PruneOptions": "methods.options",
-    "PruneResult": "methods.result",
-    "SparsifyOptions": "methods.sparsity.options",
-    "SparsifyResult": "methods.sparsify",
-    "sensitivity": "methods.sensitivity",
-    "tune": "methods.tune",
-    "Gates": "validate.gates",
-    "Statistics": "statistics.collect",
-    "bench": "validate.bench",
-    "Recipe": "recipe",
-    "RecipeResult": "recipe",
-    "read_recipe": "recipe",
-    "run_recipe": "recipe",
-    "step": "recipe",
+_NAMES = {
+    "api": "analyse apply factorize prune quantize run_recipe sensitivity sparsify tune",
+    "channels.analyse": "Channels",
+    "channels.groups": "ChannelGroup Lock Site",
+    "channels.plan": "Plan",
+    "errors": "DataError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError",
+    "graph.model": "Model load",
+    "job.carry_out": "JobResult",
+    "job.gates": "Gates",
+    "job.job": "Job Step step",
+    "job.outputs": "Outputs",
+    "job.run": "Run",
+    "job.write": "save write_job",
+    "methods.apply": "ApplyOptions",
+    "methods.factorize": "FactorizeResult",
+    "methods.factors.options": "FactorizeOptions",
+    "methods.options": "PruneOptions",
+    "methods.quantization.options": "QuantizeOptions",
+    "methods.quantize": "QuantizeResult",
+    "methods.result": "PruneResult",
+    "methods.sensitivity": "Sensitivity",
+    "methods.sparsify": "SparsifyResult",
+    "methods.sparsity.options": "SparsifyOptions",
+    "methods.tune": "TuneResult",
+    "methods.tune_options": "TuneOptions",
+    "recipe": "read_recipe",
+    "report": "Report",
+    "statistics.collect": "Statistics",
+    "statistics.images": "ImageOptions",
+    "validate": "validate",
+    "validate.bench": "bench",
 }
+"""Home -> what it gives to the package. All there is to say about a public name."""
 
-__all__ = [
-    "ChannelGroup",
-    "Channels",
-    "DataError",
-    "FactorizeOptions",
-    "FactorizeResult",
-    "GateError",
-    "Gates",
-    "Lock",
-    "Model",
-    "ModelError",
-    "NothingToPruneError",
-    "OnnxpruneError",
-    "OutputError",
-    "Plan",
-    "PruneOptions",
-    "PruneResult",
-    "Recipe",
-    "RecipeResult",
-    "Site",
-    "SparsifyOptions",
-    "SparsifyResult",
-    "Statistics",
-    "UsageError",
-    "analyse",
-    "apply",
-    "bench",
-    "factorize",
-    "load",
-    "prune",
-    "read_recipe",
-    "run_recipe",
-    "save",
-    "sensitivity",
-    "sparsify",
-    "step",
-    "tune",
-    "validate",
-]
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
-
-def prune(model: Source, data: Any = None, **options: Any) -> PruneResult:
-    """Return a model without the channels that matter least.
-
-    Args:
-        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`; it is not changed.
-        data: inputs of the kind that the model is used on, without labels: what stays is refitted to them. A path,
-            feeds, or what `onnxprune.statistics.data.read` takes.
-        options: fields of `PruneOptions`, such as `ratio=0.4`, `macs=0.5`, `score="l2"`, `skip=("head*",)`.
-
-    Returns:
-        A `PruneResult`: `model.proto` is the pruned ModelProto, `plan` says what was removed.
-
-    Raises:
-        DataError: the data do not fit the model.
-        ModelError: the model cannot be read, or has no weights.
-        NothingToPruneError: nothing can be removed as asked, or a target cannot be reached.
-        UsageError: an option that makes no sense.
-    """
-    from onnxprune.methods.options import PruneOptions
-    from onnxprune.methods.prune import prune as run
-
-    return run(model, PruneOptions.of(**options), data)
-
-
-def sparsify(model: Source, data: Any = None, **options: Any) -> SparsifyResult:
-    """Return a model with zeros in its weights; `result.model.proto` is the ModelProto.
-
-    Args:
-        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`; it is not changed.
-        data: inputs without labels: which weights go, and what the others become, follow them.
-        options: fields of `SparsifyOptions`, such as `sparsity=0.7`, `pattern="2:4"`, `scope="erk"`.
-
-    Raises:
-        DataError: the data do not fit the model.
-        NothingToPruneError: no layer can have the zeros that are asked for.
-        UsageError: an option that makes no sense.
-    """
-    from onnxprune.methods.sparsify import sparsify as run
-    from onnxprune.methods.sparsity.options import SparsifyOptions
-
-    return run(model, SparsifyOptions.of(**options), data)
-
-
-def factorize(model: Source, data: Any = None, **options: Any) -> FactorizeResult:
-    """Return a model whose layers are chains of smaller ones; `result.model.proto` is the ModelProto.
-
-    Args:
-        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`; it is not changed.
-        data: inputs without labels: factors are near to the layers on them, not as matrices.
-        options: fields of `FactorizeOptions`, such as `params=0.5`, `macs=0.6`, `energy=0.99`.
-
-    Raises:
-        DataError: the data do not fit the model.
-        NothingToPruneError: nothing can be replaced, or a target cannot be reached.
-        UsageError: an option that makes no sense.
-    """
-    from onnxprune.methods.factorize import factorize as run
-    from onnxprune.methods.factors.options import FactorizeOptions
-
-    return run(model, FactorizeOptions.of(**options), data)
-
-
-def analyse(model: Source, **options: Any) -> Channels:
-    """Return the channel groups of a model and the locks that say why the rest stays.
-
-    Args:
-        model: path, bytes, `onnx.ModelProto`, `onnx_graphsurgeon.Graph` or `Model`.
-        options: `input_shapes`, `heads`, `head_dim`.
-
-    Raises:
-        ModelError: the model cannot be read.
-        UsageError: an input shape does not fit.
-    """
-    from onnxprune.channels.analyse import analyse as run
-    from onnxprune.graph.model import load
-
-    return run(load(model), **options)
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "validate":
-        return importlib.import_module("onnxprune.validate")
     if name not in _HOMES:
         raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)
+    module = importlib.import_module(f"onnxprune.{_HOMES[name]}")
+    return module if name == "validate" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,16 @@
 """The one tree of errors. Each class knows the exit code with which the command line ends (DESIGN, section 5)."""
 
+from typing import Any
+
 
 class OnnxpruneError(Exception):
-    """Something the user can understand and act on: one line that says what, where and what to do."""
+    """Something the user can understand and act on: one line that says what, where and what to do.
+
+    report: what a job had found out until then, a `Report`; None outside of jobs.
+    """
 
     exit_code = 1
+    report: Any = None
 
 
 class Terminated(SystemExit):
@@ -36,9 +42,13 @@ class OutputError(OnnxpruneError):
 
 
 class GateError(OnnxpruneError):
-    """A quality gate failed; nothing was written."""
+    """A quality gate failed; nothing was written.
+
+    last_good: the model of the step before; None if there was none.
+    """
 
     exit_code = 3
+    last_good: Any = None
 
 
 class NothingToPruneError(OnnxpruneError):

@@ -6,7 +6,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "onnxprune"
 ROOMS = [
     {"cli"},
+    {"api"},
     {"recipe"},
+    {"job", "keywords"},
     {"methods"},
     {"validate", "report"},
     {"allocate"},

@@ -8,9 +8,10 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune import Job, Run, run_recipe, step
 from onnxprune.errors import GateError, UsageError
-from onnxprune.recipe import Recipe, parse_recipe, read_recipe, run_recipe, step, to_yaml
-from onnxprune.recipe.steps import known
+from onnxprune.job.methods import METHODS
+from onnxprune.recipe import parse_recipe, read_recipe, to_yaml
 from tests import networks
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +106,7 @@ def test_what_is_not_plain_data_is_refused_and_never_run(
 
 
 def test_every_method_is_a_step_and_its_options_survive_writing_and_reading() -> None:
-    assert {"factorize", "prune", "quantize", "sparsify"} <= set(known())
+    assert {"factorize", "prune", "quantize", "sparsify"} <= set(METHODS)
     made = step("prune", macs=0.5, skip=("a*", "b"), ratios={}, input_shapes={"x": (1, 2)})
     text = to_yaml({"steps": [{"prune": made.options.to_dict()}]})
     assert parse_recipe(text).steps == (made,)
@@ -113,14 +114,14 @@ def test_every_method_is_a_step_and_its_options_survive_writing_and_reading() ->
 
 def test_steps_from_python_are_those_of_the_methods(samples: dict[str, np.ndarray]) -> None:
     path = ROOT / "models/trained/fm_rnn/model.onnx"
-    result = run_recipe(Recipe((step("prune", ratio=0.3),), threads=1), path, samples)
+    result = run_recipe(Job((step("prune", ratio=0.3),), run=Run(threads=1)), path, samples)
     alone = onnxprune.prune(path, samples, ratio=0.3)
     assert result.model.proto == alone.model.proto and result.plan is not None
 
 
 def test_a_gate_stops_the_recipe_and_hands_over_the_last_good_model() -> None:
     model = onnxprune.load(networks.convnet())
-    recipe = Recipe((step("prune", ratio=0.0), step("prune", limits={"min_sqnr": 250.0}, ratio=0.5)), threads=1)
+    recipe = Job((step("prune", ratio=0.0), step("prune", limits={"min_sqnr": 250.0}, ratio=0.5)), run=Run(threads=1))
     with pytest.raises(GateError, match=r"step 2 \(prune\).*SQNR") as caught:
         run_recipe(recipe, model)
     assert caught.value.last_good.proto.graph == model.proto.graph  # type: ignore[attr-defined]
@@ -130,7 +131,7 @@ def test_a_gate_stops_the_recipe_and_hands_over_the_last_good_model() -> None:
 def test_a_ready_recipe_makes_a_trained_network_much_smaller(name: str, samples: dict[str, np.ndarray]) -> None:
     model = ROOT / "models/trained" / READY[name] / "model.onnx"
     recipe = read_recipe(ROOT / "recipes" / f"{name}.yaml")
-    result = run_recipe(replace(recipe, threads=1, samples=24), model, samples)
+    result = run_recipe(replace(recipe, run=Run(threads=1, samples=24)), model, samples)
     assert result.model.proto.ByteSize() < 0.5 * model.stat().st_size
     onnx.checker.check_model(result.model.proto)
     assert all(item.comparison is not None for item in result.steps)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxprune import read_recipe, run_recipe
 from onnxprune.errors import DataError, ModelError, OnnxpruneError, UsageError
-from onnxprune.recipe import read_recipe, run_recipe
 from tests import networks
 
 

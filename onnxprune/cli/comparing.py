@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from onnxprune.cli.options import Runs
 from onnxprune.errors import GateError, UsageError
 from onnxprune.report import Report
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
+    from onnxprune.job.run import Run
     from onnxprune.validate.compare import Comparison
     from onnxprune.validate.layers import LayerParity
     from onnxprune.validate.session import Feeds
 
 
 def note_layers(
-    record: Report, models: tuple[Model, Model], feeds: Iterable[Feeds], bound: float | None, runs: Runs
+    record: Report, models: tuple[Model, Model], feeds: Iterable[Feeds], bound: float | None, run: Run
 ) -> LayerParity | None:
     """Put every layer into the report; return the first one whose SQNR is below the bound."""
     from onnxprune.validate.layers import compare_layers, first_below
 
-    found = compare_layers(*models, feeds, threads=runs.threads, provider=runs.provider)
+    found = compare_layers(*models, feeds, threads=run.threads, provider=run.provider)
     record.details["compared_layers"] = [layer.to_json() for layer in found]
     below = first_below(found, bound) if bound is not None else None
     record.details["first_below"] = below.to_json() if below else None

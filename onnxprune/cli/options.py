@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from onnxprune.processes.engine import most_threads
 from onnxprune.processes.places import VARIABLE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
 PATH = click.Path(path_type=Path)
 
 
@@ -110,58 +110,13 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
         return size
 
 
-@dataclass(frozen=True)
-class Runs:
-    """How models are run and on what."""
-
-    data: str | None = None
-    image_size: tuple[int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    layout: str | None = None
-    samples: int | None = None
-    seed: int = 0
-    input_shape: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    provider: str | None = None
-    threads: int = 0
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The --input-shape options by input name."""
-        return dict(self.input_shape)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The quality gates as given."""
-
-    min_cosine: float | None
-    min_sqnr: float | None
-    min_agreement: float | None
-    max_drop: float | None
-    eval: str | None
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What is written where."""
-
-    output: Path | None = None
-    no_clobber: bool = False
-    report: Path | None = None
-    plan: Path | None = None
-    no_provenance: bool = False
-    print_recipe: bool = False
-
-
-def _bundle(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
-    names = [item.name for item in fields(kind)]
+def _bundle(make: Callable[[dict[str, Any]], dict[str, Any]], *options: Callable[[Any], Any]) -> Decorator:
+    """Add options whose values `make` takes out of the arguments; what it returns is given to the function instead."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def wrapper(**values: Any) -> Any:
-            mine = {key: values.pop(key) for key in names if key in values}
-            return function(**values, **{name: kind(**mine)})
+            return function(**make(values), **values)
 
         decorated: Any = wrapper
         for option in reversed(options):
@@ -169,6 +124,40 @@ def _bundle(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Calla
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _taken(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values.pop(name) for name in names if name in values}
+
+
+def _screen(values: dict[str, Any]) -> dict[str, Any]:
+    return {"screen": Screen(**_taken(values, ("json", "quiet", "verbose")))}
+
+
+def _run(values: dict[str, Any]) -> dict[str, Any]:
+    """Take out what makes a `Run`, and the data; what is heavy is imported now, not for --help."""
+    from onnxprune.job.run import Run
+    from onnxprune.statistics.images import ImageOptions
+
+    mine = _taken(values, (*_RUN_OPTIONS, "verify", "memory"))
+    given = {"data": mine.pop("data")} if "data" in mine else {}
+    images = {"size": mine.pop("image_size", None), "layout": mine.pop("layout", None)}
+    images |= {"mean": mine.pop("mean", None) or (0.0,), "std": mine.pop("std", None) or (1.0,)}
+    shapes = dict(mine.pop("input_shape", ()))
+    return {**given, "run": Run(**mine, input_shapes=shapes, images=ImageOptions(**images))}
+
+
+def _gates(values: dict[str, Any]) -> dict[str, Any]:
+    from onnxprune.job.gates import Gates
+
+    return {"gates": Gates(**_taken(values, ("min_cosine", "min_sqnr", "min_agreement", "max_drop", "eval")))}
+
+
+def _outputs(values: dict[str, Any]) -> dict[str, Any]:
+    from onnxprune.job.outputs import Outputs
+
+    asked = values.pop("print_recipe", False)
+    return {"outputs": Outputs(**_taken(values, _OUTPUT_OPTIONS)), "print_recipe": asked}
 
 
 def _note_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
@@ -192,8 +181,7 @@ score = click.option(
 model = click.argument("model", type=PATH)
 
 screen = _bundle(
-    "screen",
-    Screen,
+    _screen,
     click.option("--json", is_flag=True, help="The report as JSON on standard output, all else on standard error."),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
     click.option(
@@ -257,14 +245,13 @@ _RUN_OPTIONS = {
 }
 
 
-def runs(*names: str) -> Callable[[Function], Function]:
-    """Add the named options of how models are run, or all of them."""
-    return _bundle("runs", Runs, *(_RUN_OPTIONS[name] for name in names or _RUN_OPTIONS), _NO_CACHE)
+def runs(*names: str) -> Decorator:
+    """Add the named options of how models are run, or all of them: they become `run`, and `data`."""
+    return _bundle(_run, *(_RUN_OPTIONS[name] for name in names or _RUN_OPTIONS), _NO_CACHE)
 
 
 gates = _bundle(
-    "limits",
-    Limits,
+    _gates,
     click.option("--min-cosine", type=click.FloatRange(-1, 1), metavar="X", help="Least cosine with the original."),
     click.option("--min-sqnr", type=float, metavar="DB", help="Least signal to noise ratio, in dB."),
     click.option("--min-agreement", type=click.FloatRange(0, 1), metavar="X", help="Least top-1 agreement."),
@@ -288,20 +275,11 @@ _OUTPUT_OPTIONS = {
         "--print-recipe", is_flag=True, help="Print the recipe that does the same (for onnxprune run), and do nothing."
     ),
 }
-_NO_STEPS = frozenset({"apply", "run", "tune"})
-"""Commands that write a model and are no step of a recipe."""
 
 
-def outputs(*names: str) -> Callable[[Function], Function]:
-    """Add the named options of what is written where, or all of them. Commands that are steps also print recipes."""
-
-    def decorate(function: Function) -> Function:
-        own = () if function.__module__.rpartition(".")[2] in _NO_STEPS else ("print_recipe",)
-        all_names = [name for name in _OUTPUT_OPTIONS if name != "print_recipe"]
-        chosen = (*(names or all_names), *own)
-        return _bundle("outputs", Outputs, *(_OUTPUT_OPTIONS[name] for name in chosen))(function)
-
-    return decorate
+def outputs(*names: str) -> Decorator:
+    """Add the named options of what is written where: they become `outputs`, and `print_recipe`."""
+    return _bundle(_outputs, *(_OUTPUT_OPTIONS[name] for name in names))
 
 
 def compensation(function: Function) -> Function:

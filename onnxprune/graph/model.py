@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -42,12 +42,14 @@ class Model:
     pending: key of an external parameter -> makes its new content when the file is written, so that a model
         larger than memory can be changed. The shape of its TensorProto is already the new one.
     file_bytes: length of the file, None where the proto is not what a file holds.
+    origin: what a result says of where it comes from when it is saved: hash of its source, and what was asked for.
     """
 
     proto: onnx.ModelProto
     path: Path | None = None
     pending: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
     file_bytes: int | None = None
+    origin: tuple[str, Mapping[str, Any]] | None = None
 
     @property
     def folder(self) -> Path | None:

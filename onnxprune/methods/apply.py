@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.plan import Plan
@@ -11,6 +13,8 @@ from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.layer_options import choose, named
+from onnxprune.methods.options import MODES
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.synthetic import WEAKER, synthetic
@@ -18,18 +22,75 @@ from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.turned import turned_if_few
 
 
+@dataclass(frozen=True)
+class ApplyOptions:
+    """Options of `apply`.
+
+    plan: what to remove, or the file that it was saved in.
+    force: apply it to another model as well, as long as its tensors fit.
+    input_shapes: graph input -> full shape, as it was when the plan was made.
+    heads, head_dim: as they were when the plan was made.
+    compensate, steps, memory, seed: see `PruneOptions`. Without data, what stays is refitted only where `compensate`
+        asks for it, to made-up inputs.
+    """
+
+    plan: Path | Plan | None = None
+    force: bool = False
+    heads: bool | None = None
+    head_dim: bool | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    compensate: str | None = None
+    steps: int | None = None
+    memory: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.compensate is not None:
+            choose("compensate", self.compensate, MODES)
+        if isinstance(self.plan, str):
+            object.__setattr__(self, "plan", Path(self.plan))
+
+    @classmethod
+    def of(cls, **values: Any) -> ApplyOptions:
+        """Return options by name.
+
+        Raises:
+            UsageError: an unknown name.
+        """
+        return cls(**named(cls, values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data without paths."""
+        default = ApplyOptions()
+        values = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+        return {name: value for name, value in values.items() if name not in ("plan", "memory", "force")}
+
+    def read_plan(self) -> Plan:
+        """Return the plan.
+
+        Raises:
+            UsageError: there is none, or its file cannot be read.
+        """
+        if isinstance(self.plan, Plan):
+            return self.plan
+        if self.plan is None:
+            raise UsageError("apply needs a plan: give the file that a prune saved it in.")
+        try:
+            return Plan.from_json(self.plan.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UsageError(f"the plan '{self.plan}' does not exist.") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the plan '{self.plan}' is not a text file; give one that a prune saved.") from error
+        except OSError as error:
+            raise UsageError(f"the plan '{self.plan}' cannot be read ({error.strerror or error}).") from error
+
+
 @on_one_thread
 def apply(
     source: Source,
-    plan: Plan,
-    *,
-    force: bool = False,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    heads: bool | None = None,
-    head_dim: bool | None = None,
+    options: ApplyOptions,
     data: DataSource | None = None,
-    compensate: str | None = None,
-    steps: int | None = None,
+    *,
     runtime: Runtime | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> PruneResult:
@@ -37,31 +98,27 @@ def apply(
 
     Args:
         source: the model that the plan was made for; it is not changed.
-        plan: see `Plan.from_json`.
-        force: apply it to another model as well, as long as its tensors fit.
-        input_shapes: graph input -> full shape, as it was when the plan was made.
-        heads, head_dim: as they were when the plan was made.
-        data, compensate, steps, runtime, progress: see `onnxprune.methods.prune.prune`. A refit without data looks at
-            made-up inputs.
+        data, runtime, progress: see `onnxprune.methods.prune.prune`.
 
     Raises:
         DataError: the data do not fit the model.
         ModelError: the model cannot be read.
         UsageError: the plan was made for another model, or does not fit.
     """
-    model = load(source)
-    if model.sha256 != plan.source_sha256 and not force:
+    runtime, plan, model = runtime or Runtime(), options.read_plan(), load(source)
+    if model.sha256 != plan.source_sha256 and not options.force:
         raise UsageError(
             f"the plan was made for another file (sha256 {plan.source_sha256[:12]}.., this one has "
             f"{model.sha256[:12]}..); make a plan for this one, or force it where the tensors are the same."
         )
     samples = turned_if_few(calibration(model, data)) if data is not None else None
-    channels = analyse(model, dict(input_shapes or {}), heads, head_dim)
+    channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
     keep = channels.keep(plan)
     cut = rewrite(channels, keep)
     result = PruneResult(cut, plan, channels, keep, uncompensated=cut)
-    if samples is None and compensate not in (None, "none"):
-        samples = synthetic(channels, input_shapes or {}, 0, runtime or Runtime())
+    if samples is None and options.compensate not in (None, "none"):
+        samples = synthetic(channels, options.input_shapes, options.seed, runtime)
         result = replace(result, warnings=(WEAKER,))
     progress("refitting what stays")
-    return replace(refit(result, samples, compensate, runtime or Runtime(), steps), samples=samples)
+    runtime = replace(runtime, memory=options.memory)
+    return replace(refit(result, samples, options.compensate, runtime, options.steps), samples=samples)

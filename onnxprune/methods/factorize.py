@@ -24,6 +24,7 @@ from onnxprune.methods.factors.options import FactorizeOptions
 from onnxprune.methods.factors.rewrite import rewrite
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, twins
 from onnxprune.methods.seen import Seen, look
+from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.types import Array
 
@@ -56,6 +57,7 @@ class FactorizeResult:
     layers: tuple[FactorLayer, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    report: Report | None = None
 
 
 @on_one_thread

@@ -35,19 +35,27 @@ class LayerOptions:
         Raises:
             UsageError: an unknown name, with the nearest that there is, or a value that makes no sense.
         """
-        known = [option.name for option in fields(cls)]
-        for name in values:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
-                command = cls.__name__.removesuffix("Options").lower()
-                raise UsageError(f"{command} has no option '{name}'; {hint}")
-        return cls(**values)
+        return cls(**named(cls, values))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as JSON data."""
         default = asdict(type(self)())
         return {name: value for name, value in asdict(self).items() if value != default[name]}
+
+
+def named(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values if they are all named like fields of the options.
+
+    Raises:
+        UsageError: an unknown name, with the nearest that there is.
+    """
+    known = [option.name for option in fields(kind)]
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
+            raise UsageError(f"{kind.__name__.removesuffix('Options').lower()} has no option '{name}'; {hint}")
+    return values
 
 
 def words(value: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:

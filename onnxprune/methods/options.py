@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from onnxprune import score
 from onnxprune.allocate import MEASURES, SCOPES
 from onnxprune.allocate.ratios import checked_ratios
 from onnxprune.errors import UsageError
+from onnxprune.methods.layer_options import choose, named
 
 DEFAULT_RATIO = 0.4
 TARGETS = (*MEASURES, "latency")
@@ -77,7 +77,7 @@ class PruneOptions:
         object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
         self._check_target()
         if self.scope is not None:
-            _choose("scope", self.scope, SCOPES)
+            choose("scope", self.scope, SCOPES)
         if self.scope == "sensitivity" and self.target is None:
             raise UsageError(
                 "scope 'sensitivity' spends a budget: give macs, params, size or latency instead of a ratio."
@@ -85,7 +85,7 @@ class PruneOptions:
         if self.score is not None:
             score.find(self.score)
         if self.compensate is not None:
-            _choose("compensate", self.compensate, MODES)
+            choose("compensate", self.compensate, MODES)
         for name in ("align", "min_channels", "memory", "steps"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -93,20 +93,14 @@ class PruneOptions:
         if not isinstance(self.seed, int) or self.seed < 0:
             raise UsageError(f"seed {self.seed!r}: give a whole number from 0.")
 
-    @staticmethod
-    def of(**values: Any) -> PruneOptions:
+    @classmethod
+    def of(cls, **values: Any) -> Self:
         """Return options by name.
 
         Raises:
             UsageError: an unknown name, or a value that makes no sense.
         """
-        known = [option.name for option in fields(PruneOptions)]
-        for name in values:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
-                raise UsageError(f"prune has no option '{name}'; {hint}")
-        return PruneOptions(**values)
+        return cls(**named(cls, values))
 
     @property
     def target(self) -> tuple[str, float] | None:
@@ -120,7 +114,7 @@ class PruneOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as JSON data."""
-        default = asdict(PruneOptions())
+        default = asdict(type(self)())
         values = {name: value for name, value in asdict(self).items() if value != default[name]}
         values.pop("memory", None)
         if self.target is None and not self.ratios:
@@ -139,8 +133,3 @@ class PruneOptions:
                 raise UsageError(f"ratio {value:g} is outside [0, 1); it is the share of the channels removed.")
             if name != "ratio" and not 0 < value <= 1:
                 raise UsageError(f"{name} {value:g} is outside (0, 1]; it is the share of the original that is left.")
-
-
-def _choose(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{option} '{value}': choose one of {', '.join(allowed)}.")

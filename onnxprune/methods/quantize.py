@@ -38,6 +38,7 @@ from onnxprune.methods.quantization.lift import captured_nodes, opset_of, split_
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.options import MODES, QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import prepare
+from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.types import Array, FloatArray
 
@@ -61,6 +62,7 @@ class QuantizeResult:
     layers: tuple[Layer, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    report: Report | None = None
 
 
 @on_one_thread

@@ -10,6 +10,7 @@ from onnxprune.channels.plan import Plan
 from onnxprune.compensate.compensate import Compensation
 from onnxprune.graph.model import Model
 from onnxprune.methods.latency import Latency
+from onnxprune.report import Report
 from onnxprune.statistics.data import Data
 
 
@@ -28,6 +29,7 @@ class PruneResult:
     compensation: what the refit did, None where there was none.
     latency: measured on both models where that was the target.
     samples: inputs that the choice and the refit looked at, the user's or made up.
+    report: what was found out about the result, where a job made it.
     """
 
     model: Model
@@ -41,3 +43,4 @@ class PruneResult:
     compensation: Compensation | None = None
     latency: Latency | None = None
     samples: Data | None = None
+    report: Report | None = None

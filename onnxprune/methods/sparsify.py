@@ -25,6 +25,7 @@ from onnxprune.methods.sparsity.options import SparsifyOptions
 from onnxprune.methods.sparsity.shares import SCOPES
 from onnxprune.methods.sparsity.storage import stored_sparse
 from onnxprune.methods.sparsity.walk import Goal, SparseWalk, mask, solve
+from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.collect import Wanted, collect
 from onnxprune.types import Array
@@ -61,6 +62,7 @@ class SparsifyResult:
     layers: tuple[SparseLayer, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    report: Report | None = None
 
 
 @on_one_thread

@@ -25,6 +25,7 @@ from onnxprune.methods.search import Candidate, Place, SearchState
 from onnxprune.methods.seen import look
 from onnxprune.methods.trials import Task, Trials, build
 from onnxprune.methods.unfitted import Unfitted, unfitted
+from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.suspicion import suspicions
 from onnxprune.validate.gates import Evaluate, Gates
@@ -39,6 +40,7 @@ class TuneResult:
     result: PruneResult
     best: Candidate
     curve: tuple[Candidate, ...]
+    report: Report | None = None
 
     def pareto(self) -> list[Candidate]:
         """Return the candidates that no other one beats in both MACs and closeness."""

@@ -26,8 +26,8 @@ class ImageOptions:
     """
 
     size: tuple[int, int] | None = None
-    mean: Sequence[float] = (0.0,)
-    std: Sequence[float] = (1.0,)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     layout: str | None = None
 
 

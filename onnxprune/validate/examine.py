@@ -45,7 +45,7 @@ class Evidence:
 
 def examine(
     source: Model,
-    compressed: Path,
+    compressed: Path | Model,
     open_source: Callable[[], Reference],
     make_masked: Callable[[], Model] | None,
     *,
@@ -59,7 +59,7 @@ def examine(
     """Run the original and the compressed file and compare them.
 
     Args:
-        open_source: opens the original with its samples.
+        open_source: gives the original in a session, with its samples; whoever opened it closes it.
         make_masked: makes the original with the removed slices zeroed; None where there is no such thing.
         verify: check masked parity; None leaves it to the size and speed of the model, False runs nothing at all.
         required: a gate needs the outputs, so they are compared whatever `verify` says.
@@ -84,7 +84,7 @@ def examine(
             raise
         _open(compressed, threads, provider)
         return Evidence(warnings=(f"parity could not be measured: {error}",))
-    with reference.session, _open(compressed, threads, provider) as session:
+    with _open(compressed, threads, provider) as session:
         comparison = _compare(reference, session)
         _check_numbers(comparison)
         lines = [_ran(reference)]

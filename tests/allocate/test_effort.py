@@ -8,6 +8,7 @@ from onnxprune.allocate import effort as room
 from onnxprune.allocate.effort import FEWER_SHARES, FEWEST, SHARES, effort, macs_per_sample
 from onnxprune.channels.analyse import analyse
 from onnxprune.methods.calibration import calibration
+from tests import plain
 from tests.networks import convnet
 
 MACS = 12 * 12 * 32 * 3 * 9 + 12 * 12 * 32 * 32 * 9 + 32 * 10
@@ -53,6 +54,6 @@ def test_shares_that_were_asked_for_are_all_measured(both, monkeypatch):
 def test_a_prune_says_what_was_left_out_and_is_the_same_every_time(both, monkeypatch):
     channels, data = both
     monkeypatch.setattr(room, "MOST_MACS", 30 * 4 * MACS)
-    results = [onnxprune.prune(channels.model, data, macs=0.5, align=1, compensate="none") for _ in range(2)]
+    results = [plain.prune(channels.model, data, macs=0.5, align=1, compensate="none") for _ in range(2)]
     assert any("were measured on" in warning for warning in results[0].warnings)
     assert results[0].model.proto.SerializeToString() == results[1].model.proto.SerializeToString()

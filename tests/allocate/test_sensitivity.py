@@ -9,6 +9,7 @@ from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph import count
 from onnxprune.score.probe import refit_rows
+from tests import plain
 from tests.networks import convnet
 
 
@@ -31,7 +32,7 @@ def left(result, what=count.macs):
 @pytest.mark.parametrize(("target", "what"), [("macs", count.macs), ("params", count.params)])
 @pytest.mark.parametrize("goal", [0.3, 0.6])
 def test_a_target_is_met_with_measured_errors(data, target, what, goal):
-    result = onnxprune.prune(convnet(), data, **{target: goal}, align=1)
+    result = plain.prune(convnet(), data, **{target: goal}, align=1)
     assert left(result, what) == pytest.approx(goal, rel=0.02)
 
 
@@ -42,13 +43,13 @@ def test_the_group_that_does_not_matter_loses_most(data):
     array = np.array(onnxprune.load(proto).array(weight))
     array[:, :24] = 0
     weight.raw_data = array.tobytes()
-    result = onnxprune.prune(proto, data, macs=0.4, align=1)
+    result = plain.prune(proto, data, macs=0.4, align=1)
     kept = {t.name: t.dims[0] for t in result.model.proto.graph.initializer if t.name in ("w1", "w2")}
     assert kept["w2"] <= 14 < kept["w1"]
 
 
 def test_tied_groups_keep_the_same_number(data):
-    result = onnxprune.prune(convnet(), data, macs=0.4, align=1, tie_blocks=True)
+    result = plain.prune(convnet(), data, macs=0.4, align=1, tie_blocks=True)
     first, second = (int(mask.sum()) for mask in result.keep.values())
     assert first == second < 32
     groups = result.channels.groups
@@ -58,14 +59,14 @@ def test_tied_groups_keep_the_same_number(data):
 
 def test_an_unreachable_budget_says_how_far_it_got(data):
     with pytest.raises(NothingToPruneError, match=r"--macs 0.001 cannot be reached: .* is left"):
-        onnxprune.prune(convnet(), data, macs=0.001)
+        plain.prune(convnet(), data, macs=0.001)
 
 
 def test_measured_errors_need_data_and_a_budget():
     with pytest.raises(UsageError, match="give --data"):
-        onnxprune.prune(convnet(), macs=0.5, scope="sensitivity")
+        plain.prune(convnet(), macs=0.5, scope="sensitivity")
     with pytest.raises(UsageError, match="instead of a ratio"):
-        onnxprune.prune(convnet(), ratio=0.5, scope="sensitivity")
+        plain.prune(convnet(), ratio=0.5, scope="sensitivity")
 
 
 def test_refitted_rows_make_up_for_a_copy():

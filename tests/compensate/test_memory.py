@@ -14,6 +14,7 @@ from onnxprune.compensate import shelf as room
 from onnxprune.compensate.compensate import RefitOptions, compensate, kept_positions
 from onnxprune.compensate.shelf import Shelf
 from onnxprune.errors import ModelError
+from tests import plain
 from tests.networks import convnet
 
 RNG = np.random.default_rng(23)
@@ -56,7 +57,7 @@ def refitted(memory: int | None, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes
 
     monkeypatch.setattr("onnxprune.compensate.refit.Shelf", shelf)
     data = {"x": np.random.default_rng(0).normal(size=(64, 3, 12, 12)).astype(np.float32)}
-    result = onnxprune.prune(convnet(), ratio=0.5, align=1, data=data, memory=memory, compensate="lstsq")
+    result = plain.prune(convnet(), ratio=0.5, align=1, data=data, memory=memory, compensate="lstsq")
     return result.model.proto.SerializeToString(), shelves, result.warnings
 
 

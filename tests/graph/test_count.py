@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-import onnxprune
 from models import zoo
 from onnxprune.graph import count
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
+from tests import plain
 
 
 def one_node(op_type: str, shapes: list[tuple[int, ...] | None], domain: str = "", **attributes: object) -> View:
@@ -91,7 +91,7 @@ def test_known_networks_have_their_published_macs(name, published):
 
 
 def test_a_pruned_network_is_counted_before_it_is_built():
-    result = onnxprune.prune(zoo.trained()[0], ratio=0.4)
+    result = plain.prune(zoo.trained()[0], ratio=0.4)
     built = View(result.model)
     expected = result.channels.shapes(result.keep)
     assert sum(count.params(built, {}).values()) == sum(count.params(result.channels.view, expected).values())

@@ -18,7 +18,7 @@ from onnxprune.methods.factors.forms import Problem, pca
 from onnxprune.methods.factors.rewrite import rewrite
 from onnxprune.methods.linear import linear_layers
 from onnxprune.types import Array
-from tests import networks
+from tests import networks, plain
 
 RNG = np.random.default_rng(0)
 
@@ -122,7 +122,7 @@ def test_data_at_least_halve_the_error_of_plain_svd(operator: str) -> None:
     proto, data, test = mlp(operator), [{"x": rows(256, 64)}], {"x": rows(128, 64, seed=1)}
     wanted = run(proto, test)
     errors = [
-        float(np.square(run(onnxprune.factorize(proto, given, params=0.5, **more).model.proto, test) - wanted).mean())
+        float(np.square(run(plain.factorize(proto, given, params=0.5, **more).model.proto, test) - wanted).mean())
         for given, more in ((None, {}), (data, {"refit": False}), (data, {}))
     ]
     assert errors[1] < 0.5 * errors[0] and errors[2] < 0.5 * errors[0]
@@ -130,7 +130,7 @@ def test_data_at_least_halve_the_error_of_plain_svd(operator: str) -> None:
 
 def test_the_target_is_kept_and_old_weights_are_gone() -> None:
     proto = mlp()
-    result = onnxprune.factorize(proto, params=0.5)
+    result = plain.factorize(proto, params=0.5)
     sizes = {t.name: int(np.prod(t.dims)) for t in result.model.proto.graph.initializer}
     assert sum(sizes.values()) <= 0.5 * (2 * 64 * 64 + 64)
     assert {"w1", "w2"} & sizes.keys() == {layer.key for layer in linear_layers(View(result.model))} & {"w1", "w2"}
@@ -141,13 +141,13 @@ def test_the_target_is_kept_and_old_weights_are_gone() -> None:
 
 
 def test_energy_bounds_the_error_of_every_layer() -> None:
-    result = onnxprune.factorize(mlp(), [{"x": rows(256, 64)}], energy=0.9)
+    result = plain.factorize(mlp(), [{"x": rows(256, 64)}], energy=0.9)
     replaced = [layer for layer in result.layers if layer.form]
     assert replaced and all(layer.error <= 0.1 for layer in replaced)
 
 
 def test_macs_left_are_those_asked_for() -> None:
-    result = onnxprune.factorize(networks.convnet(), macs=0.6)
+    result = plain.factorize(networks.convnet(), macs=0.6)
     view = View(result.model)
     before = View(onnxprune.load(networks.convnet()))
     left = sum(macs(view, trace(view).shapes).values()) / sum(macs(before, trace(before).shapes).values())
@@ -160,7 +160,7 @@ def test_a_table_becomes_rows_and_a_matrix() -> None:
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 5])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5, 32])
     proto = networks.model([node], [ids], [y], tensors)
-    result = onnxprune.factorize(proto, params=0.5)
+    result = plain.factorize(proto, params=0.5)
     assert [n.op_type for n in result.model.proto.graph.node] == ["Gather", "MatMul"]
     feed = {"ids": RNG.integers(0, 200, (40, 5))}
     a, b = run(proto, feed), run(result.model.proto, feed)
@@ -176,11 +176,11 @@ def test_inputs_of_a_recurrent_layer_are_reduced_before_it(direction: str) -> No
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["time", number, "batch", 16])
     proto = networks.model([node], [x], [y], tensors)
     feed = {"x": 0.1 * rows(200, 48).reshape(20, 10, 48)}
-    plain, white = (onnxprune.factorize(proto, data, params=0.6) for data in (None, [feed]))
+    bare, white = (plain.factorize(proto, data, params=0.6) for data in (None, [feed]))
     reasons = {layer.name: layer.reason for layer in white.layers}
     assert "inside the operator" in str(reasons["lstm:recurrence"])
     wanted = run(proto, feed)
-    errors = [float(np.square(run(r.model.proto, feed) - wanted).mean()) for r in (plain, white)]
+    errors = [float(np.square(run(r.model.proto, feed) - wanted).mean()) for r in (bare, white)]
     assert errors[1] < 0.5 * errors[0]
 
 
@@ -190,24 +190,24 @@ def test_shared_weights_grouped_convolutions_and_unreachable_targets_are_refused
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 12, 8, 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "c", "h", "w"])
     with pytest.raises(NothingToPruneError, match=r"cannot be reached|grouped"):
-        onnxprune.factorize(networks.model([node], [x], [y], grouped), params=0.5)
+        plain.factorize(networks.model([node], [x], [y], grouped), params=0.5)
     tied = mlp("MatMul")
     tied.graph.node[2].input[1] = "w1"
     with pytest.raises(NothingToPruneError):
-        onnxprune.factorize(tied, energy=0.5)
+        plain.factorize(tied, energy=0.5)
     with pytest.raises(NothingToPruneError, match="at least"):
-        onnxprune.factorize(mlp(), params=0.01)
+        plain.factorize(mlp(), params=0.01)
 
 
 def test_external_weights_and_constant_nodes_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     proto = mlp()
     onnx.save(proto, path, save_as_external_data=True, size_threshold=256)
-    result = onnxprune.factorize(path, params=0.5)
+    result = plain.factorize(path, params=0.5)
     onnxprune.save(result.model, tmp_path / "out.onnx")
     feed = {"x": rows(8, 64)}
     session = onnxruntime.InferenceSession(tmp_path / "out.onnx")
-    expected = run(onnxprune.factorize(mlp(), params=0.5).model.proto, feed)
+    expected = run(plain.factorize(mlp(), params=0.5).model.proto, feed)
     assert np.allclose(session.run(None, feed)[0], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -223,4 +223,4 @@ def test_external_weights_and_constant_nodes_are_replaced(tmp_path: Path) -> Non
 )
 def test_options_that_make_no_sense_are_refused_with_a_reason(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        onnxprune.factorize(mlp(), **options)
+        plain.factorize(mlp(), **options)

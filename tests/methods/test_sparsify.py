@@ -16,7 +16,7 @@ from onnxprune.methods.sparsity.patterns import Pattern, parse
 from onnxprune.methods.sparsity.reconstruct import damped, polish, reconstruct
 from onnxprune.methods.sparsity.shares import SCOPES
 from onnxprune.types import Array
-from tests import networks
+from tests import networks, plain
 
 RNG = np.random.default_rng(0)
 MIX = RNG.standard_normal((3, 3)) @ np.diag([2.0, 1.0, 0.3])
@@ -44,7 +44,7 @@ def error(original: onnx.ModelProto, model: onnxprune.Model) -> float:
 @pytest.mark.parametrize("data", [None, {"x": IMAGES[:48]}], ids=["magnitude", "data"])
 @pytest.mark.parametrize("pattern", ["2:4", "4:8", "1:4"])
 def test_of_m_inputs_that_stand_side_by_side_n_stay(pattern: str, data: dict[str, Array] | None) -> None:
-    result = onnxprune.sparsify(networks.convnet(), None if data is None else [data], pattern=pattern)
+    result = plain.sparsify(networks.convnet(), None if data is None else [data], pattern=pattern)
     found = weights(result.model)
     n, m = (int(number) for number in pattern.split(":"))
     for name in ("conv2", "head"):
@@ -56,22 +56,22 @@ def test_of_m_inputs_that_stand_side_by_side_n_stay(pattern: str, data: dict[str
 
 
 def test_neighbours_of_a_convolution_are_input_channels_of_one_tap() -> None:
-    model = onnxprune.sparsify(networks.convnet(), pattern="2:4").model
+    model = plain.sparsify(networks.convnet(), pattern="2:4").model
     tensor = next(t for t in model.proto.graph.initializer if t.name == "w2")
     kernel = numpy_helper.to_array(tensor)
     assert (np.count_nonzero(kernel.reshape(32, 8, 4, 3, 3), axis=2) == 2).all()
 
 
 def test_blocks_of_outputs_stay_or_go_together() -> None:
-    found = weights(onnxprune.sparsify(networks.convnet(), pattern="block:4x1", sparsity=0.75).model)["conv2"]
+    found = weights(plain.sparsify(networks.convnet(), pattern="block:4x1", sparsity=0.75).model)["conv2"]
     blocks = np.count_nonzero(found.reshape(8, 4, -1), axis=1)
     assert set(np.unique(blocks)) == {0, 4} and (blocks == 0).mean() == pytest.approx(0.75, abs=1e-3)
 
 
 def test_data_bring_the_outputs_nearer_than_magnitude_does() -> None:
     proto = networks.convnet()
-    by_size = onnxprune.sparsify(proto, sparsity=0.7)
-    on_data = onnxprune.sparsify(proto, [{"x": IMAGES[:48]}], sparsity=0.7)
+    by_size = plain.sparsify(proto, sparsity=0.7)
+    on_data = plain.sparsify(proto, [{"x": IMAGES[:48]}], sparsity=0.7)
     assert sum(layer.zeros for layer in by_size.layers) == pytest.approx(
         sum(layer.zeros for layer in on_data.layers), abs=3
     )
@@ -83,17 +83,17 @@ def test_data_bring_the_outputs_nearer_than_magnitude_does() -> None:
 @pytest.mark.parametrize("score", ["wanda", "magnitude", "random"])
 def test_every_score_gives_the_zeros_and_reconstruction_helps_it(score: str) -> None:
     proto, data = networks.convnet(), [{"x": IMAGES[:48]}]
-    plain = onnxprune.sparsify(proto, data, score=score, sparsity=0.6, reconstruct=False)
-    helped = onnxprune.sparsify(proto, data, score=score, sparsity=0.6)
-    for result in (plain, helped):
+    bare = plain.sparsify(proto, data, score=score, sparsity=0.6, reconstruct=False)
+    helped = plain.sparsify(proto, data, score=score, sparsity=0.6)
+    for result in (bare, helped):
         assert np.mean(weights(result.model)["conv2"] == 0) == pytest.approx(0.6, abs=0.01)
-    assert error(proto, helped.model) < error(proto, plain.model)
+    assert error(proto, helped.model) < error(proto, bare.model)
 
 
 def test_without_reconstruction_the_weights_that_stay_are_those_of_the_original() -> None:
     proto = networks.convnet()
     for options in ({}, {"data": [{"x": IMAGES[:48]}], "score": "wanda", "reconstruct": False}):
-        after = weights(onnxprune.sparsify(proto, sparsity=0.5, **options).model)
+        after = weights(plain.sparsify(proto, sparsity=0.5, **options).model)
         for name, before in weights(onnxprune.load(proto)).items():
             assert np.allclose(after[name], np.where(after[name] != 0, before, 0), rtol=1e-6)
 
@@ -135,7 +135,7 @@ def test_recurrent_weights_lose_inputs_of_each_gate() -> None:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["time", 1, "batch", 16])
     proto = networks.model(nodes, [x], [y], tensors)
     feed = {"x": (RNG.standard_normal((20, 8, 16)) @ RNG.standard_normal((16, 16)) / 4).astype(np.float32)}
-    results = [onnxprune.sparsify(proto, data, pattern="2:4") for data in (None, [feed])]
+    results = [plain.sparsify(proto, data, pattern="2:4") for data in (None, [feed])]
     for result in results:
         for matrix in weights(result.model).values():
             assert (np.count_nonzero(matrix.reshape(64, -1, 4), axis=2) == 2).all()
@@ -157,7 +157,7 @@ def test_weights_behind_identity_and_transpose_and_in_constant_nodes_are_found()
     proto = networks.model(nodes, ports[:1], ports[1:], [stored])
     rows = RNG.standard_normal((64, 64)).astype(np.float32)
     for data in (None, [{"x": rows}]):
-        found = weights(onnxprune.sparsify(proto, data, pattern="2:4").model)
+        found = weights(plain.sparsify(proto, data, pattern="2:4").model)
         assert {name: float((w == 0).mean()) for name, w in found.items()} == {"first": 0.5, "second": 0.5}
 
 
@@ -165,7 +165,7 @@ def test_weights_behind_identity_and_transpose_and_in_constant_nodes_are_found()
 def test_external_weights_stay_external(tmp_path: Path, data: list[dict[str, Array]]) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(networks.convnet(), path, save_as_external_data=True, size_threshold=256)
-    result = onnxprune.sparsify(path, data, sparsity=0.5)
+    result = plain.sparsify(path, data, sparsity=0.5)
     onnxprune.save(result.model, tmp_path / "out.onnx")
     written = onnxprune.load(tmp_path / "out.onnx")
     layer = next(layer for layer in linear_layers(View(written)) if layer.name == "conv2")
@@ -175,20 +175,20 @@ def test_external_weights_stay_external(tmp_path: Path, data: list[dict[str, Arr
 
 def test_sparse_storage_is_smaller_and_gives_the_same_outputs() -> None:
     proto = networks.convnet(width=64)
-    dense = onnxprune.sparsify(proto, sparsity=0.9)
-    sparse = onnxprune.sparsify(proto, sparsity=0.9, storage="sparse")
+    dense = plain.sparsify(proto, sparsity=0.9)
+    sparse = plain.sparsify(proto, sparsity=0.9, storage="sparse")
     assert sparse.model.size_bytes < 0.5 * dense.model.size_bytes
     feed = {"x": IMAGES[:4]}
     assert np.array_equal(run(dense.model.proto, feed), run(sparse.model.proto, feed))
     with pytest.raises(ModelError, match="67 %"):
-        onnxprune.sparsify(proto, sparsity=0.5, storage="sparse")
+        plain.sparsify(proto, sparsity=0.5, storage="sparse")
 
 
 def test_skip_and_only_choose_layers() -> None:
     proto = networks.convnet()
-    skipped = onnxprune.sparsify(proto, sparsity=0.5, skip="conv2")
+    skipped = plain.sparsify(proto, sparsity=0.5, skip="conv2")
     assert {layer.name for layer in skipped.layers if layer.zeros} == {"conv1", "head"}
-    only = onnxprune.sparsify(proto, sparsity=0.5, only="head")
+    only = plain.sparsify(proto, sparsity=0.5, only="head")
     assert {layer.name for layer in only.layers if layer.zeros} == {"head"}
 
 
@@ -206,12 +206,12 @@ def test_skip_and_only_choose_layers() -> None:
 )
 def test_options_that_make_no_sense_are_refused_with_a_reason(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        onnxprune.sparsify(networks.convnet(), **options)
+        plain.sparsify(networks.convnet(), **options)
 
 
 def test_a_model_without_a_layer_for_the_pattern_is_told_why() -> None:
     with pytest.raises(NothingToPruneError, match="no multiple of 64"):
-        onnxprune.sparsify(networks.convnet(), pattern="32:64")
+        plain.sparsify(networks.convnet(), pattern="32:64")
 
 
 def test_patterns_survive_writing_and_reading() -> None:

@@ -14,6 +14,7 @@ from onnxprune.methods import synthetic as room
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.synthetic import synthetic
 from onnxprune.validate.noise import Image, image_of, pink_images
+from tests import plain
 from tests.networks import convnet
 
 
@@ -92,16 +93,16 @@ def test_tokens_stay_within_the_table_and_masks_are_zeros_and_ones():
 
 def test_a_refit_on_them_is_better_than_none():
     source = next(path for path in zoo.trained() if str(path).endswith("fm_rnn/model.onnx"))
-    plain, refitted = (
-        onnxprune.prune(source, ratio=0.5, align=1, compensate=mode).model.proto.SerializeToString()
+    bare, refitted = (
+        plain.prune(source, ratio=0.5, align=1, compensate=mode).model.proto.SerializeToString()
         for mode in ("none", "lstsq")
     )
-    assert evaluate(refitted, 500) > evaluate(plain, 500) + 0.1
+    assert evaluate(refitted, 500) > evaluate(bare, 500) + 0.1
 
 
 def test_from_python_nothing_is_made_up_unless_a_refit_is_asked_for():
-    assert onnxprune.prune(convnet(), ratio=0.5).compensation is None
-    result = onnxprune.prune(convnet(), ratio=0.5, compensate="lstsq")
+    assert plain.prune(convnet(), ratio=0.5).compensation is None
+    result = plain.prune(convnet(), ratio=0.5, compensate="lstsq")
     assert result.compensation is not None and result.samples.synthetic
     assert any("made-up inputs" in warning for warning in result.warnings)
 

@@ -12,6 +12,7 @@ from onnxprune import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError
 from onnxprune.validate.oracle import masked_model
+from tests import plain
 from tests.oracle import parity, random_inputs, relative_error, run
 from tests.properties.graphs import networks
 
@@ -21,7 +22,7 @@ FEW = settings(max_examples=max(20, settings.default.max_examples // 5))
 
 def prune(proto: onnx.ModelProto, **options) -> onnxprune.PruneResult | None:
     try:
-        return onnxprune.prune(proto, align=1, **options)
+        return plain.prune(proto, align=1, **options)
     except NothingToPruneError:
         return None
 
@@ -61,7 +62,7 @@ def test_a_full_prune_equals_the_original_with_norms_taken_over_what_stays(
 @FEW
 @given(networks())
 def test_pruning_nothing_changes_nothing(original: onnx.ModelProto) -> None:
-    assert onnxprune.prune(original, ratio=0).model.proto == original
+    assert plain.prune(original, ratio=0).model.proto == original
 
 
 @FEW
@@ -70,7 +71,7 @@ def test_a_plan_survives_json_and_gives_the_same_bytes(original: onnx.ModelProto
     result = prune(original, ratio=0.5, score="random", seed=seed)
     if result is None:
         return
-    again = onnxprune.apply(original, Plan.from_json(result.plan.to_json()))
+    again = plain.apply(original, Plan.from_json(result.plan.to_json()))
     assert again.model.proto.SerializeToString(deterministic=True) == result.model.proto.SerializeToString(
         deterministic=True
     )
@@ -113,7 +114,7 @@ def test_pruning_some_groups_and_then_others_equals_pruning_all_at_once() -> Non
         compared.append(plan is not None)
         if plan is None:
             return
-        at_once, in_turn = rewrite(channels, keep).proto, onnxprune.apply(between, plan, force=True).model.proto
+        at_once, in_turn = rewrite(channels, keep).proto, plain.apply(between, plan, force=True).model.proto
         feeds = random_inputs(original, np.random.default_rng(0), 2)
         pairs = zip(run(at_once, feeds), run(in_turn, feeds), strict=True)
         assert max(relative_error(a, b) for a, b in pairs) < 1e-5

@@ -7,6 +7,7 @@ import pytest
 import onnxprune
 from onnxprune.methods.calibration import calibration
 from onnxprune.statistics.suspicion import suspicions
+from tests import plain
 from tests.networks import convnet
 
 RNG = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def test_one_sample_and_constant_data_are_told_elsewhere():
 
 def test_a_prune_and_a_search_pass_the_warning_on():
     inputs = np.repeat(images(1), 16, axis=0).astype(np.float32)
-    result = onnxprune.prune(convnet(), {"x": inputs}, ratio=0.5, compensate="none")
+    result = plain.prune(convnet(), {"x": inputs}, ratio=0.5, compensate="none")
     assert any("nearly equal" in warning for warning in result.warnings)
-    found = onnxprune.tune(convnet(), {"x": inputs}, onnxprune.Gates(min_cosine=0.5), step=0.4, finest=0.4)
+    found = onnxprune.tune(convnet(), {"x": inputs}, gates=onnxprune.Gates(min_cosine=0.5), step=0.4, finest=0.4)
     assert any("nearly equal" in warning for warning in found.result.warnings)

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-import onnxprune
 from models import zoo
 from onnxprune.validate.oracle import masked_model
+from tests import plain
 from tests.oracle import parity, random_inputs, relative_error, run, share_left
 
 
@@ -19,7 +19,7 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", zoo.trained(), ids=named)
 def test_a_trained_network_loses_half_its_channels_and_nothing_else(path: Path) -> None:
     original = onnx.load(path)
-    result = onnxprune.prune(original, ratio=0.5, align=1)
+    result = plain.prune(original, ratio=0.5, align=1)
     masked = masked_model(result.channels, result.keep).proto
     feeds = random_inputs(original, np.random.default_rng(1), 2, dynamic=64)
     pairs = zip(run(masked, feeds, "all"), run(result.model.proto, feeds, "all"), strict=True)
@@ -30,11 +30,11 @@ def test_a_trained_network_loses_half_its_channels_and_nothing_else(path: Path) 
 @pytest.mark.parametrize("path", [p for p in zoo.trained() if "ocr" not in str(p)], ids=named)
 def test_an_exact_prune_of_a_trained_network_equals_the_zeroed_original(path: Path) -> None:
     original = onnx.load(path)
-    result = onnxprune.prune(original, ratio=0.5, align=1, exact_only=True, score="random")
+    result = plain.prune(original, ratio=0.5, align=1, exact_only=True, score="random")
     assert parity(original, result.model.proto, result.plan.removed) < 1e-4
 
 
 @pytest.mark.parametrize("path", zoo.trained(), ids=named)
 def test_ratio_zero_leaves_a_trained_network_as_it_is(path: Path) -> None:
     original = onnx.load(path)
-    assert onnxprune.prune(original, ratio=0).model.proto == original
+    assert plain.prune(original, ratio=0).model.proto == original

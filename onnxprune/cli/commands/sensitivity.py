@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.options import Runs
 from onnxprune.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnxprune.job.run import Run
 
 
 @click.command()
@@ -23,38 +25,48 @@ from onnxprune.cli.screen import Screen
 @click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
 @options.runs()
 @options.screen
-def command(model: Path, table: Path | None, report: Path | None, runs: Runs, screen: Screen, **choices: Any) -> None:
+def command(
+    model: Path,
+    data: str | None,
+    table: Path | None,
+    report: Path | None,
+    run: Run,
+    screen: Screen,
+    **choices: Any,
+) -> None:
     """Show what cutting each group alone does to the outputs, on --data.
 
     Channels go in the order of the score, the readers of a group make up for them. An error of 1 is as large as the
     variance of the outputs.
     """
-    from onnxprune.cli import evidence
-    from onnxprune.cli.files import check_distinct, check_report_name, check_writable, write_report, write_text
     from onnxprune.errors import UsageError
     from onnxprune.graph.model import load
-    from onnxprune.methods.calibration import Runtime
+    from onnxprune.job.carry_out import check_sources
+    from onnxprune.job.job import Job
+    from onnxprune.job.outputs import check_distinct, check_report_name, check_writable, write_report, write_text
+    from onnxprune.job.sizes import describe_view
+    from onnxprune.methods.calibration import calibration
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.sensitivity import sensitivity
     from onnxprune.report import Report
     from onnxprune.report.table import to_csv
 
-    if runs.data is None:
+    if data is None:
         raise UsageError("sensitivity runs the model on its inputs: give --data.")
     check_report_name(report)
     for path in (report, table):
         check_writable(path, inputs=(model,))
     check_distinct((report, table))
-    evidence.check_sources(runs, None)
-    wanted = PruneOptions(**choices, input_shapes=runs.input_shapes, seed=runs.seed)
-    record = Report("sensitivity", details={"seed": runs.seed, "options": wanted.to_dict()})
+    check_sources(Job((), model, data, run))
+    wanted = PruneOptions(**choices, input_shapes=run.input_shapes, seed=run.seed, memory=run.memory)
+    record = Report("sensitivity", details={"seed": run.seed, "options": wanted.to_dict()})
     record.details["options"].pop("ratio", None)
     with screen.stage(record, "load", "reading the model"):
         source = load(model)
     with screen.stage(record, "sensitivity", "running the model") as tell:
-        data = evidence.samples_of(source, runs)
-        found = sensitivity(source, data, wanted, runtime=Runtime(runs.threads, runs.provider), progress=tell)
-    record.input = evidence.describe_view(found.channels.view, found.channels.trace)
+        samples = calibration(source, data, run.samples, run.images)
+        found = sensitivity(source, samples, wanted, runtime=run, progress=tell)
+    record.input = describe_view(found.channels.view, found.channels.trace)
     for warning in found.warnings:
         record.warn(warning)
     rows = [

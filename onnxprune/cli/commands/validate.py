@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.options import Limits, Runs
 from onnxprune.cli.screen import Screen
 from onnxprune.errors import GateError
+
+if TYPE_CHECKING:
+    from onnxprune.job.gates import Gates
+    from onnxprune.job.run import Run
 
 
 @click.command()
@@ -42,50 +46,56 @@ def command(
     layer_sqnr: float | None,
     tolerance: tuple[tuple[str, float], ...],
     strict: bool | None,
-    runs: Runs,
-    limits: Limits,
+    data: str | None,
+    run: Run,
+    gates: Gates,
     screen: Screen,
 ) -> None:
     """Compare the outputs of two models.
 
     Without --data the inputs are random: they show a defect, they do not measure accuracy.
     """
-    from onnxprune.cli import comparing, evidence
-    from onnxprune.cli.files import check_report_name, check_writable, write_report
+    from onnxprune.cli import comparing
     from onnxprune.graph.model import load
+    from onnxprune.job.carry_out import check_sources
+    from onnxprune.job.describe import note_comparison, note_noise
+    from onnxprune.job.job import Job
+    from onnxprune.job.original import Original
+    from onnxprune.job.outputs import check_report_name, check_writable, write_report
+    from onnxprune.job.sizes import describe
     from onnxprune.report import Report
-    from onnxprune.validate.compare import compare, self_noise
-    from onnxprune.validate.session import open_session
+    from onnxprune.validate.compare import self_noise
 
     check_report_name(report)
     check_writable(report, inputs=(original, compressed))
-    evidence.check_sources(runs, limits)
-    gates = evidence.gates_of(limits)
-    record = Report("validate", details={"seed": runs.seed})
+    check_sources(Job((), original, data, run, gates))
+    record = Report("validate", details={"seed": run.seed})
     with screen.stage(record, "load", "reading the models"):
         before, after = load(original), load(compressed)
-        record.input = evidence.describe(before, runs.input_shapes)
-        record.output = evidence.describe(after, runs.input_shapes)
+        record.input = describe(before, run.input_shapes)
+        record.output = describe(after, run.input_shapes)
+    source = Original(before, data, run, gates, original.parent)
     with screen.stage(record, "validate", "running both models"):
-        source = evidence.reference(before, runs)
-        with open_session(compressed, threads=runs.threads, provider=runs.provider) as session:
-            comparison = compare(source, session)
-        noise = self_noise(source, threads=runs.threads, provider=runs.provider)
-    evidence.note_comparison(record, comparison)
-    evidence.note_noise(record, noise)
+        comparison = source.compare(compressed)
+        noise = self_noise(source.reference, threads=run.threads, provider=run.provider)
+    note_comparison(record, comparison)
+    note_noise(record, noise)
     verdict = replace(comparison, noise=noise.results()).verdict
     record.details["verdict"] = verdict.to_json()
     below = None
     if layers or layer_sqnr is not None:
         with screen.stage(record, "layers", "comparing the layers"):
-            below = comparing.note_layers(record, (before, after), source.samples, layer_sqnr, runs)
+            feeds = source.reference.samples
+            below = comparing.note_layers(record, (before, after), feeds, layer_sqnr, run)
     drop = None
-    if limits.eval is not None:
+    if gates.eval is not None:
         with screen.stage(record, "evaluate", "evaluating both models"):
-            drop = evidence.measure_drop(record, limits, original, compressed)
+            value = source.evaluated(compressed)
+            drop = source.value - value
+            record.details["evaluation"] = {"before": source.value, "after": value, "drop": drop}
     write_report(report, record)
     screen.show(record)
-    comparing.check(below, comparing.beyond(comparison, tolerance), layer_sqnr)
-    evidence.check_gates(gates, comparison, drop, "The models are as they were.")
+    failures = gates.failures(comparison.parity, drop)
+    comparing.check(below, [*comparing.beyond(comparison, tolerance), *failures], layer_sqnr)
     if verdict.status in ("poor", "failed") and (strict if strict is not None else bool(os.environ.get("CI"))):
         raise GateError(f"{verdict.sentence} The models are as they were.")

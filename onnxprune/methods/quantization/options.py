@@ -38,6 +38,7 @@ class QuantizeOptions(LayerOptions):
     equalize: make the channels between two layers equally wide first, where what stands between them keeps scales
         (static mode).
     correct_bias: take the mean error that rounding adds out of the biases (static mode).
+    pass_through: a model that is quantized already is handed on as it is, instead of being refused.
     """
 
     mode: str | None = None
@@ -56,6 +57,7 @@ class QuantizeOptions(LayerOptions):
     smooth: bool = False
     equalize: bool = False
     correct_bias: bool = False
+    pass_through: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Files beside the model that a command writes: checked before the work begins, written atomically."""
+"""What a job writes where: checked before the work begins, written atomically."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,45 @@ if TYPE_CHECKING:
     from onnxprune.report import Report
 
 REPORT_SUFFIXES = (".json", ".html")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written where.
+
+    output: the model; None: beside the input, named after what was done.
+    report: .json or .html. plan: what a prune removes, as JSON.
+    intermediates: a folder for the model after every step.
+    keep_last_good: where a gate fails, write the model of the step before.
+    no_clobber: refuse to replace existing files.
+    no_provenance: leave the onnxprune.* keys out of the metadata.
+    """
+
+    output: Path | None = None
+    report: Path | None = None
+    plan: Path | None = None
+    intermediates: Path | None = None
+    keep_last_good: bool = False
+    no_clobber: bool = False
+    no_provenance: bool = False
+
+
+def check_outputs(outputs: Outputs, target: Path, inputs: Sequence[Path]) -> None:
+    """Make sure, before any work, that everything that a job writes can be written.
+
+    Args:
+        target: where the model goes.
+        inputs: files that are read, and so never replaced.
+
+    Raises:
+        OutputError: a place that cannot be written, is an input, or exists and must stay.
+        UsageError: a report of an unknown kind, or one name for two outputs.
+    """
+    files = (target, outputs.report, outputs.plan)
+    check_report_name(outputs.report)
+    for path in files:
+        check_writable(path, inputs=inputs, clobber=not outputs.no_clobber)
+    check_distinct(files)
 
 
 def check_writable(path: Path | None, *, inputs: Sequence[Path] = (), clobber: bool = True) -> None:

@@ -1,0 +1,83 @@
+"""Commands that carry out a job: one factory for the methods, and what they and recipes have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli import options
+from onnxprune.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from onnxprune.job.gates import Gates
+    from onnxprune.job.job import Job
+    from onnxprune.job.outputs import Outputs
+    from onnxprune.job.run import Run
+
+Decorator = Callable[[Any], Any]
+Prepare = Callable[[dict[str, Any], Path, Any], dict[str, Any]]
+"""Turns words of the command line (in place; model, outputs) into options; returns further fields of the job."""
+
+
+def method_command(
+    name: str,
+    about: str,
+    *choices: Decorator,
+    outputs: Iterable[str] = ("output", "no_clobber", "report", "no_provenance", "print_recipe"),
+    prepare: Prepare | None = None,
+) -> click.Command:
+    """Return the command of a method.
+
+    Args:
+        about: its help; the first sentence stands in the list of commands.
+        choices: click options and arguments, named like the options of the method.
+        outputs: options of what is written where.
+    """
+
+    def callback(
+        model: Path,
+        data: str | None,
+        run: Run,
+        gates: Gates,
+        outputs: Outputs,
+        print_recipe: bool,
+        screen: Screen,
+        **given: Any,
+    ) -> None:
+        from onnxprune.job.job import Job, step
+
+        more = prepare(given, model, outputs) if prepare is not None else {}
+        job = Job((step(name, **given),), model, data, run, gates, outputs, name=name, **more)
+        finish(job, screen, print_recipe=print_recipe)
+
+    for decorate in (options.screen, options.gates, options.runs(), options.outputs(*outputs), *reversed(choices)):
+        callback = decorate(callback)
+    callback.__doc__ = about
+    return click.command(name, help=about)(options.model(callback))
+
+
+def finish(
+    job: Job, screen: Screen, *, print_recipe: bool = False, suffix: str | None = None, also: tuple[Path, ...] = ()
+) -> None:
+    """Carry out a job, or print its recipe, and show what came of it."""
+    from onnxprune.job.write import check_job, write_job
+
+    if print_recipe:
+        from onnxprune.recipe import to_yaml
+
+        target = check_job(job, suffix=suffix, also=also)
+        job = replace(job, outputs=replace(job.outputs, output=target))
+        click.echo(to_yaml(job.as_data()), nl=False)
+        return
+    try:
+        done = write_job(job, stage=screen.stage, suffix=suffix, also=also)
+    except KeyboardInterrupt:
+        for state in (getattr(step.options, "state", None) for step in job.steps):
+            if state is not None and state.is_file():
+                click.echo(f"what was measured is kept in '{state}'; the same command goes on from there.", err=True)
+        raise
+    screen.show(done.report)

@@ -1,0 +1,146 @@
+"""What a step did, into the report: a function for each kind of result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.job.group_lines import pruned
+from onnxprune.job.sizes import describe_pruned
+from onnxprune.report import Report
+
+if TYPE_CHECKING:
+    from onnxprune.channels.analyse import Channels
+    from onnxprune.graph.model import Model
+    from onnxprune.methods.factorize import FactorizeResult
+    from onnxprune.methods.quantize import QuantizeResult
+    from onnxprune.methods.result import PruneResult
+    from onnxprune.methods.sparsify import SparsifyResult
+    from onnxprune.methods.tune import TuneResult
+    from onnxprune.statistics.data import Data
+    from onnxprune.validate.compare import Comparison
+    from onnxprune.validate.parity import Meters
+
+
+def describe_result(report: Report, source: Model, result: Any, data: Data | None) -> None:
+    """Put what a method says of its result into the report.
+
+    Args:
+        data: of the user, that the method was given.
+    """
+    _KINDS[type(result).__name__](report, source, result, data)
+
+
+def note_limits(report: Report, channels: Channels) -> None:
+    """Warn of operators that the analysis has no rule for, and of rules that failed."""
+    for operator, number in sorted(channels.state.unknown.items()):
+        nodes = f"{number} node{'s' * (number > 1)}"
+        report.warn(f"no rule for the operator {operator} ({nodes}): what it touches stays as it is")
+    for defect in channels.state.defects:
+        report.warn(f"{defect}; what it touches stays as it is. Please report it")
+
+
+def note_comparison(report: Report, comparison: Comparison) -> None:
+    """Put the figures of a comparison into the report."""
+    report.parity = {name: figures.to_json() if figures else None for name, figures in comparison.parity.items()}
+    report.details |= {"inputs": comparison.inputs, "samples": comparison.samples}
+    for warning in comparison.warnings:
+        report.warn(warning)
+
+
+def note_noise(report: Report, noise: Meters) -> None:
+    """Put the difference of the original from itself into the report."""
+    report.details["self_noise"] = {
+        name: figures.to_json() if figures else None for name, figures in noise.results().items()
+    }
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the values with None for what is not finite, as JSON needs it."""
+    return {name: finite_or_none(value) for name, value in values.items()}
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """Return a number that JSON can hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _prune(report: Report, source: Model, result: PruneResult, data: Data | None) -> None:
+    channels, keep = result.channels, result.keep
+    report.groups = pruned(channels, keep, result.reasons)
+    report.input, report.output = describe_pruned(channels, keep)
+    _warn(report, result.warnings)
+    note_limits(report, channels)
+    if result.latency is not None:
+        found = result.latency
+        report.latency = {"original": found.original.to_json(), "pruned": found.pruned.to_json()}
+        report.details["latency_share"] = {"asked": found.asked, "measured": round(found.share, 4)}
+    done, samples = result.compensation, data or result.samples
+    if done is None or samples is None:
+        return
+    layers = [
+        {**asdict(layer), "before": finite_or_none(layer.before), "after": finite_or_none(layer.after)}
+        for layer in done.layers
+    ]
+    report.details["compensation"] = {"samples": samples.samples, "made_up": samples.synthetic, "layers": layers}
+    if done.distilled is not None:
+        report.details["compensation"]["distance"] = asdict(done.distilled)
+
+
+def _tune(report: Report, source: Model, result: TuneResult, data: Data | None) -> None:
+    best = result.pareto()
+    report.details["curve"] = [asdict(point) | {"pareto": point in best} for point in result.curve]
+    _prune(report, source, result.result, data)
+
+
+def _sparsify(report: Report, source: Model, result: SparsifyResult, data: Data | None) -> None:
+    from onnxprune.methods.sparsity.storage import compressed_bytes
+
+    layers = [
+        {
+            **asdict(layer),
+            "error": finite_or_none(layer.error),
+            "magnitude_error": finite_or_none(layer.magnitude_error),
+        }
+        for layer in result.layers
+    ]
+    taking = [layer for layer in result.layers if layer.reason is None]
+    report.details["sparsity"] = {
+        **result.settings,
+        "weights": sum(layer.weights for layer in taking),
+        "zeros": sum(layer.zeros for layer in taking),
+        "compressed_bytes": {"input": compressed_bytes(source), "output": compressed_bytes(result.model)},
+        "layers": layers,
+    }
+    _warn(report, result.warnings)
+
+
+def _factorize(report: Report, source: Model, result: FactorizeResult, data: Data | None) -> None:
+    layers = [
+        {**asdict(layer), "ranks": list(layer.ranks), "error": finite_or_none(layer.error)} for layer in result.layers
+    ]
+    report.details["factors"] = {**result.settings, "layers": layers}
+    _warn(report, result.warnings)
+
+
+def _quantize(report: Report, source: Model, result: QuantizeResult, data: Data | None) -> None:
+    if result.mode:
+        report.details["quantization"] = result.settings
+        report.details["layers"] = [layer.to_json() for layer in result.layers]
+    _warn(report, result.warnings)
+
+
+def _warn(report: Report, texts: tuple[str, ...]) -> None:
+    for text in texts:
+        report.warn(text)
+
+
+_KINDS: dict[str, Callable[[Report, Model, Any, Any], None]] = {
+    "PruneResult": _prune,
+    "TuneResult": _tune,
+    "SparsifyResult": _sparsify,
+    "FactorizeResult": _factorize,
+    "QuantizeResult": _quantize,
+}

@@ -1,0 +1,142 @@
+"""The methods that a step can be, as one table: name -> options, call, and what the output is called."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.graph.model import Model
+
+if TYPE_CHECKING:
+    from onnxprune.job.gates import Gates
+    from onnxprune.job.original import Original
+
+Progress = Callable[[str], None]
+RANDOM_RANGES = "without --data ranges come from random inputs: the result runs, but its accuracy means nothing"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: how it is called, and where its options are.
+
+    run: (model, options, original, gates, progress) -> what the method gives.
+    home: module and name of the class of its options.
+    ending: what the default name of the output gets: "pruned" gives `<stem>-pruned.onnx`.
+    title: what is being done, while it is.
+    same_work: the result does the same work on as many parameters.
+    """
+
+    name: str
+    run: Callable[[Model, Any, Original, Gates, Progress], Any]
+    home: tuple[str, str]
+    ending: str | Callable[[Any], str]
+    title: str
+    same_work: bool = False
+
+    @cached_property
+    def options(self) -> Any:
+        """The class of its options."""
+        return getattr(importlib.import_module(f"onnxprune.methods.{self.home[0]}"), self.home[1])
+
+    @cached_property
+    def option_names(self) -> tuple[str, ...]:
+        """The names of its options."""
+        return tuple(item.name for item in fields(self.options))
+
+    def suffix(self, options: Any) -> str:
+        """Return what the default name of the output gets."""
+        return self.ending if isinstance(self.ending, str) else self.ending(options)
+
+
+def _prune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.prune import prune
+
+    return prune(model, options, original.data, synthetic=True, runtime=original.run, progress=progress)
+
+
+def _apply(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.apply import apply
+
+    return apply(model, options, original.data, runtime=original.run, progress=progress)
+
+
+def _tune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.tune import tune
+
+    if original.data is None:
+        raise UsageError("tune measures on inputs of the model: give --data.")
+    return tune(
+        model,
+        original.data,
+        gates,
+        options.prune,
+        evaluate=gates.function(),
+        step=options.step,
+        finest=options.finest,
+        state=options.state,
+        workers=options.workers,
+        latency=options.measure_latency,
+        runtime=original.run,
+        progress=progress,
+    )
+
+
+def _sparsify(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.sparsify import sparsify
+
+    return sparsify(model, options, original.data, runtime=original.run, progress=progress)
+
+
+def _factorize(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.factorize import factorize
+
+    return factorize(model, options, original.data, runtime=original.run, progress=progress)
+
+
+def _quantize(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.quantization.recognise import quantized_as
+    from onnxprune.methods.quantize import QuantizeResult, quantize
+
+    how = quantized_as(model.proto)
+    if how is not None and options.pass_through:
+        note = f"the model is quantized already (it has {how}); it is passed through as it is"
+        return QuantizeResult(model, "", (), warnings=(note,))
+    try:
+        feeds = original.feeds()
+    except ModelError:
+        if options.mode == "static" or gates.active:
+            raise
+        feeds = []
+    judge = original.judge(gates)
+    if judge is None:
+        original.release()
+    synthetic = original.data is None
+    result = quantize(model, options, feeds=feeds, judge=judge, threads=original.run.threads, synthetic=synthetic)
+    if synthetic and options.mode == "static":
+        result = replace(result, warnings=(RANDOM_RANGES, *result.warnings))
+    return result
+
+
+def _bits(options: Any) -> str:
+    from onnxprune.methods.quantization.options import suffix
+
+    return suffix(options, options.mode or "dynamic")
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("apply", _apply, ("apply", "ApplyOptions"), "pruned", "removing channels"),
+        Method("factorize", _factorize, ("factors.options", "FactorizeOptions"), "factorized", "weighing ranks"),
+        Method("prune", _prune, ("options", "PruneOptions"), "pruned", "choosing and removing channels"),
+        Method("quantize", _quantize, ("quantization.options", "QuantizeOptions"), _bits, "quantizing", same_work=True),
+        Method(
+            "sparsify", _sparsify, ("sparsity.options", "SparsifyOptions"), "sparse", "choosing zeros", same_work=True
+        ),
+        Method("tune", _tune, ("tune_options", "TuneOptions"), "tuned", "measuring groups"),
+    )
+}

@@ -1,0 +1,125 @@
+"""Carry out a job and write what it gives: the model, checked before it gets its name, its plan and the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+
+from onnxprune.errors import UsageError
+from onnxprune.graph.model import Model, file_sha256
+from onnxprune.graph.model import save as save_model
+from onnxprune.graph.provenance import with_provenance
+from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_sources, unseen
+from onnxprune.job.job import Job
+from onnxprune.job.outputs import check_outputs, write_report, write_text
+from onnxprune.report import Report
+
+SIMILAR = 0.95
+"""Cosine with the original below which the user is told that a model may have lost its skill."""
+
+
+def check_job(job: Job, *, suffix: str | None = None, also: tuple[Path, ...] = ()) -> Path:
+    """Look for everything that can be wrong with a job before any work; return the file that it will write.
+
+    Args:
+        suffix: what the default name of the output gets, instead of that of the last step.
+        also: further files that are read, and so never replaced.
+
+    Raises:
+        DataError: data or a function that are not there.
+        OutputError: an output that cannot be written.
+        UsageError: there is no model, or a plan is asked for where there is not one prune.
+    """
+    if job.model is None:
+        raise UsageError("the recipe names no model; give --model FILE.")
+    prunes = [step.method.name for step in job.steps if step.method.name in ("prune", "tune", "apply")]
+    if job.outputs.plan is not None and len(prunes) != 1:
+        raise UsageError("a plan says what one prune removes; this recipe has not exactly one, leave the plan out.")
+    target = job.target(suffix)
+    inputs = [path for path in (job.source_path, *job.reads, *also) if path is not None]
+    check_outputs(job.outputs, target, inputs)
+    check_sources(job)
+    return target
+
+
+def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, also: tuple[Path, ...] = ()) -> JobResult:
+    """Carry out a job and write its outputs; without a name the model goes beside the input.
+
+    Args:
+        suffix, also: see `check_job`.
+
+    Raises:
+        GateError: a limit is not kept; nothing was written but the model before, if that is asked for.
+        OutputError: something cannot be written.
+        OnnxpruneError: see `carry_out`.
+    """
+    target = check_job(job, suffix=suffix, also=also)
+    job = replace(job, outputs=replace(job.outputs, output=target))
+    reads = [path for path in (*job.reads, *also) if path is not None]
+
+    def deliver(model: Model, original: Model, check: Check) -> None:
+        save(
+            model,
+            target,
+            clobber=not job.outputs.no_clobber,
+            provenance=not job.outputs.no_provenance,
+            inputs=reads,
+            check=check,
+            source=original,
+        )
+
+    done = carry_out(job, stage=stage, deliver=deliver)
+    report = done.report
+    report.details["recipe"] = job.as_data()
+    _describe_output(report, done.model, target)
+    report.details["next"] = next_steps(report, job, target)
+    if job.outputs.plan is not None and done.plan is not None:
+        write_text(job.outputs.plan, done.plan.to_json())
+    write_report(job.outputs.report, report)
+    return done
+
+
+def save(
+    model: Model,
+    path: str | Path,
+    *,
+    clobber: bool = True,
+    provenance: bool = True,
+    inputs: list[Path] | tuple[Path, ...] = (),
+    check: Check | None = None,
+    source: Model | None = None,
+) -> None:
+    """Write a model atomically; a result says in its metadata where it comes from.
+
+    Args:
+        clobber: replace an existing output.
+        provenance: leave the onnxprune.* keys of a result in its metadata.
+        inputs, check, source: see `onnxprune.graph.save.save`.
+
+    Raises:
+        OutputError: the place cannot be written, is an input, or exists and may not be replaced.
+        OnnxpruneError: the result is not valid, a defect of ours; nothing is written.
+    """
+    if provenance and model.origin is not None:
+        model = replace(model, proto=with_provenance(model.proto, *model.origin), file_bytes=None)
+    save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source)
+
+
+def next_steps(report: Report, job: Job, target: Path) -> list[str]:
+    """Return what to do about the questions that this run cannot answer."""
+    steps = []
+    cosines = [figures["cosine"] or 0.0 for figures in report.parity.values() if figures]
+    if cosines and min(cosines) < SIMILAR:
+        steps.append(f"The outputs differ much (cosine {min(cosines):.2f}): remove less, or train the result a little.")
+    steps += [f"Faster? onnxprune bench {quote(str(job.source_path or 'MODEL'))} {quote(str(target))}"]
+    if report.parity and job.data is None:
+        steps.append("Random inputs show defects, not accuracy: --data runs inputs of yours, --eval measures.")
+    return steps
+
+
+def _describe_output(report: Report, model: Model, target: Path) -> None:
+    """Fill in what is known about the output only once it is written."""
+    if report.output is not None:
+        size = target.stat().st_size + model.external_bytes
+        report.output = replace(report.output, path=str(target), bytes=size, sha256=file_sha256(target))

@@ -1,0 +1,121 @@
+"""The options of every method as keywords of the functions in `onnxprune.api`, so that editors complete them.
+
+The option classes say what they mean and check them; a test holds both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
+
+
+class CandidateKwargs(TypedDict, total=False):
+    """What a prune and a search for one have in common."""
+
+    tie_blocks: bool
+    score: str | None
+    align: int | None
+    min_channels: int
+    skip: str | tuple[str, ...] | list[str]
+    only: str | tuple[str, ...] | list[str]
+    exact_only: bool
+    cut_unfitted: bool
+    heads: bool | None
+    head_dim: bool | None
+    input_shapes: Mapping[str, tuple[int, ...]]
+    compensate: str | None
+    steps: int | None
+    memory: int | None
+    seed: int
+
+
+class PruneKwargs(CandidateKwargs, total=False):
+    """See `PruneOptions`."""
+
+    ratio: float | None
+    macs: float | None
+    params: float | None
+    size: float | None
+    latency: float | None
+    scope: str | None
+    ratios: Mapping[str, float]
+
+
+class TuneKwargs(CandidateKwargs, total=False):
+    """See `TuneOptions`."""
+
+    step: float
+    finest: float
+    state: str | Path | None
+    workers: int
+    measure_latency: bool
+
+
+class SparsifyKwargs(TypedDict, total=False):
+    """See `SparsifyOptions`."""
+
+    skip: str | tuple[str, ...] | list[str]
+    only: str | tuple[str, ...] | list[str]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    seed: int
+    sparsity: float | None
+    pattern: str | None
+    scope: str
+    score: str | None
+    reconstruct: bool | None
+    storage: str
+
+
+class FactorizeKwargs(TypedDict, total=False):
+    """See `FactorizeOptions`."""
+
+    skip: str | tuple[str, ...] | list[str]
+    only: str | tuple[str, ...] | list[str]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    seed: int
+    params: float | None
+    macs: float | None
+    energy: float | None
+    align: int | None
+    whiten: bool | None
+    refit: bool | None
+
+
+class QuantizeKwargs(TypedDict, total=False):
+    """See `QuantizeOptions`."""
+
+    skip: str | tuple[str, ...] | list[str]
+    only: str | tuple[str, ...] | list[str]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    seed: int
+    mode: str | None
+    bits: int | None
+    calibration: str
+    percentile: float
+    activation_type: str | None
+    weight_type: str | None
+    per_channel: bool
+    symmetric: bool | None
+    block_size: int
+    rounding: str | None
+    keep_io_types: bool
+    op_block_list: str | tuple[str, ...] | list[str]
+    format: str
+    smooth: bool
+    equalize: bool
+    correct_bias: bool
+    pass_through: bool
+
+
+class ApplyKwargs(TypedDict, total=False):
+    """See `ApplyOptions`."""
+
+    force: bool
+    heads: bool | None
+    head_dim: bool | None
+    input_shapes: Mapping[str, tuple[int, ...]]
+    compensate: str | None
+    steps: int | None
+    memory: int | None
+    seed: int
