@@ -118,9 +118,7 @@ def _choose_factors(solution: Solution, label: IntArray, kept: BoolArray, remove
     removed |= wanted & ~solution.derived & ~solution.pinned
 
 
-def _check_kept(
-    state: State, solution: Solution, closed: BoolArray, key: str, axis: int, kept: BoolArray
-) -> None:
+def _check_kept(state: State, solution: Solution, closed: BoolArray, key: str, axis: int, kept: BoolArray) -> None:
     label = solution.label[state.axes[key][axis]]
     stays = ~closed[label]
     lost = np.flatnonzero(kept & ~stays)

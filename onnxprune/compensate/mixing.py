@@ -23,8 +23,12 @@ def mix(
     positions: Mapping[str, Sequence[IntArray | None]],
     feeds: Sequence[Feed],
     opener: Opener,
+    only: frozenset[str] | None = None,
 ) -> dict[str, Mixture]:
     """Replace kept channels by the best mixtures in every place that allows it.
+
+    Args:
+        only: outputs of the layers that may change, None: all.
 
     Returns:
         the mixture of every tensor that has one.
@@ -33,6 +37,8 @@ def mix(
     old = {reader.node.output[0]: reader for reader in find_readers(Weights(original))}
     places = find_places(weights.model.proto.graph, readers, Consumers(weights.model.proto.graph), positions)
     places = [place for place in places if all(_can_change(r, old) for r in (*place.writers, *place.readers))]
+    if only is not None:
+        places = [p for p in places if all(r.node.output[0] in only for r in (*p.writers, *p.readers))]
     if not places:
         return {}
     covariances = _covariances(original, places, feeds, opener)

@@ -54,6 +54,7 @@ class RefitOptions:
     absorb: the branch before an Add makes up for the error of the other branch.
     recurrent: LSTM, GRU and RNN are refitted too.
     mix: where only linear operators stand between writers and readers, mixtures of channels stay instead of channels.
+    only: outputs of the readers and recurrent layers that are refitted, None: all.
     memory: bytes that activations, rows and sums may take; the inputs themselves and onnxruntime come on top.
     """
 
@@ -61,6 +62,7 @@ class RefitOptions:
     absorb: bool = True
     mix: bool = True
     recurrent: bool = False
+    only: frozenset[str] | None = None
     threads: int | None = None
     memory: int = MEMORY
 
@@ -119,16 +121,17 @@ class Walk:
         self._weights, self._options = weights, options
         self._lstsq = replace(options.lstsq, memory=int(options.memory * (1 - ACTIVATIONS)))
         opener = partial(Session, threads=options.threads)
-        self.cut = Cut(positions, mix(original, weights, positions, feeds, opener) if options.mix else {})
+        self.cut = Cut(positions, mix(original, weights, positions, feeds, opener, options.only) if options.mix else {})
         graph = weights.model.proto.graph
         made = {name for node in original.proto.graph.node for name in node.output}
-        self.readers = [reader for reader in find_readers(weights) if reader.y in made]
+        only = options.only if options.only is not None else made
+        self.readers = [r for r in find_readers(weights) if r.y in made and r.node.output[0] in only]
         if not options.absorb:
             self.readers = [reader.alone() for reader in self.readers]
         waits: dict[str, tuple[str, ...]] = {reader.node.output[0]: reader.waits for reader in self.readers}
         self._source = Weights(original)
         found = find_recurrent(weights, self._source, self.cut.kept) if options.recurrent else []
-        self._recurrent = [layer for layer in found if layer.y in made]
+        self._recurrent = [layer for layer in found if layer.y in made and layer.y in only]
         waits |= {layer.y: (layer.x,) for layer in self._recurrent}
         old, new = tensor_levels(original.proto.graph, waits), tensor_levels(graph, waits)
         self._old_levels = old

@@ -32,7 +32,7 @@ class Followed(Model):
 
     taken: what was followed.
     nodes: (place in the source, or None for what the form itself adds) of every node of the main graph.
-    tensors: initializer -> its place in the source.
+    tensors: initializer -> its place in the source. constants: initializer -> the Constant node that it was.
     conditions: key of the first output of an If that is not followed -> its condition, for those in the main graph.
     """
 
@@ -40,6 +40,7 @@ class Followed(Model):
     taken: Taken = field(default_factory=dict)
     nodes: tuple[Place | None, ...] = ()
     tensors: Mapping[str, Place] = field(default_factory=dict)
+    constants: Mapping[str, Place] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -47,6 +48,12 @@ class Followed(Model):
         """Identity of the source and of the branches."""
         source = self.source.sha256 if self.source is not None else ""
         return hashlib.sha256(repr((source, sorted(self.taken.items()))).encode()).hexdigest()
+
+
+def placed(form: Model) -> list[tuple[onnx.NodeProto, Place]]:
+    """Return the nodes of a form that stand in its source, with their places."""
+    places = form.nodes if isinstance(form, Followed) else ()
+    return [(n, place) for n, place in zip(form.proto.graph.node, places, strict=True) if place is not None]
 
 
 def read_tensors(graph: onnx.GraphProto) -> set[str]:
@@ -63,8 +70,10 @@ def shared_names(form: onnx.ModelProto) -> frozenset[str]:
     return frozenset(n.input[0] for n in form.graph.node if n.output and n.output[0].startswith(UNSEEN))
 
 
-def follow(model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None) -> Model:
-    """Return the followed form of a model; the model itself if there is nothing to follow.
+def follow(
+    model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None, *, always: bool = False
+) -> Model:
+    """Return the followed form of a model; the model itself if there is nothing to follow, unless `always`.
 
     Args:
         keys: scopes of the view whose keys name the tensors; None: of the model's own view. Give those of the
@@ -73,7 +82,7 @@ def follow(model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | 
     Raises:
         ModelError: an output of the model shares its name with a tensor of a branch.
     """
-    return form_of(model, taken, keys) if taken else model
+    return form_of(model, taken, keys) if taken or always else model
 
 
 def form_of(model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None) -> Followed:
@@ -106,8 +115,10 @@ def restore(changed: Model, form: Model, source: Model) -> Model:
             proto.graph.initializer.add().CopyFrom(tensor)
             proto.graph.initializer[-1].name = names[tensor.name]
         elif tensor != old[tensor.name]:
-            path, number = form.tensors[tensor.name]
-            target = graph_at(proto.graph, path).initializer[number]
+            lifted = tensor.name in form.constants
+            path, number = (form.constants if lifted else form.tensors)[tensor.name]
+            graph = graph_at(proto.graph, path)
+            target = value_of(graph.node[number]) if lifted else graph.initializer[number]
             name = target.name
             target.CopyFrom(tensor)
             target.name = name
@@ -137,6 +148,12 @@ def graph_at(graph: onnx.GraphProto, path: Path) -> onnx.GraphProto:
         node = next(n for n in graph.node if n.output and n.output[0] == output)
         graph = next(a.g for a in node.attribute if a.name == attribute)
     return graph
+
+
+def value_of(node: onnx.NodeProto) -> onnx.TensorProto:
+    """Return the tensor in a Constant node."""
+    tensor: onnx.TensorProto = next(a.t for a in node.attribute if a.name == "value")
+    return tensor
 
 
 def branches(node: onnx.NodeProto) -> dict[str, onnx.GraphProto]:
@@ -187,6 +204,7 @@ class _Form:
         self._graph = onnx.GraphProto(name=model.proto.graph.name)
         self._nodes: list[Place | None] = []
         self._tensors: dict[str, Place] = {}
+        self._constants: dict[str, Place] = {}
         self._conditions: dict[str, str] = {}
 
     def run(self) -> Followed:
@@ -214,6 +232,7 @@ class _Form:
             taken=dict(self._taken),
             nodes=tuple(self._nodes),
             tensors=self._tensors,
+            constants=self._constants,
             conditions=self._conditions,
         )
 
@@ -225,10 +244,8 @@ class _Form:
             wanted: names that its outputs should get.
         """
         for number, tensor in enumerate(graph.initializer):
-            key = self._define(path, tensor.name, names)
-            self._graph.initializer.add().CopyFrom(tensor)
-            self._graph.initializer[-1].name = key
-            self._tensors[key] = (path, number)
+            self._store(tensor, self._define(path, tensor.name, names))
+            self._tensors[names[tensor.name]] = (path, number)
         for sparse in graph.sparse_initializer:
             self._graph.sparse_initializer.add().CopyFrom(sparse)
             self._graph.sparse_initializer[-1].values.name = self._define(path, sparse.values.name, names)
@@ -277,8 +294,50 @@ class _Form:
         self._nodes.append(place)
         copy.input[:] = [names.get(name, name) for name in node.input]
         copy.output[:] = outputs
-        for body in branches(copy).values():
-            _rename(body, names)
+        for attribute, body in branches(copy).items():
+            if node.op_type == "If" and not node.domain:
+                self._lift(body, (*place[0], (node.output[0], attribute)), names)
+            else:
+                _rename(body, names)
+
+    def _store(self, tensor: onnx.TensorProto, key: str) -> None:
+        self._graph.initializer.add().CopyFrom(tensor)
+        self._graph.initializer[-1].name = key
+
+    def _lift(self, body: onnx.GraphProto, path: Path, outside: Mapping[str, str]) -> None:
+        """Put what a branch stores into the main graph, so that it can be read and replaced; the nodes stay."""
+        names = dict(outside)
+        for number, tensor in enumerate(body.initializer):
+            self._store(tensor, self._define(path, tensor.name, names))
+            self._tensors[names[tensor.name]] = (path, number)
+        del body.initializer[:], body.value_info[:]
+        kept: list[onnx.NodeProto] = []
+        for number, node in enumerate(body.node):
+            inner = dict(names)
+            for name in node.output:
+                self._define(path, name, names)
+            if node.op_type == "Constant" and not node.domain and any(a.name == "value" for a in node.attribute):
+                self._store(value_of(node), names[node.output[0]])
+                self._constants[names[node.output[0]]] = (path, number)
+                continue
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [inner.get(name, name) for name in node.input]
+            copy.output[:] = [names[name] if name else "" for name in node.output]
+            for attribute, within in branches(copy).items():
+                if node.op_type == "If" and not node.domain:
+                    self._lift(within, (*path, (node.output[0], attribute)), inner)
+                else:
+                    _rename(within, inner)
+            kept.append(copy)
+        made = {name for node in kept for name in node.output}
+        for value in body.output:
+            key = names.get(value.name, value.name)
+            if key not in made:
+                kept.append(onnx.helper.make_node("Identity", [key], [_fresh(key, self._used)]))
+            value.name = key if key in made else kept[-1].output[0]
+        del body.node[:]
+        body.node.extend(kept)
 
     def _define(self, path: Path, name: str, names: dict[str, str]) -> str:
         names[name] = self._key(path, name, names)

@@ -6,12 +6,15 @@ from dataclasses import replace
 from importlib.util import find_spec
 from math import prod
 
+import onnx
+
 from onnxprune.channels.analyse import Channels
-from onnxprune.compensate.compensate import Compensation, Mode, RefitOptions, compensate, kept_positions
+from onnxprune.compensate.compensate import Compensation, LayerError, Mode, RefitOptions, compensate, kept_positions
 from onnxprune.compensate.distil import DistilOptions
 from onnxprune.compensate.refit import MEMORY
 from onnxprune.errors import UsageError
 from onnxprune.graph import count
+from onnxprune.graph.follow import Place, placed
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.seen import Seen, look
@@ -24,6 +27,7 @@ ELEMENT_MACS = 200
 """What it costs to make one number of an activation and its gradient, in multiply-adds: measured on small networks,
 where memory takes the time."""
 MOST_STEPS = DistilOptions.steps
+PARTED = "no gradient steps were taken after the refit: samples take different branches of the model"
 FEWEST_STEPS, FEWEST_SAMPLES = 60, 16
 """With less than that, steps are left out."""
 ACTIVATION_BYTES = 1 << 29
@@ -58,6 +62,8 @@ def refit(
     plan, note = _steps(result, data, steps, runtime)
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
     seen = seen or look(result.channels.view, data, runtime)
+    if seen.parts:
+        return _refit_parts(result, seen, chosen, runtime)
     original, pruned = seen.model, seen.form(result.model)
     positions = kept_positions(result.channels, result.keep)
     options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)
@@ -66,6 +72,38 @@ def refit(
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
     model = seen.restored(done.model, pruned, result.model)
     return replace(result, model=model, compensation=done, warnings=warnings)
+
+
+def _refit_parts(result: PruneResult, seen: Seen, mode: Mode, runtime: Runtime) -> PruneResult:
+    """Return the result refitted where samples part: what all share, each branch on its samples, what comes behind."""
+    positions = kept_positions(result.channels, result.keep)
+    behind, fitted, stages = after(seen.model.proto.graph), set[Place](), list[tuple[Seen, frozenset[str]]]()
+    for here in (seen, *seen.parts):
+        own = [(node, place) for node, place in placed(here.model) if place not in fitted and node.op_type != "If"]
+        fitted |= {place for _, place in own}
+        names = frozenset(name for node, _ in own for name in node.output)
+        stages.append((here, names if here is not seen else names - behind))
+    stages.append((seen, frozenset(behind)))
+    model, layers, warnings = result.model, dict[str, LayerError](), list[str]()
+    for here, only in stages:
+        options = RefitOptions(only=only, threads=runtime.threads or None, memory=runtime.memory or MEMORY)
+        form = here.form(model)
+        done = compensate(here.model, form, positions, here.data, "lstsq" if mode == "distil" else mode, options)
+        model = here.restored(done.model, form, model)
+        layers |= {layer.name: layer for layer in done.layers}
+        warnings += done.warnings
+    done = Compensation(model, list(layers.values()), None, tuple(warnings))
+    note = (PARTED,) if mode == "distil" else ()
+    return replace(result, model=model, compensation=done, warnings=(*result.warnings, *warnings, *note))
+
+
+def after(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that an If before them decides on."""
+    names: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "If" or any(name in names for name in node.input):
+            names.update(node.output)
+    return names
 
 
 def _steps(result: PruneResult, data: Data, asked: int | None, runtime: Runtime) -> tuple[DistilOptions, str]:

@@ -10,8 +10,9 @@ from onnxprune.graph.model import Model
 from onnxprune.graph.view import View
 from onnxprune.methods.calibration import Runtime
 from onnxprune.score.activity import Activity
+from onnxprune.score.parted import Parted
 from onnxprune.statistics.data import Data
-from onnxprune.statistics.routes import Routes, routes
+from onnxprune.statistics.routes import Routes, Taken, routes
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +30,17 @@ class Seen:
     @cached_property
     def view(self) -> View:
         """Reading of the followed form; the parameters have the keys of the source."""
-        return View(self.model) if self.routes.taken else self.source
+        return View(self.model) if self.model is not self.source.model else self.source
 
     @cached_property
     def model(self) -> Model:
         """The followed form; the model itself where there is nothing to follow."""
-        return follow(self.source.model, self.routes.taken, self.source.scopes)
+        return self.form(self.source.model)
+
+    @cached_property
+    def parts(self) -> tuple[Seen, ...]:
+        """Where samples part, the model as each part of them sees it, the largest first."""
+        return tuple(Seen(self.source, data, Routes(taken)) for taken, data in self.routes.parts)
 
     @cached_property
     def weights(self) -> set[str]:
@@ -44,15 +50,21 @@ class Seen:
 
     def activity(self, runtime: Runtime) -> Activity:
         """Return what the model does on the data."""
-        return Activity(self.view, self.data, runtime.threads, runtime.provider, runtime.memory)
+        known = self.view, self.data, runtime.threads, runtime.provider, runtime.memory
+        if not self.parts:
+            return Activity(*known)
+        return Parted(*known, parts=tuple(part.activity(runtime) for part in self.parts))
 
     def form(self, model: Model) -> Model:
-        """Return the followed form of a model that was made from the source."""
-        return follow(model, self.routes.taken, self.source.scopes)
+        """Return the followed form of the source, or of a model that was made from it."""
+        taken: Taken = self.routes.taken
+        if not taken and not self.routes.parts:
+            return model
+        return follow(model, taken, self.source.scopes, always=True)
 
     def restored(self, changed: Model, form: Model, model: Model) -> Model:
         """Return a model with the values that its followed form was given."""
-        return restore(changed, form, model) if self.routes.taken else changed
+        return restore(changed, form, model)
 
 
 def look(source: View, data: Data, runtime: Runtime) -> Seen:

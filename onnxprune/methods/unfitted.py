@@ -54,6 +54,8 @@ def unfitted(channels: Channels, seen: Seen) -> Unfitted:
     are refitted. Nothing is known of a branch that no sample takes.
     """
     known, here = fitted_weights(seen.model), seen.weights
+    for part in seen.parts:
+        known |= fitted_weights(part.model)
     groups = [group for group in channels.groups if group.active]
     reasons = {group.name: reason for group in groups if (reason := _reason(channels, group, known, here))}
     held = {site.tensor for group in groups if group.name in reasons for site in group.sites if site.role == "writes"}

@@ -124,7 +124,7 @@ def _run(
     session = Session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
 
     def run(feed: Feed) -> Feed:
-        return dict(zip(names, session.run(names, feed), strict=True)) | feed
+        return dict(zip(names, session.run(names, feed) if names else (), strict=True)) | feed
 
     one = next(iter(data.batches(1)))
     first = run(one)

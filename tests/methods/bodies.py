@@ -72,9 +72,9 @@ def model(
     return proto
 
 
-def plain(twin: onnx.ModelProto) -> onnx.ModelProto:
+def plain(twin: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
     """Return the network without control flow, with the inputs of another one, so that the data are read alike."""
-    return model(layers("x", "y"), stored(weights()), [v for v in twin.graph.input if v.name == "mode"])
+    return model(layers("x", "y"), stored(weights(seed)), [v for v in twin.graph.input if v.name == "mode"])
 
 
 def choice(condition: str, then: onnx.GraphProto, other: onnx.GraphProto, made: str = "y") -> onnx.NodeProto:
@@ -163,6 +163,21 @@ def in_constants() -> onnx.ModelProto:
 def same_names() -> onnx.ModelProto:
     """Both bodies use the same names."""
     return model([IS_SIXTEEN, choice("taken", inner(), inner(7))], [SIXTEEN], [MODE])
+
+
+def around() -> onnx.ModelProto:
+    """A layer before an If and one behind it, others in its bodies; both branches give what the last one reads."""
+    table = weights()
+    outside = {name: array for name, array in table.items() if name[-1] in "13"}
+    nodes = [
+        IS_SIXTEEN,
+        *layers("x", "c1", numbers=(1,)),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        choice("taken", inner(0, "", (2,), "r1"), inner(7, "o", (2,), "r1"), "c2"),
+        helper.make_node("Relu", ["c2"], ["r2"]),
+        *layers("r2", "y", numbers=(3,)),
+    ]
+    return model(nodes, [SIXTEEN, *stored(outside)], [MODE])
 
 
 FOLLOWED: tuple[Callable[[], onnx.ModelProto], ...] = (

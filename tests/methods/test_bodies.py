@@ -156,3 +156,51 @@ def test_factors_in_a_body_follow_the_data(make: Callable[[], onnx.ModelProto]) 
     given = run(result.model, bodies.samples(proto, seed=5))
     assert same(given, run(wanted.model, bodies.samples(plain, seed=5)))
     assert not same(given, run(factorize(proto, options).model, bodies.samples(proto, seed=5)))
+
+
+ALTERNATING = [16, 8] * (bodies.SAMPLES // 2)
+
+
+@pytest.mark.parametrize("make", [bodies.by_input, bodies.captured, bodies.in_constants, bodies.same_names])
+def test_branches_that_different_samples_take_are_each_refitted_to_theirs(make: Callable[[], onnx.ModelProto]) -> None:
+    proto = make()
+    feeds = bodies.samples(proto, ALTERNATING)
+    result = prune(proto, OPTIONS, feeds, runtime=RUNTIME)
+    onnx.checker.check_model(result.model.proto)
+    assert not result.reasons and len(result.keep) == 4
+    for start, (mode, seed) in enumerate(((16, 0), (8, 7))):
+        plain = bodies.plain(proto, seed)
+        wanted = prune(plain, OPTIONS, feeds[start::2], runtime=RUNTIME)
+        fresh = bodies.samples(proto, mode, seed=5)
+        assert same(run(result.model, fresh), run(wanted.model, fresh))
+
+
+def test_layers_around_branches_are_refitted_to_all_samples() -> None:
+    proto = bodies.around()
+    feeds, fresh = bodies.samples(proto, ALTERNATING), bodies.samples(proto, ALTERNATING, seed=5)
+    result = prune(proto, OPTIONS, feeds, runtime=RUNTIME)
+    assert not result.reasons and result.compensation and result.uncompensated
+    assert {layer.name for layer in result.compensation.layers if layer.used} >= {"conv2", "oconv2", "conv3"}
+    original, before = run(proto, fresh), run(result.uncompensated, fresh)
+    for start in range(2):
+        errors = [np.square(run(m, fresh) - original)[start::2].mean() for m in (result.model, result.uncompensated)]
+        assert errors[0] < 0.5 * errors[1]
+    assert not same(before, original)
+
+
+def test_samples_part_inside_of_a_branch_too() -> None:
+    proto = bodies.nested()
+    body = next(a.g for a in proto.graph.node[1].attribute if a.name == "then_branch")
+    next(node for node in body.node if node.op_type == "ReduceMin").op_type = "ReduceMax"
+    low = next(tensor for tensor in body.initializer if tensor.name == "low")
+    low.CopyFrom(onnx.numpy_helper.from_array(np.array(5.0, np.float32), "low"))
+    feeds = bodies.samples(proto)
+    for number, feed in enumerate(feeds):
+        feed["x"] = feed["x"] * np.float32(0.1) + np.float32(number % 2) * 20
+    seen = look(analyse(load(proto)).view, calibration(load(proto), feeds), RUNTIME)
+    assert list(seen.routes.taken.values()) == ["then_branch"] and len(seen.parts) == 2
+    for part in seen.parts:
+        assert np.array_equal(run(part.model, list(part.data)), run(proto, list(part.data)))
+    result = prune(proto, OPTIONS, feeds, runtime=RUNTIME)
+    onnx.checker.check_model(result.model.proto)
+    assert result.compensation and {e.name for e in result.compensation.layers if e.used} >= {"oconv2", "conv2"}

@@ -64,9 +64,7 @@ def find_cuts(
     return cuts
 
 
-def _labels(
-    model: onnx.ModelProto, size: int, given: Sequence[str | int] | None, key: str | None
-) -> Labels | None:
+def _labels(model: onnx.ModelProto, size: int, given: Sequence[str | int] | None, key: str | None) -> Labels | None:
     if given is None:
         return read_labels(model, size, key)
     if len(given) > size:

@@ -18,9 +18,7 @@ from onnxprune.graph.model import Model
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
 
-ALIKE = frozenset(
-    "Identity Cast Relu LeakyRelu Sigmoid Tanh Clip Neg Abs Sqrt Exp Log Add Sub Mul Div Pow".split()
-)
+ALIKE = frozenset("Identity Cast Relu LeakyRelu Sigmoid Tanh Clip Neg Abs Sqrt Exp Log Add Sub Mul Div Pow".split())
 """Operators that do the same to every channel as long as their other inputs are scalars."""
 
 

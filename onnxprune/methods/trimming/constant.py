@@ -19,9 +19,7 @@ from onnxprune.validate.session import open_session
 
 Value = float | int | bool | str | list[object] | Array
 
-DRAWS = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout".split()
-)
+DRAWS = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout".split())
 GROWTH = 1 << 16
 """Bytes past which a result that is larger than the weights it is computed from stays computed (an expanded mask)."""
 

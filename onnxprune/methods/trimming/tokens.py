@@ -173,9 +173,7 @@ def _rare_tier(
         codes, scales = tier.encode(others)
         made[key, "codes"] = writer.store(f"{key}_rare", codes)
         made[key, "scales"] = writer.store(f"{key}_rare_scale", scales.astype(rows.dtype))
-        made[key, "numbers"] = writer.store(
-            f"{key}_rare_table", np.where(kept, 0, np.cumsum(~kept)).astype(np.int32)
-        )
+        made[key, "numbers"] = writer.store(f"{key}_rare_table", np.where(kept, 0, np.cumsum(~kept)).astype(np.int32))
     node, nodes = lookup.node.proto, list[onnx.NodeProto]()
     result = node.output[0]
 
