@@ -7,13 +7,12 @@ import math
 import numpy as np
 
 from onnxprune.types import Array, BoolArray
+from onnxprune.validate.kinds import WIDTH
 
 ENOUGH = 8
 """Positions from which on the original's values can say that an output has no classes."""
 STEADY = 0.9
 """Share of the variance that does not depend on the input from which on these are coordinates, not scores."""
-WIDTH = 32
-"""Embeddings are as wide as a multiple of this; numbers of classes seldom are."""
 
 
 class Classes:

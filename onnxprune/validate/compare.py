@@ -13,7 +13,8 @@ import numpy as np
 from onnxprune.errors import DataError, ModelError
 from onnxprune.types import Array
 from onnxprune.validate.kinds import Kind, output_kinds
-from onnxprune.validate.parity import Meters, Parity, Variety
+from onnxprune.validate.lists import before_sorts, compare_before_sorts
+from onnxprune.validate.parity import SQNR_LIMIT_DB, Meters, Parity, Variety
 from onnxprune.validate.session import Feeds, Session, open_session
 from onnxprune.validate.verdict import Samples, Verdict, judge
 
@@ -61,6 +62,7 @@ class Reference:
     samples: feeds, of one or several samples each; `count` is the number of samples in all.
     kinds: what the outputs are, see `onnxprune.validate.kinds`.
     made_up: the samples are random.
+    before_sorts: output that is a sorted list -> tensors that enter the sort, at which it is compared.
     stress: feeds at a second batch size, only to see that a model runs there; None where the samples have two sizes
         already or none is dynamic.
     """
@@ -75,6 +77,7 @@ class Reference:
     repeatable: bool
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     made_up: bool = False
+    before_sorts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def open_reference(
@@ -122,7 +125,8 @@ def open_reference(
     seconds = time.perf_counter() - start
     count = data_count or len(feeds)
     kinds, same = output_kinds(view, sizes), _equal(first, second)
-    return Reference(session, opened, feeds, count, inputs, stress, seconds, same, kinds, data is None)
+    made_up, lists = data is None, before_sorts(view)
+    return Reference(session, opened, feeds, count, inputs, stress, seconds, same, kinds, made_up, lists)
 
 
 def compare(reference: Reference, compressed: Session) -> Comparison:
@@ -140,15 +144,23 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
         meters.add(outputs, _run(compressed, feeds))
     if reference.stress is not None:
         _run(compressed, reference.stress)
+    results = meters.results()
+    lists = compare_before_sorts(reference.before_sorts, reference.session, compressed, reference.samples, results)
+    results |= lists
     warnings = [
         f"output '{name}': its shape is {list(other)} instead of {list(original)} on some inputs; it is not compared"
         for name, (original, other) in meters.shapes().items()
+        if name not in lists
     ]
     warnings += [
         f"output '{name}' is empty on these inputs (nothing found in them?), so it says nothing; give --data"
         for name in meters.empty()
     ]
-    results = meters.results()
+    warnings += [
+        f"output '{name}' is a sorted list that could be compared only place by place: the order may differ"
+        for name in reference.before_sorts
+        if name not in lists and (figures := results.get(name)) is not None and figures.sqnr_db < SQNR_LIMIT_DB
+    ]
     warnings += [
         f"output '{name}' holds NaN or infinite values ({figures.not_finite[0]:.1%} in the original, "
         f"{figures.not_finite[1]:.1%} in the other model): nothing is right there"

@@ -55,7 +55,7 @@ class Gates:
                 continue
             values = {name: getattr(figures, field, None) for name, figures in parity.items()}
             if field == "agreement":
-                values = {name: value for name, value in values.items() if value is not None or parity[name] is None}
+                values = _agreements(parity)
             found += _below(values, limit, option, text)
         if self.max_drop is not None and (drop is None or not drop <= self.max_drop):
             shown = "could not be measured" if drop is None else f"is {drop:.6g}"
@@ -68,6 +68,16 @@ class Gates:
         if not names or not self.is_active:
             return []
         return [f"output{'s' * (len(names) > 1)} {', '.join(names)}: NaN or infinite values, which keep no limit"]
+
+
+def _agreements(parity: Mapping[str, Parity | None]) -> dict[str, float | None]:
+    """Return the agreement of outputs that have classes; if there are none, of those that could have."""
+    for field in ("agreement", "top1"):
+        values = {name: getattr(figures, field, None) for name, figures in parity.items()}
+        found = {name: value for name, value in values.items() if value is not None or parity[name] is None}
+        if any(value is not None for value in found.values()):
+            return found
+    return {name: None for name, figures in parity.items() if figures is None}
 
 
 def _below(values: Mapping[str, float | None], limit: float, option: str, text: str) -> list[str]:

@@ -32,6 +32,8 @@ VALUE_WORDS = frozenset(
 STATE_WORDS = re.compile(r"in|out|input|output|new|next|prev|past|present|n|t|o|i|\d+|")
 VOCABULARY = 4
 """A product without bias to at least so many times its inputs gives scores over a vocabulary."""
+WIDTH = 32
+"""Embeddings are as wide as a multiple of this; numbers of classes seldom are."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def _linear(head: Node, shape: Shape, view: View, trace: Trace) -> Kind:
             return Kind(VALUES)
         return Kind(VALUES) if axis is None else Kind(SCORES, axis, sure=False)
     axis = _class_axis(shape, size)
-    if axis is None or (not _has_bias(head, view) and size < VOCABULARY * reads):
+    if axis is None or (not _has_bias(head, view) and size % WIDTH == 0 and size < VOCABULARY * reads):
         return Kind(VALUES)
     return Kind(SCORES, axis, sure=False)
 

@@ -63,8 +63,8 @@ def compare_layers(
     for start in range(0, len(pairs), AT_ONCE):
         part = pairs[start : start + AT_ONCE]
         with (
-            _watching(original, [here for _, here, _ in part], threads, provider) as one,
-            _watching(other, [there for _, _, there in part], threads, provider) as two,
+            watching(original, [here for _, here, _ in part], threads, provider) as one,
+            watching(other, [there for _, _, there in part], threads, provider) as two,
         ):
             found += _measured(part, one, two, samples)
     return found
@@ -97,6 +97,12 @@ def _fed(session: Session, feeds: Feeds) -> Feeds:
 
 def _pairs(here: onnx.ModelProto, there: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str, str]]:
     """Yield (node of the first model, its tensor there, the tensor in the second model that stands for it)."""
+    makers = {name: node for node in here.graph.node for name in node.output}
+    return ((makers[name], first, second) for name, first, second in _named_pairs(here, there))
+
+
+def _named_pairs(here: onnx.ModelProto, there: onnx.ModelProto) -> Iterator[tuple[str, str, str]]:
+    """Yield (tensor, the tensor of the first model to look at for it, and that of the second)."""
     made = {name for node in there.graph.node for name in node.output if name}
     nodes = {node.name: node for node in there.graph.node if node.name}
     taken_over, dequantized = _taken_over(here, there), dequantized_names(there.graph)
@@ -111,7 +117,12 @@ def _pairs(here: onnx.ModelProto, there: onnx.ModelProto) -> Iterator[tuple[onnx
             if name not in made and twin is not None and twin.op_type.removeprefix("QLinear") == node.op_type:
                 other = twin.output[index] if index < len(twin.output) else ""
             if other in made:
-                yield node, taken_over.get(name, name), dequantized.get(other, other)
+                yield name, taken_over.get(name, name), dequantized.get(other, other)
+
+
+def matched_names(here: onnx.ModelProto, there: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+    """Return tensor of the first model -> (tensor there, tensor in the second) that stand for it."""
+    return {name: (first, second) for name, first, second in _named_pairs(here, there)}
 
 
 def dequantized_names(graph: onnx.GraphProto) -> dict[str, str]:
@@ -138,7 +149,7 @@ def _taken_over(here: onnx.ModelProto, there: onnx.ModelProto) -> dict[str, str]
     }
 
 
-def _watching(model: Model, names: list[str], threads: int, provider: str | None) -> Session:
+def watching(model: Model, names: list[str], threads: int, provider: str | None) -> Session:
     """Return a session that hands out these tensors as well."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model.proto)

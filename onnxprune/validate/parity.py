@@ -34,6 +34,8 @@ class Parity:
     not_finite: (reference, other) share of values that are NaN or infinite; minus infinity in the same place of both
         sides is none.
     judged_at: tensors before a sort that the figures are of; empty where they are of the output itself.
+    top1: the agreement that there would be if an output were scores whose values do not look like it: for a limit that
+        the user sets on it all the same.
     """
 
     cosine: float
@@ -45,6 +47,7 @@ class Parity:
     kind: str = VALUES
     not_finite: tuple[float, float] = (0.0, 0.0)
     judged_at: tuple[str, ...] = ()
+    top1: float | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -162,6 +165,7 @@ class Meter:
             self._centred.cosine(),
             self._odds.cosine(),
             kind,
+            top1=self._classes.agreement if agreement is None else None,
         )
 
     def _agreement(self) -> tuple[str, float | None]:

@@ -48,12 +48,23 @@ class Port:
 class Session:
     """A model that onnxruntime has accepted. Use it as a context manager, or let it go."""
 
-    def __init__(self, native: Any, label: str, stack: ExitStack) -> None:
+    def __init__(self, native: Any, label: str, stack: ExitStack, source: Path | bytes | Model) -> None:
         self.native: Any = native
+        self.source = source
         self._stack = stack
         self.label = label
         self.inputs = tuple(_port(item) for item in native.get_inputs())
         self.outputs = tuple(_port(item) for item in native.get_outputs())
+
+    @property
+    def threads(self) -> int:
+        """Threads inside an operator; 0 is onnxruntime's choice."""
+        return int(self.native.get_session_options().intra_op_num_threads)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that comes first."""
+        return str(self.native.get_providers()[0])
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         """Return every tensor output by name; the tensors of a sequence are called `name[0]`, `name[1]`, ..
@@ -142,7 +153,7 @@ def open_session(
     except Exception as error:
         stack.close()
         raise ModelError(f"onnxruntime {onnxruntime.__version__} refuses {label}: {reason(error)}.") from error
-    return Session(native, label, stack)
+    return Session(native, label, stack, source)
 
 
 def file_of(source: object) -> Path | None:

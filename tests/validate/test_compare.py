@@ -17,6 +17,7 @@ from onnxprune.validate.masked import masked_parity
 from onnxprune.validate.parity import Parity
 from onnxprune.validate.session import open_session
 from tests import networks
+from tests.micro.build import Net
 
 
 def changed(proto: onnx.ModelProto, name: str, factor: float) -> onnx.ModelProto:
@@ -120,6 +121,14 @@ def test_a_gate_on_what_could_not_be_measured_fails() -> None:
     assert Gates(min_sqnr=1).failures({}, None)
 
 
+def test_a_gate_on_agreement_takes_the_user_at_their_word_where_there_could_be_classes() -> None:
+    limit = Gates(min_agreement=0.9)
+    maybe = Parity(1, 300, 0, None, top1=0.95)
+    assert limit.failures({"a": maybe}, None) == []
+    assert limit.failures({"a": Parity(1, 300, 0, None, top1=0.5)}, None)
+    assert limit.failures({"a": Parity(1, 300, 0, None, top1=0.5), "b": Parity(1, 300, 0, 0.95)}, None) == []
+
+
 def test_an_output_that_is_not_finite_keeps_no_limit() -> None:
     for share in ((0.0, 0.1), (0.1, 0.0), (0.5, 0.5)):
         broken = {"a": Parity(1.0, 300.0, 0.0, 1.0, not_finite=share)}
@@ -142,3 +151,37 @@ def test_bench_names_every_model_even_the_same_one_twice(tmp_path: Path) -> None
     timings = bench([path, path, networks.convnet()], runs=3, warmup=1, threads=1)
     assert list(timings) == [str(path), f"{path} (2)", "model 3"]
     assert all(timing.median_ms > 0 for timing in timings.values())
+
+
+def ranked(by: str, seed: int = 0) -> onnx.ModelProto:
+    """Return boxes and scores of 36 places, ordered by TopK, chosen by NonMaxSuppression or by a threshold."""
+    net = Net(seed=seed)
+    features = net.Relu(net.conv(net.input("batch", 3, 6, 6), 3, 8))
+    scores = net.reshape(net.Sigmoid(net.conv(features, 8, 1)), -1, 36)
+    boxes = net.transpose(net.reshape(net.conv(features, 8, 4), -1, 4, 36), 0, 2, 1)
+    if by == "TopK":
+        values, places = net.TopK(scores, np.array([9]), axis=1, outputs=2)
+        net.output(values, net.GatherND(boxes, net.unsqueeze(places, 2), batch_dims=1))
+    elif by == "NonMaxSuppression":
+        limits = np.array(9), np.array(0.5, np.float32), np.array(0.1, np.float32)
+        chosen = net.NonMaxSuppression(boxes, net.unsqueeze(scores, 1), *limits)
+        net.output(net.GatherND(boxes, net.Gather(chosen, np.array([0, 2]), axis=1)))
+    else:
+        chosen = net.transpose(net.NonZero(net.Greater(scores, net.number(0.5))), 1, 0)
+        net.output(net.GatherND(boxes, chosen))
+    return net.model()
+
+
+@pytest.mark.parametrize("by", ["TopK", "NonMaxSuppression", "a threshold"])
+def test_sorted_lists_are_compared_before_their_sort(by: str) -> None:
+    proto = ranked(by)
+    near = changed(proto, next(t.name for t in proto.graph.initializer if len(t.dims) == 4), 1.002)
+    for other, low, high in ((near, 0.999, 1.0), (ranked(by, seed=1), -1.0, 0.9)):
+        reference = open_reference(load(proto), threads=1, samples=6)
+        with open_session(load(other), threads=1) as session:
+            comparison = compare(reference, session)
+        for figures in comparison.parity.values():
+            assert figures is not None and figures.kind == "sorted" and figures.judged_at
+            assert figures.centred_cosine is not None and low <= figures.centred_cosine <= high
+            assert figures.agreement is None
+        assert not any("shape" in warning for warning in comparison.warnings)
