@@ -7,7 +7,7 @@ add up; so the best allocation walks down the lower convex hull of every curve, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Curve:
     widths: list[int]
     errors: FloatArray
 
-    def at(self, width: int) -> float:
+    def at(self, width: float) -> float:
         """Return the error at a width."""
         return float(np.interp(-width, [-w for w in self.widths], self.errors))
 
@@ -41,13 +41,22 @@ def curves(
     probe: Probe,
     tick: Callable[[str], None] = lambda text: None,
     shares: Sequence[float] = SHARES,
+    unmeasured: Collection[str] = (),
 ) -> dict[str, Curve]:
-    """Return the curve of every group, measured at some shares removed."""
+    """Return the curve of every group, measured at some shares removed.
+
+    Args:
+        unmeasured: groups that take the middle one of the curves of the others at each share.
+    """
     table = {}
-    for number, group in enumerate(request.groups, 1):
-        tick(f"measuring group {number} of {len(request.groups)}")
+    measured = [group for group in request.groups if group.name not in unmeasured] or list(request.groups)
+    for number, group in enumerate(measured, 1):
+        tick(f"measuring group {number} of {len(measured)}")
         table[group.name] = _curve(request, group, probe, shares)
-    return table
+    for group in request.groups:
+        if group.name not in table:
+            table[group.name] = _like(request, group, [table[other.name] for other in measured])
+    return {group.name: table[group.name] for group in request.groups}
 
 
 def _curve(request: Request, group: ChannelGroup, probe: Probe, shares: Sequence[float]) -> Curve:
@@ -63,6 +72,13 @@ def _curve(request: Request, group: ChannelGroup, probe: Probe, shares: Sequence
     shift = np.interp(np.arange(len(widths)), points, np.log(measured) - np.log(guess[points]))
     errors = np.where(removed > 0, guess * np.exp(shift), 0.0)
     return Curve(widths, np.maximum.accumulate(errors))
+
+
+def _like(request: Request, group: ChannelGroup, others: Sequence[Curve]) -> Curve:
+    """Return the median of other curves at the same shares removed."""
+    widths = widths_of(request, group)
+    at = [[curve.at(curve.widths[0] * width / group.size) for curve in others] for width in widths]
+    return Curve(widths, np.maximum.accumulate(np.median(at, axis=1)))
 
 
 def widths_of(request: Request, group: ChannelGroup) -> list[int]:

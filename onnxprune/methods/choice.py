@@ -149,9 +149,10 @@ def measured_curves(
     channels: Channels, request: Request, activity: Activity, progress: Callable[[str], None]
 ) -> tuple[dict[str, Curve], list[str]]:
     """Return what every group costs at each width, and what was left out on a large network."""
-    work = effort(channels, activity.data, len(request.groups))
-    probe = Probe(activity, request.groups, work.samples)
-    return curves(request, probe, progress, work.shares), [work.note] if work.note else []
+    work = effort(channels, activity.data, request.groups)
+    probe = Probe(activity, [g for g in request.groups if g.name not in work.unmeasured], work.samples)
+    table = curves(request, probe, progress, work.shares, work.unmeasured)
+    return table, [work.note] if work.note else []
 
 
 def left_alone(

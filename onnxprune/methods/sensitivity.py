@@ -87,7 +87,7 @@ def sensitivity(
     activity = look(channels.view, samples, runtime).activity(runtime)
     progress("collecting statistics")
     request, _, warnings = prepare(channels, options, Clock(), activity)
-    work = effort(channels, samples, len(request.groups), ratios)
+    work = effort(channels, samples, request.groups, ratios)
     probe = Probe(activity, request.groups, work.samples)
     total = max(1, sum(macs(channels.view, channels.trace.shapes).values()))
     costs = []

@@ -1,8 +1,8 @@
 """What cutting one group alone costs at the outputs, measured without cutting it.
 
 The readers of the group get weights that ignore the removed channels and make up for them from those that stay, which
-is what the refitted network would have; everything else stays. Weights are inputs of one session, so that a trial costs
-one run and no session.
+is what the refitted network would have; everything else stays. These weights are inputs of a session of what stands
+behind them, so that a trial costs one run of that part.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import onnx
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.errors import DataError
 from onnxprune.score.activity import Activity
+from onnxprune.score.readings import Reading
 from onnxprune.score.residual import DAMPING, damping
-from onnxprune.score.weights import read_weight
+from onnxprune.score.tail import Tail, open_tail, tail_of
+from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray, IntArray
 
 BATCH = 16
-INITIALIZERS_ALONE = 4
-"""IR version from which an initializer may be an input too, and so be replaced in a run."""
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+ENTRIES_SHARE = 0.25
+"""Share of the memory for tensors that wait before the parts behind groups."""
 
 
 @dataclass(eq=False)
@@ -38,28 +41,28 @@ class Probe:
     activity: Activity
     groups: Sequence[ChannelGroup]
     samples: int = 64
-    _wanted: list[list[Array]] = field(default_factory=list)
+    _open: dict[tuple[str, ...], _Part] = field(default_factory=dict)
 
     def distance(self, weights: dict[str, Array]) -> float:
         """Return the mean squared difference of the outputs, relative to their variance, averaged over outputs."""
-        session, names = self._session
-        total, power, mean, count = (np.zeros(len(names)) for _ in range(4))
-        for feed, wanted in zip(self._feeds, self._originals, strict=True):
-            given = session.run(names, feed | weights)
-            for place, (a, b) in enumerate(zip(given, wanted, strict=True)):
+        seen = self._variance > 0
+        if not seen.any() or not weights:
+            return 0.0
+        part = self._part(weights)
+        places = [self._names.index(name) for name in part.tail.outputs]
+        total = np.zeros(len(self._names))
+        for number, entries in enumerate(part.entries):
+            given = part.session.run(part.tail.outputs, entries | weights) if places else []
+            for place, a in zip(places, given, strict=True):
+                b = self._originals[number][place]
                 if a.shape == b.shape and np.isfinite(b).all():
                     total[place] += float(np.square(np.nan_to_num(a - b, nan=1e6, posinf=1e6, neginf=-1e6)).sum())
-                    power[place] += float(np.square(b).sum())
-                    mean[place] += float(b.sum())
-                    count[place] += b.size
-        variance = power - mean**2 / np.maximum(count, 1)
-        seen = variance > 0
-        return float((total[seen] / variance[seen]).mean()) if seen.any() else 0.0
+        return float((total[seen] / self._variance[seen]).mean())
 
     def without(self, group: ChannelGroup, removed: IntArray) -> dict[str, Array]:
         """Return the weights that stand for the model without some channels of a group, what is left made up for."""
         weights: dict[str, Array] = {}
-        for reading, positions in self.activity.readings(group):
+        for reading, positions in self._refittable(group):
             gram = self.activity.of(reading).gram
             if gram is None or reading.weight in weights:
                 continue
@@ -79,13 +82,21 @@ class Probe:
     def off(self, group: ChannelGroup, removed: IntArray) -> dict[str, Array]:
         """Return the weights that stand for the model without some channels of a group, nothing made up for."""
         weights: dict[str, Array] = {}
-        for reading, positions in self.activity.readings(group):
+        for reading, positions in self._replaceable_readings(group):
             array = np.array(weights.get(reading.weight, self._stored(reading.weight)))
             index: list[slice | IntArray] = [slice(None)] * array.ndim
             index[reading.weight_axis] = positions[removed].reshape(-1)
             array[tuple(index)] = 0
             weights[reading.weight] = array
         return weights or self._zeroed(group, removed)
+
+    def _replaceable_readings(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
+        found = self.activity.weights(group)
+        return [(reading, positions) for reading, positions in found if reading.weight in self._replaceable]
+
+    def _refittable(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
+        found = self._replaceable_readings(group)
+        return [(reading, positions) for reading, positions in found if self.activity.of(reading).gram is not None]
 
     def _zeroed(self, group: ChannelGroup, removed: IntArray) -> dict[str, Array]:
         """Return the writers with zeros where channels go: nobody reads them linearly."""
@@ -105,40 +116,74 @@ class Probe:
 
     @cached_property
     def _replaceable(self) -> set[str]:
-        """Floating-point tensors that readers or writers of the groups use."""
+        """Floating-point tensors of the main graph that can be given other values."""
         view = self.activity.view
-        keys = {site.tensor for group in self.groups for site in group.sites if site.use is None}
-        keys |= {reading.weight for reading in self.activity.all_readings}
-        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
         main = {t.name for t in view.model.proto.graph.initializer}
         main |= {n.output[0] for n in view.model.proto.graph.node if n.op_type == "Constant"}
-        return {key for key in keys if key in main and view.parameters[key].data_type in floats}
+        return {key for key in main & view.parameters.keys() if view.parameters[key].data_type in FLOATS}
+
+    def _part(self, weights: dict[str, Array]) -> _Part:
+        """Return what stands behind some weights, opened; only that of the last ones is kept."""
+        key = tuple(sorted(weights))
+        if key not in self._open:
+            self._open.clear()
+            activity = self.activity
+            tail = tail_of(activity.view.model.proto.graph, key, self._names)
+            entries = self._entries(tail)
+            session = open_tail(
+                activity.view.model,
+                tail,
+                entries[0],
+                weights,
+                threads=activity.threads or None,
+                provider=activity.provider,
+            )
+            self._open[key] = _Part(tail, session, entries)
+        return self._open[key]
+
+    def _entries(self, tail: Tail) -> list[Feed]:
+        """Return what the part reads, batch by batch."""
+        if self._waiting is not None and all(name in self._waiting[0] for name in tail.entries):
+            return [{name: values[name] for name in tail.entries} for values in self._waiting]
+        return self._run(tail.entries)
 
     @cached_property
-    def _session(self) -> tuple[Session, list[str]]:
-        view = self.activity.view
-        proto = onnx.ModelProto()
-        proto.CopyFrom(view.model.proto)
-        proto.ir_version = max(proto.ir_version, INITIALIZERS_ALONE)
-        graph = proto.graph
-        constants = [n for n in graph.node if n.op_type == "Constant" and n.output[0] in self._replaceable]
-        for node in constants:
-            graph.initializer.append(
-                onnx.numpy_helper.from_array(read_weight(view, node.output[0]), name=node.output[0])
-            )
-            graph.node.remove(node)
-        known = {value.name for value in graph.input}
-        for key in sorted(self._replaceable - known):
-            parameter = view.parameters[key]
-            graph.input.append(onnx.helper.make_tensor_value_info(key, parameter.data_type, parameter.dims))
+    def _waiting(self) -> list[Feed] | None:
+        """What the parts behind all groups read; None where it would take too much memory."""
+        graph = self.activity.view.model.proto.graph
+        names: dict[str, None] = {}
+        for group in self.groups:
+            keys = sorted({reading.weight for reading, _ in self._refittable(group)})
+            names.update(dict.fromkeys(tail_of(graph, keys, self._names).entries if keys else ()))
+        if not names:
+            return None
+        limit = ENTRIES_SHARE * self.activity.allowed
+        first = self._run(tuple(names), batches=1)[0]
+        if sum(array.nbytes for array in first.values()) * len(self._feeds) > limit:
+            return None
+        return [first, *self._run(tuple(names), skip=1)]
+
+    def _run(self, names: Sequence[str], batches: int | None = None, skip: int = 0) -> list[Feed]:
+        """Return tensors of the original, batch by batch."""
+        feeds = self._feeds[skip:batches]
+        inner = [name for name in names if not feeds or name not in feeds[0]]
+        model, activity = self.activity.view.model, self.activity
         session = Session(
-            proto, threads=self.activity.threads or None, provider=self.activity.provider, folder=view.model.folder
+            observed(model, inner), threads=activity.threads or None, provider=activity.provider, folder=model.folder
         )
-        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, 0)
-        names = [v.name for v in graph.output if v.type.tensor_type.elem_type in floats]
+        found = []
+        for feed in feeds:
+            values = dict(zip(inner, session.run(inner, feed), strict=True)) if inner else {}
+            found.append(values | {name: feed[name] for name in names if name in feed})
+        return found
+
+    @cached_property
+    def _names(self) -> list[str]:
+        outputs = self.activity.view.model.proto.graph.output
+        names = [v.name for v in outputs if v.type.tensor_type.elem_type in (*FLOATS, 0)]
         if not names:
             raise DataError("the model has no floating-point output, so no distance to it can be measured.")
-        return session, names
+        return names
 
     @cached_property
     def _feeds(self) -> list[Feed]:
@@ -152,8 +197,24 @@ class Probe:
 
     @cached_property
     def _originals(self) -> list[list[Array]]:
-        session, names = self._session
-        return [[array.astype(np.float64) for array in session.run(names, feed)] for feed in self._feeds]
+        found = self._run(self._names)
+        return [[values[name].astype(np.float64) for name in self._names] for values in found]
+
+    @cached_property
+    def _variance(self) -> FloatArray:
+        """(outputs,): squared distance of each output from its mean, over all samples."""
+        parts = [np.concatenate([batch[n].ravel() for batch in self._originals]) for n in range(len(self._names))]
+        finite = [part[np.isfinite(part)] for part in parts]
+        return np.array([float(np.square(p - p.mean()).sum()) if p.size else 0.0 for p in finite])
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What stands behind the weights of one group, ready to run."""
+
+    tail: Tail
+    session: Session
+    entries: list[Feed]
 
 
 def refit_rows(rows: FloatArray, gram: FloatArray, gone: IntArray, damp: float = DAMPING) -> FloatArray:
