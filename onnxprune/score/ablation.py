@@ -25,4 +25,7 @@ def ablation(slices: Slices) -> FloatArray:
     if slices.activity.ablation is None:
         slices.activity.ablation = Probe(slices.activity, (), SAMPLES)
     probe: Probe = slices.activity.ablation
-    return np.array([probe.distance(probe.off(slices.group, np.array([c]))) for c in range(slices.group.size)])
+    # a part of the network rounds otherwise than the whole
+    rounding = probe.distance(probe.off(slices.group, np.arange(0)))
+    costs = [probe.distance(probe.off(slices.group, np.array([c]))) for c in range(slices.group.size)]
+    return np.maximum(np.array(costs) - rounding, 0.0)
