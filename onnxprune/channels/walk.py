@@ -114,6 +114,7 @@ def _input_axes(state: State, key: str) -> Axes:
             axes[axis] = state.space.fresh(len(ids))
     return axes
 
+
 def _pin_unseen(state: State) -> None:
     """A stored tensor with a reader that no rule has seen stays; of its sizes alone the new ones are evaluated."""
     for key in [key for key in state.axes if key in state.view.parameters]:
