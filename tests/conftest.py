@@ -2,11 +2,13 @@
 
 import pytest
 
-from onnxprune.methods import refit
+from onnxprune.compensate import distil
+from onnxprune.methods import steps
 
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take few gradient steps where nobody says how many: what 600 of them reach is measured in benchmarks/."""
-    monkeypatch.setattr(refit, "MOST_STEPS", 10)
-    monkeypatch.setattr(refit, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(steps, "MOST_STEPS", 10)
+    monkeypatch.setattr(steps, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(distil, "FEWEST_STEPS", 1)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
@@ -34,6 +35,28 @@ def keep_output_for_json() -> None:
         os.dup2(2, 1)
 
 
+EVERY = 15.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+@dataclass
+class Lines:
+    """Progress for a pipe or a log: now and then a line."""
+
+    every: float = EVERY
+    clock: Callable[[], float] = time.monotonic
+    last: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last = self.clock()
+
+    def __call__(self, text: str) -> None:
+        """Print the text if it is time."""
+        if self.clock() - self.last >= self.every:
+            self.last = self.clock()
+            click.echo(text, err=True)
+
+
 @dataclass(frozen=True)
 class Screen:
     """How much is printed and as what.
@@ -56,11 +79,17 @@ class Screen:
 
     @contextmanager
     def stage(self, report: Report, name: str, text: str) -> Iterator[Callable[[str], None]]:
-        """Measure a stage of the work and, on a terminal, show it; what is yielded changes the text."""
+        """Measure a stage of the work and show it; what is yielded changes the text.
+
+        On a terminal the text is a live line; elsewhere it is printed when the last line is `EVERY` seconds old.
+        """
         journal.note("stage", text)
         with report.stage(name):
-            if self.quiet or not sys.stderr.isatty():
+            if self.quiet:
                 yield lambda text: None
+                return
+            if not sys.stderr.isatty():
+                yield Lines()
                 return
             from rich.text import Text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -45,6 +45,7 @@ def compensate(
     mode: Mode = "lstsq",
     options: RefitOptions | None = None,
     steps: DistilOptions | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Compensation:
     """Return the pruned model with its layers refitted on calibration data, and the error of each before and after.
 
@@ -57,6 +58,7 @@ def compensate(
         mode: "lstsq" (all weights), "bias" (mean and variance of each output channel only), "none", or "distil":
             after "lstsq" gradient steps on the distance of the whole network to the original (needs onnx-ad).
         steps: how many gradient steps, how large.
+        progress: told which step is taken.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -73,18 +75,20 @@ def compensate(
     if mode != "distil":
         return Compensation(result.model, result.errors)
     try:
-        model, loss = _distilled(original, result, feeds, steps or DistilOptions(threads=options.threads))
+        model, loss = _distilled(original, result, feeds, steps or DistilOptions(threads=options.threads), progress)
     except ModelError as error:
         return Compensation(result.model, result.errors, None, (f"no gradient steps: {error}",))
     return Compensation(model, result.errors, loss)
 
 
-def _distilled(original: Model, result: Refit, feeds: Sequence[Feed], steps: DistilOptions) -> tuple[Model, Distilled]:
+def _distilled(
+    original: Model, result: Refit, feeds: Sequence[Feed], steps: DistilOptions, progress: Callable[[str], None]
+) -> tuple[Model, Distilled]:
     cuts = {name: partial(result.cut, name) for name in result.compared}
     graphs = original.proto.graph, result.model.proto.graph
     ends = [tuple(before_last(graph, value.name) for graph in graphs) for value in graphs[0].output]
     outputs = {old: partial(result.cut, old) for old, new in ends if old == new}
-    return distil(original, result.model, outputs, cuts, feeds, steps)
+    return distil(original, result.model, outputs, cuts, feeds, steps, progress)
 
 
 def kept_positions(channels: Channels, keep: Keep) -> Mapping[str, Sequence[IntArray | None]]:

@@ -10,8 +10,9 @@ Source: function matching on varied samples (Beyer et al., 2022, section 3); inn
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -20,26 +21,21 @@ import onnx
 from onnxprune.compensate.descent import Descent
 from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.gradient import Gradient, gradient_graph
+from onnxprune.compensate.slopes import SEEN, Cut, Slopes, Teacher
 from onnxprune.compensate.weights import Weights
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
-from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed, input_specs
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
-Cut = Callable[[Array], Array]
-"""Takes a tensor of the original to the positions of the pruned network."""
 SLOWER = (1, 8, 64)
 """The rate is divided by these, one after the other, until held-out samples say that steps are of use."""
 LOOKS, PATIENCE = 10, 0.3
 """How often held-out samples are looked at, and the share of the steps by which they must have shown a gain."""
 WORSE = 2.0
 """A loss this many times that before the steps is beyond hope."""
-SEEN = 32
-"""Feeds that tell how much a tensor varies where a feed cannot hold several samples."""
-HELD_RUNS = 4
-"""Held-out samples of so many runs are looked at."""
+FEWEST_STEPS = 40
+"""With fewer, steps are left out: the rate has hardly risen and fallen."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 """What is before these tells more than what is behind them."""
 
@@ -48,20 +44,24 @@ LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 class DistilOptions:
     """How long and how fast.
 
-    samples: for a step. batch: of one run, at most.
+    seconds: CPU seconds, as predicted, that all steps may take; None: as many as `steps`.
+    forced: at least `FEWEST_STEPS` are taken whatever they cost.
+    samples: for a step. batch: of one run, at most; runs go side by side on `threads` cores (None: on all).
     rate: size of the largest step, relative to the root mean square of the weights that it changes.
     inner: weight of all inner tensors together in the loss; the outputs together have 1.
     """
 
     steps: int = 600
     samples: int = 64
-    batch: int = 64
+    batch: int = 32
     rate: float = 0.01
     inner: float = 4.0
     mix: bool = False
     shift: bool = True
     seed: int = 0
     threads: int | None = None
+    seconds: float | None = None
+    forced: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,22 @@ def distil(
     inner: Mapping[str, Cut],
     feeds: Sequence[Feed],
     options: DistilOptions,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[Model, Distilled]:
     """Return the pruned model after gradient steps, or as it was if held-out samples say that it got worse.
 
     Args:
         outputs: outputs of both networks to compare.
         inner: tensors inside both networks to compare.
+        progress: told step k of n, the held-out loss and the time left.
 
     Raises:
-        ModelError: onnx-ad is missing or has no gradient of the model, or there are fewer than three samples.
+        ModelError: onnx-ad is missing or has no gradient of the model, there are fewer than three samples, or fewer
+            than `FEWEST_STEPS` steps fit into the seconds.
     """
     specs = input_specs(original.proto)
     draws = draws_of(feeds, specs, options.samples, options.batch, shift=options.shift, mix=options.mix)
-    teacher = _Teacher(original, {**outputs, **inner}, options.threads)
+    teacher = Teacher(original, {**outputs, **inner})
     example = draws.example()
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
     variance = _variances(probe, (teacher(feed) for feed in islice(draws.examples(), 1 if draws.stacked else SEEN)))
@@ -100,14 +103,37 @@ def distil(
         variance, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner
     )
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
-    slopes = _Slopes(Session(gradient.proto, threads=options.threads), gradient, teacher)
-    before = slopes.loss(gradient.weights, draws)
+    slopes = Slopes.open(gradient, teacher, options.threads)
+    before, left = slopes.loss(gradient.weights, draws), _affordable(slopes, draws, options)
     for slower in SLOWER:
-        descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, options.steps)
-        weights, after, steps = _descend(descent, slopes, draws, before, options)
+        descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, left)
+        walk = Walk(descent, slopes, draws, before, Progress(progress, left))
+        weights, after, steps = walk.down(np.random.default_rng(options.seed))
         if steps:
             return _with_weights(pruned, gradient, weights), Distilled(before, after, steps)
+        left -= walk.taken if options.seconds is not None else 0
+        if left < FEWEST_STEPS and options.seconds is not None:
+            break
     return pruned, Distilled(before, before)
+
+
+def _affordable(slopes: Slopes, draws: Draws, options: DistilOptions) -> int:
+    """Return how many steps fit into the seconds."""
+    if options.seconds is None:
+        return options.steps
+    step = slopes.seconds(draws.example(), draws.runs)
+    steps = int(min(options.steps, options.seconds / step))
+    if steps < FEWEST_STEPS and not options.forced:
+        raise ModelError(too_dear(FEWEST_STEPS * step, options.seconds))
+    return max(steps, FEWEST_STEPS)
+
+
+def too_dear(cost: float, left: float) -> str:
+    """Say why no steps are taken."""
+    return (
+        f"{FEWEST_STEPS} would take about {cost:.0f} CPU seconds, more than the {max(left, 0.0):.0f} that are left; "
+        "compensate distil takes them all the same."
+    )
 
 
 def before_last(graph: onnx.GraphProto, name: str) -> str:
@@ -116,16 +142,6 @@ def before_last(graph: onnx.GraphProto, name: str) -> str:
     while name in makers and makers[name].op_type in LAST and not makers[name].domain:
         name = makers[name].input[0]
     return name
-
-
-class _Teacher:
-    def __init__(self, model: Model, cuts: Mapping[str, Cut], threads: int | None) -> None:
-        self._session = Session(observed(model, cuts), threads=threads, folder=model.folder)
-        self._cuts = cuts
-
-    def __call__(self, feed: Feed) -> dict[str, Array]:
-        values = self._session.run(list(self._cuts), feed)
-        return {name: cut(value) for (name, cut), value in zip(self._cuts.items(), values, strict=True)}
 
 
 def _variances(names: Iterable[str], values: Iterable[Mapping[str, Array]]) -> dict[str, float]:
@@ -145,44 +161,49 @@ def _loss_weights(
     return {name: weight / max(variance[name], 1e-12) for name, weight in weights.items()}
 
 
-@dataclass(frozen=True)
-class _Slopes:
-    """Runs both networks on a feed and tells the loss and its gradient by every weight."""
+@dataclass
+class Walk:
+    """One walk down, looking at held-out samples on the way. taken: steps so far."""
 
-    session: Session
-    gradient: Gradient
-    teacher: _Teacher
+    descent: Descent
+    slopes: Slopes
+    draws: Draws
+    before: float
+    progress: Progress
+    taken: int = 0
 
-    def __call__(self, weights: Mapping[str, Array], feed: Feed) -> list[Array]:
-        wanted = self.teacher(feed)
-        targets = {target: wanted[name] for name, target in self.gradient.targets.items()}
-        return self.session.run(self.gradient.outputs(), {**feed, **targets, **weights, **self.gradient.seed()})
+    def down(self, generator: np.random.Generator) -> tuple[dict[str, Array], float, int]:
+        """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
+        best: tuple[dict[str, Array], float, int] = (dict(self.descent.weights), self.before, 0)
+        steps = self.progress.steps
+        look = max(1, steps // LOOKS)
+        for step in range(1, steps + 1):
+            self.progress.tell(step, best[1])
+            self.descent.step(self.slopes.mean(self.descent.weights, self.draws.step(generator)))
+            self.taken = step
+            if step % look and step < steps:
+                continue
+            loss = self.slopes.loss(self.descent.weights, self.draws)
+            if loss < best[1]:
+                best = (dict(self.descent.weights), loss, step)
+            elif not best[2] and (step >= PATIENCE * steps or not loss < WORSE * self.before):
+                break
+        return best
 
-    def loss(self, weights: Mapping[str, Array], draws: Draws) -> float:
-        """Return the loss on held-out samples."""
-        return float(
-            np.mean([self(weights, feed)[0] for feed in islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN)])
-        )
 
+@dataclass
+class Progress:
+    """Tells how far a walk is; the clock is for the eyes only."""
 
-def _descend(
-    descent: Descent, slopes: _Slopes, draws: Draws, before: float, options: DistilOptions
-) -> tuple[dict[str, Array], float, int]:
-    """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
-    generator = np.random.default_rng(options.seed)
-    best: tuple[dict[str, Array], float, int] = (dict(descent.weights), before, 0)
-    look = max(1, options.steps // LOOKS)
-    for step in range(1, options.steps + 1):
-        found = [slopes(descent.weights, feed)[1:] for feed in draws.step(generator)]
-        descent.step(np.asarray(np.mean(same, axis=0, dtype=np.float32)) for same in zip(*found, strict=True))
-        if step % look and step < options.steps:
-            continue
-        loss = slopes.loss(descent.weights, draws)
-        if loss < best[1]:
-            best = (dict(descent.weights), loss, step)
-        elif not best[2] and (step >= PATIENCE * options.steps or not loss < WORSE * before):
-            break
-    return best
+    tell_text: Callable[[str], None]
+    steps: int
+    start: float = field(default_factory=time.monotonic)
+
+    def tell(self, step: int, loss: float) -> None:
+        """Say which step comes next, how far the networks are apart, and the time left."""
+        done, spent = step - 1, time.monotonic() - self.start
+        left = f", {spent / done * (self.steps - done):.0f} s left" if done else ""
+        self.tell_text(f"gradient step {step} of {self.steps}, held-out distance {loss:.3g}{left}")
 
 
 def _with_weights(model: Model, gradient: Gradient, weights: Mapping[str, Array]) -> Model:

@@ -35,8 +35,12 @@ class Draws:
     mix: bool
 
     def step(self, generator: np.random.Generator) -> list[Feed]:
-        """Return the feeds of one step."""
-        return [self._draw(generator) for _ in range(self.runs)]
+        """Return the feeds of one step; where samples can be stacked no two of them are the same."""
+        if not self.stacked:
+            return [self._draw(generator) for _ in range(self.runs)]
+        whole = vary(self.feed, self.batch * self.runs, generator, mix=self.mix, shift=self.shift)
+        starts = range(0, self.batch * self.runs, self.batch)
+        return [{name: array[start : start + self.batch] for name, array in whole.items()} for start in starts]
 
     def example(self) -> Feed:
         """Return one feed of the shape that all have."""
@@ -51,8 +55,6 @@ class Draws:
         return self._cut(self.held)
 
     def _draw(self, generator: np.random.Generator) -> Feed:
-        if self.stacked:
-            return vary(self.feed, self.batch, generator, mix=self.mix, shift=self.shift)
         chosen = int(generator.integers(len(next(iter(self.feed.values())))))
         return {name: array[chosen, ...] for name, array in self.feed.items()}
 

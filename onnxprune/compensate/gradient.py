@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.compensate.adjoints import add_deltas, add_weight_adjoints, clips_as_relus, is_grouped, set_pads
+from onnxprune.compensate.lean import without_dead
 from onnxprune.compensate.stages import embedded
 from onnxprune.errors import ModelError
 from onnxprune.graph.follow import shared_names
@@ -65,6 +66,16 @@ class Gradient:
         """Return the feed that stands for d loss / d loss = 1."""
         return {f"adj_{self.loss}": np.ones((1, 1), np.float32)}
 
+    def without_slopes(self) -> onnx.ModelProto:
+        """Return the graph that gives the loss alone, with the same inputs."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        kept = [value for value in proto.graph.output if value.name == self.loss]
+        del proto.graph.output[:]
+        proto.graph.output.extend(kept)
+        without_dead(proto)
+        return proto
+
     def outputs(self) -> list[str]:
         """Return the loss and the gradients, in the order of the weights."""
         return [self.loss, *(f"adj_{name}" for name in self.weights)]
@@ -107,6 +118,7 @@ def gradient_graph(
         raise ModelError(f"onnx-ad has no gradient of the model: {error}".splitlines()[0][:300]) from error
     set_pads(adjoint)
     add_weight_adjoints(adjoint, deltas)
+    without_dead(adjoint)
     return Gradient(adjoint, weights, targets, matrices)
 
 

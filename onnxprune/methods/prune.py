@@ -144,7 +144,7 @@ class _Work:
             self.progress("refitting what stays")
             # gradient steps towards what the original gives on noise are not what was measured to help
             mode = options.compensate or ("lstsq" if samples is not None and samples.synthetic else None)
-            result = refit(result, samples, mode, runtime, options.steps, seen)
+            result = refit(result, samples, mode, runtime, options.steps, seen, self.progress)
             result = replace(result, warnings=(*result.warnings, *refit_notes(result)), samples=samples)
         return result if options.latency is None or not keep else self._timed(result, samples if real else None)
 

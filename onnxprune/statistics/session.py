@@ -33,7 +33,7 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = engine.bounded(threads)
-        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = engine.providers(provider, onnxruntime.get_available_providers())
         if folder is not None:
             options.add_session_config_entry(

@@ -6,7 +6,7 @@ import pytest
 from models import zoo
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import load
-from onnxprune.methods import refit as room
+from onnxprune.methods import steps as room
 from onnxprune.methods.calibration import Runtime, calibration
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import prune
@@ -31,14 +31,24 @@ def test_a_small_network_takes_steps_and_is_nearer_for_it() -> None:
 
 
 def test_a_network_too_large_for_steps_says_so_and_takes_them_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "STEP_MACS", 1e6)
+    monkeypatch.setattr(room, "SMALL_SECONDS", 1e-3)
     result = pruned()
     assert result.compensation is not None
     assert result.compensation.distilled is None
-    assert "--compensate distil takes them" in result.warnings[-1]
+    assert "compensate distil takes them" in result.warnings[-1]
     asked = pruned(compensate="distil", steps=2)
     assert asked.compensation is not None
     assert asked.compensation.distilled is not None
+
+
+def test_large_networks_take_steps_within_a_multiple_of_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "SMALL_PARAMETERS", 1)
+    monkeypatch.setattr(room, "LARGE_TIMES", 1.0)
+    assert pruned().compensation.distilled is None
+    monkeypatch.setattr(room, "LARGE_TIMES", 100.0)
+    assert pruned().compensation.distilled is not None
+    monkeypatch.setattr(room, "LARGE_SECONDS", 0.01)
+    assert pruned().compensation.distilled is None
 
 
 def test_least_squares_alone_takes_no_steps() -> None:

@@ -1,0 +1,111 @@
+"""Loss and gradient of a step: feeds of one size run side by side, one thread each, and are added up in order.
+
+So the result is the same, bit by bit, on any number of cores; threads inside an operator gain next to nothing at these
+sizes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from onnxprune.compensate.draws import Draws
+from onnxprune.compensate.gradient import Gradient
+from onnxprune.graph.cost import MAC64, cost_of
+from onnxprune.graph.cost_rules import NANO
+from onnxprune.graph.model import Model
+from onnxprune.statistics.collect import observed
+from onnxprune.statistics.feeds import Feed
+from onnxprune.statistics.session import Session
+from onnxprune.types import Array
+
+Cut = Callable[[Array], Array]
+"""Takes a tensor of the original to the positions of the pruned network."""
+HELD_RUNS, SEEN = 4, 32
+"""Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
+Value = TypeVar("Value")
+PASSES = 30
+"""How often an optimiser goes over every number of a weight."""
+ROUNDS = 5
+"""Of the iteration that makes singular values equal."""
+
+
+class Teacher:
+    """The original, asked for the tensors that are compared."""
+
+    def __init__(self, model: Model, cuts: Mapping[str, Cut]) -> None:
+        self._session = Session(observed(model, cuts), threads=1, folder=model.folder)
+        self._model, self._cuts = model, cuts
+
+    def __call__(self, feed: Feed) -> dict[str, Array]:
+        """Return the compared tensors, what was cut left out."""
+        values = self._session.run(list(self._cuts), feed)
+        return {name: cut(value) for (name, cut), value in zip(self._cuts.items(), values, strict=True)}
+
+    def seconds(self, feed: Feed) -> float:
+        """Return the predicted CPU seconds of a run."""
+        return cost_of(self._model, {name: array.shape for name, array in feed.items()}).seconds
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Runs both networks on feeds and tells the loss and its gradient by every weight.
+
+    judge: gives the loss alone.
+    """
+
+    session: Session
+    judge: Session
+    gradient: Gradient
+    teacher: Teacher
+    workers: int
+
+    @staticmethod
+    def open(gradient: Gradient, teacher: Teacher, threads: int | None) -> Slopes:
+        """Return the runner; `threads` feeds run side by side, None: as many as there are cores."""
+        sessions = Session(gradient.proto, threads=1), Session(gradient.without_slopes(), threads=1)
+        return Slopes(*sessions, gradient, teacher, threads or os.cpu_count() or 1)
+
+    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
+        """Return the gradient by every weight, averaged over feeds."""
+        names = self.gradient.outputs()
+        found = self._side_by_side(lambda feed: self.session.run(names, self._whole(weights, feed))[1:], feeds)
+        return [np.asarray(np.mean(same, axis=0, dtype=np.float64), np.float32) for same in zip(*found, strict=True)]
+
+    def loss(self, weights: Mapping[str, Array], draws: Draws) -> float:
+        """Return the loss on held-out samples."""
+        feeds, names = islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN), [self.gradient.loss]
+        found = self._side_by_side(lambda feed: self.judge.run(names, self._whole(weights, feed))[0], feeds)
+        return float(np.mean(found))
+
+    def seconds(self, feed: Feed, runs: int) -> float:
+        """Return the predicted CPU seconds of a step of so many runs."""
+        whole = self._whole(self.gradient.weights, feed)
+        run = cost_of(Model(self.gradient.proto), {name: array.shape for name, array in whole.items()})
+        return runs * (run.seconds + self.teacher.seconds(feed)) + update_seconds(self.gradient)
+
+    def _side_by_side(self, work: Callable[[Feed], Value], feeds: Iterable[Feed]) -> list[Value]:
+        if self.workers == 1:
+            return [work(feed) for feed in feeds]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(work, feeds))
+
+    def _whole(self, weights: Mapping[str, Array], feed: Feed) -> Feed:
+        wanted = self.teacher(feed)
+        targets = {target: wanted[name] for name, target in self.gradient.targets.items()}
+        return {**feed, **targets, **weights, **self.gradient.seed()}
+
+
+def update_seconds(gradient: Gradient) -> float:
+    """Return the predicted CPU seconds that an optimiser takes for one step."""
+    products = 0.0
+    for blocks, rows, columns in gradient.matrices.values():
+        small, large = sorted((rows, columns))
+        products += blocks * ROUNDS * (2 * small * small * large + small**3)
+    return MAC64 * products + NANO * PASSES * sum(weight.size for weight in gradient.weights.values())

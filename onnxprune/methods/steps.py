@@ -1,0 +1,88 @@
+"""How many gradient steps a refit takes, and of how many samples: by predicted seconds, never by a clock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from math import prod
+
+import numpy as np
+
+from onnxprune.channels.analyse import Channels
+from onnxprune.compensate.closed_cost import closed_form_seconds
+from onnxprune.compensate.distil import FEWEST_STEPS, DistilOptions, too_dear
+from onnxprune.graph import count
+from onnxprune.graph.cost import cost
+from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.result import PruneResult
+from onnxprune.methods.seen import Seen
+from onnxprune.statistics.batch import batch_of, batch_size
+from onnxprune.statistics.data import Data
+
+SMALL_PARAMETERS, SMALL_SECONDS = 1_000_000, 30.0
+"""Networks with fewer parameters are refitted, steps included, within so many CPU seconds, as predicted."""
+LARGE_TIMES, LARGE_SECONDS = 3.0, 120.0
+"""Larger ones within so many times what the closed form takes, and within so many seconds."""
+BATCH = 16
+TOO_MUCH = 2.0
+"""A rough price this far above the seconds needs no exact one."""
+ASKED_SECONDS = 120.0
+"""The same where steps are asked for, but not how many."""
+SIDE_BY_SIDE = 2
+"""A step is so many runs at least, which go side by side on as many cores."""
+BACKWARD = 10
+"""Gradient over forward, roughly; what decides how many steps are taken is counted on the graph of the gradient."""
+MOST_STEPS = DistilOptions.steps
+WANTED_STEPS, FEWEST_SAMPLES = 150, 16
+"""A step takes fewer samples where the seconds would not be enough for so many steps."""
+ACTIVATION_BYTES = 1 << 29
+"""Activations of one run of the pruned network; the gradient needs about three times as much."""
+
+
+def steps_of(
+    seen: Seen, result: PruneResult, data: Data, mode: str | None, asked: int | None, runtime: Runtime
+) -> tuple[DistilOptions, str]:
+    """Return how many steps of how many samples to take, and why none are taken unless asked for."""
+    channels = result.channels
+    plain, scale = DistilOptions(threads=runtime.threads or None), _scale(channels, data)
+    if find_spec("onnx_ad") is None:
+        return plain, "no gradient steps were taken after the refit: they need onnx-ad; pip install onnx-ad."
+    forced = mode == "distil"
+    left = ASKED_SECONDS if forced else _seconds_left(seen, result, data)
+    price = _sample_seconds(result, scale)
+    samples = int(np.clip(left / (WANTED_STEPS * price), FEWEST_SAMPLES, plain.samples))
+    samples = plain.samples if asked else samples
+    size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), samples // SIDE_BY_SIDE)
+    options = replace(plain, steps=MOST_STEPS, samples=samples, batch=size, forced=forced)
+    if asked:
+        return replace(options, steps=asked), ""
+    least = FEWEST_STEPS * FEWEST_SAMPLES * price
+    if least > TOO_MUCH * left and not forced:
+        return options, f"no gradient steps were taken after the refit: {too_dear(least, left)}"
+    return replace(options, seconds=left), ""
+
+
+def _seconds_left(seen: Seen, result: PruneResult, data: Data) -> float:
+    """Return the seconds that the closed form leaves for steps."""
+    view = result.channels.view
+    parameters = sum(count.params(view, result.channels.trace.shapes).values())
+    closed = closed_form_seconds(seen.model, next(iter(data.batches(BATCH))), data.samples)
+    if parameters < SMALL_PARAMETERS:
+        return SMALL_SECONDS - closed
+    return min((LARGE_TIMES - 1) * closed, LARGE_SECONDS - closed)
+
+
+def _sample_seconds(result: PruneResult, scale: float) -> float:
+    """Return roughly what a step costs for each of its samples."""
+    channels = result.channels
+    batch = batch_of(channels.view, channels.trace)
+    old, new = (cost(channels.view, channels.shapes(keep)).at(scale) / batch for keep in ({}, result.keep))
+    return old + BACKWARD * new
+
+
+def _scale(channels: Channels, data: Data) -> float:
+    """Return how large a sample is against that of the trace, which makes up dynamic sizes."""
+    feed = next(iter(data))
+    traced = {name: channels.trace.shapes.get(name, ()) for name in feed}
+    sizes = [(prod(array.shape[1:]), prod(traced[name][1:])) for name, array in feed.items()]
+    return float(max(given for given, _ in sizes) / max(1, *(made for _, made in sizes)))
