@@ -7,14 +7,16 @@ is carried back into the model that has its If nodes still.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
+from onnxprune.graph.unfuse import default_opset, unfused
 from onnxprune.graph.view import Path, View
 
 UNSEEN = "onnxprune.unseen"
@@ -34,6 +36,8 @@ class Followed(Model):
     nodes: (place in the source, or None for what the form itself adds) of every node of the main graph.
     tensors: initializer -> its place in the source. constants: initializer -> the Constant node that it was.
     conditions: key of the first output of an If that is not followed -> its condition, for those in the main graph.
+    wires: number of a node that is part of a fused one -> the inputs of that one that its own are.
+    twins: as in `Unfused`.
     """
 
     source: Model | None = None
@@ -42,6 +46,8 @@ class Followed(Model):
     tensors: Mapping[str, Place] = field(default_factory=dict)
     constants: Mapping[str, Place] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
+    wires: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    twins: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
@@ -71,23 +77,31 @@ def shared_names(form: onnx.ModelProto) -> frozenset[str]:
 
 
 def follow(
-    model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None, *, always: bool = False
+    model: Model,
+    taken: Taken,
+    keys: Mapping[Path, Mapping[str, str]] | None = None,
+    *,
+    always: bool = False,
+    unfuse: bool = False,
 ) -> Model:
     """Return the followed form of a model; the model itself if there is nothing to follow, unless `always`.
 
     Args:
         keys: scopes of the view whose keys name the tensors; None: of the model's own view. Give those of the
             original for a model that was made from it.
+        unfuse: write fused layers as what they are made of.
 
     Raises:
         ModelError: an output of the model shares its name with a tensor of a branch.
     """
-    return form_of(model, taken, keys) if taken or always else model
+    return form_of(model, taken, keys, unfuse) if taken or always else model
 
 
-def form_of(model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None) -> Followed:
+def form_of(
+    model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]] | None = None, unfuse: bool = False
+) -> Followed:
     """Return the followed form of a model, of one without anything to follow too."""
-    return _Form(model, taken, keys or View(model).scopes).run()
+    return _Form(model, taken, keys or View(model).scopes, unfuse).run()
 
 
 def restore(changed: Model, form: Model, source: Model) -> Model:
@@ -122,18 +136,38 @@ def restore(changed: Model, form: Model, source: Model) -> Model:
             name = target.name
             target.CopyFrom(tensor)
             target.name = name
-    for place, one, two in zip(form.nodes, before.node, after.node, strict=True):
-        if place is not None and one != two:
-            _change(graph_at(proto.graph, place[0]).node[place[1]], one, two, names)
+    turned = {n.output[0] for n in before.node if n.op_type == "Transpose"}
+    for number, (place, one, two) in enumerate(zip(form.nodes, before.node, after.node, strict=True)):
+        if place is None or one == two:
+            continue
+        wires = form.wires.get(number, range(len(two.input)))
+        for index in (i for i in range(len(one.input)) if number in form.wires and one.input[i] in turned):
+            _turn(proto.graph, names.get(two.input[index], ""))
+        _change(graph_at(proto.graph, place[0]).node[place[1]], one, two, names, wires)
     return Model(proto, source.path, dict(changed.pending))
 
 
-def _change(target: onnx.NodeProto, before: onnx.NodeProto, after: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Give a node of the source the new constants of its twin."""
-    target.input.extend([""] * (len(after.input) - len(target.input)))
+def _turn(graph: onnx.GraphProto, name: str) -> None:
+    """Turn a new matrix round: the node that gets it reads it the other way than its twin did."""
+    for tensor in graph.initializer:
+        if name and tensor.name == name:
+            array = onnx.numpy_helper.to_array(tensor).T
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+
+
+def _change(
+    target: onnx.NodeProto,
+    before: onnx.NodeProto,
+    after: onnx.NodeProto,
+    names: Mapping[str, str],
+    wires: Sequence[int],
+) -> None:
+    """Give a node of the source the new constants of its twin, or of one of the parts that it is written as."""
     for index, name in enumerate(after.input):
         if index >= len(before.input) or name != before.input[index]:
-            target.input[index] = names.get(name, "")
+            place = wires[index]
+            target.input.extend([""] * (place + 1 - len(target.input)))
+            target.input[place] = names.get(name, "")
     for attribute in target.attribute:
         twin = next((a for a in after.attribute if a.name == attribute.name), None)
         if twin is not None and attribute.type == onnx.AttributeProto.TENSOR:
@@ -198,7 +232,7 @@ def _fresh(name: str, taken: set[str]) -> str:
 class _Form:
     """Writes all scopes that are followed into one graph."""
 
-    def __init__(self, model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]]) -> None:
+    def __init__(self, model: Model, taken: Taken, keys: Mapping[Path, Mapping[str, str]], unfuse: bool) -> None:
         self._model, self._taken, self._keys = model, taken, keys
         self._used = {key for names in keys.values() for key in names.values()}
         self._graph = onnx.GraphProto(name=model.proto.graph.name)
@@ -206,6 +240,10 @@ class _Form:
         self._tensors: dict[str, Place] = {}
         self._constants: dict[str, Place] = {}
         self._conditions: dict[str, str] = {}
+        self._wires: dict[int, tuple[int, ...]] = {}
+        self._twins: dict[str, tuple[str, int | None]] = {}
+        self._stored: dict[str, tuple[int, ...]] = {}
+        self._opset = default_opset(model.proto) if unfuse else 0
 
     def run(self) -> Followed:
         """Return the form."""
@@ -234,6 +272,8 @@ class _Form:
             tensors=self._tensors,
             constants=self._constants,
             conditions=self._conditions,
+            wires=self._wires,
+            twins=self._twins,
         )
 
     def _open(self, graph: onnx.GraphProto, path: Path, names: dict[str, str], wanted: Mapping[str, str]) -> None:
@@ -294,13 +334,32 @@ class _Form:
         self._nodes.append(place)
         copy.input[:] = [names.get(name, name) for name in node.input]
         copy.output[:] = outputs
+        if self._unfuse(copy, place):
+            return
         for attribute, body in branches(copy).items():
             if node.op_type == "If" and not node.domain:
                 self._lift(body, (*place[0], (node.output[0], attribute)), names)
             else:
                 _rename(body, names)
 
+    def _unfuse(self, copy: onnx.NodeProto, place: Place) -> bool:
+        """Put the parts of a fused node in the place of its copy, the last node; tell whether it has any."""
+        found = unfused(copy, self._stored.get, self._opset)
+        if found is None:
+            if copy.op_type == "Constant" and any(a.name == "value" for a in copy.attribute):
+                self._stored[copy.output[0]] = tuple(value_of(copy).dims)
+            return False
+        del self._graph.node[-1], self._nodes[-1]
+        for part in found.parts:
+            if part.wires:
+                self._wires[len(self._nodes)] = part.wires
+            self._graph.node.append(part.node)
+            self._nodes.append(place if part.wires else None)
+        self._twins.update(found.twins)
+        return True
+
     def _store(self, tensor: onnx.TensorProto, key: str) -> None:
+        self._stored[key] = tuple(tensor.dims)
         self._graph.initializer.add().CopyFrom(tensor)
         self._graph.initializer[-1].name = key
 

@@ -51,7 +51,7 @@ def refit(
     if seen.parts:
         return _refit_parts(result, seen, mode or "distil", runtime)  # type: ignore[arg-type]
     original, pruned = seen.model, seen.form(result.model)
-    positions = kept_positions(result.channels, result.keep)
+    positions = seen.positions(kept_positions(result.channels, result.keep))
     plan, note = steps_of(seen, result, data, mode, steps, runtime)
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
     options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)
@@ -76,7 +76,8 @@ def _refit_parts(result: PruneResult, seen: Seen, mode: Mode, runtime: Runtime) 
     for here, only in stages:
         options = RefitOptions(only=only, threads=runtime.threads or None, memory=runtime.memory or MEMORY)
         form = here.form(model)
-        done = compensate(here.model, form, positions, here.data, "lstsq" if mode == "distil" else mode, options)
+        kept = here.positions(positions)
+        done = compensate(here.model, form, kept, here.data, "lstsq" if mode == "distil" else mode, options)
         model = here.restored(done.model, form, model)
         layers |= {layer.name: layer for layer in done.layers}
         warnings += done.warnings

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from onnxprune.graph.follow import follow, read_tensors, restore, shared_names
+import numpy as np
+
+from onnxprune.compensate.refit import Positions
+from onnxprune.errors import ModelError
+from onnxprune.graph.follow import Followed, follow, read_tensors, restore, shared_names
 from onnxprune.graph.model import Model
+from onnxprune.graph.unfuse import is_fused
 from onnxprune.graph.view import View
 from onnxprune.methods.calibration import Runtime
 from onnxprune.score.activity import Activity
 from onnxprune.score.parted import Parted
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.routes import Routes, Taken, routes
+from onnxprune.statistics.session import Session
+from onnxprune.types import IntArray
+
+ROUNDING = 1e-3
+"""Single precision in another order of sums."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +32,13 @@ class Seen:
 
     source: the reading of the model as it is.
     routes: which branches the data take.
+    unfuse: fused layers are looked at as what they are made of.
     """
 
     source: View
     data: Data
     routes: Routes
+    unfuse: bool = True
 
     @cached_property
     def view(self) -> View:
@@ -40,7 +53,7 @@ class Seen:
     @cached_property
     def parts(self) -> tuple[Seen, ...]:
         """Where samples part, the model as each part of them sees it, the largest first."""
-        return tuple(Seen(self.source, data, Routes(taken)) for taken, data in self.routes.parts)
+        return tuple(Seen(self.source, data, Routes(taken), self.unfuse) for taken, data in self.routes.parts)
 
     @cached_property
     def weights(self) -> set[str]:
@@ -58,9 +71,38 @@ class Seen:
     def form(self, model: Model) -> Model:
         """Return the followed form of the source, or of a model that was made from it."""
         taken: Taken = self.routes.taken
-        if not taken and not self.routes.parts:
-            return model
-        return follow(model, taken, self.source.scopes, always=True)
+        always = bool(self.routes.parts) or (self.unfuse and self.has_fused)
+        return follow(model, taken, self.source.scopes, always=always, unfuse=self.unfuse)
+
+    @property
+    def has_fused(self) -> bool:
+        """Whether a layer may be fused."""
+        return any(is_fused(node.proto) for node in self.source.nodes)
+
+    def agrees(self, runtime: Runtime) -> bool:
+        """Tell whether the form gives what the source gives, on one sample."""
+        feed = next(iter(self.data.batches(1)))
+        try:
+            one, two = (
+                Session(m.proto, threads=runtime.threads or None, provider=runtime.provider, folder=m.folder).run(
+                    [value.name for value in m.proto.graph.output], feed
+                )
+                for m in (self.source.model, self.model)
+            )
+        except ModelError:
+            return False
+        pairs = [(a, b) for a, b in zip(one, two, strict=True) if a.dtype.kind == "f"]
+        return all(a.shape == b.shape and np.allclose(a, b, ROUNDING, ROUNDING * np.abs(a).max()) for a, b in pairs)
+
+    def positions(self, table: Positions) -> Positions:
+        """Return kept positions with those of tensors that only the form has."""
+        if not isinstance(self.model, Followed):
+            return table
+        own: dict[str, Sequence[IntArray | None]] = {}
+        for name, (twin, axis) in self.model.twins.items():
+            if twin in table:
+                own[name] = table[twin] if axis is None else [None, None, table[twin][axis]]
+        return {**table, **own}
 
     def restored(self, changed: Model, form: Model, model: Model) -> Model:
         """Return a model with the values that its followed form was given."""
@@ -73,4 +115,5 @@ def look(source: View, data: Data, runtime: Runtime) -> Seen:
     Raises:
         ModelError: onnxruntime cannot run what a condition is computed from.
     """
-    return Seen(source, data, routes(source, data, runtime.threads, runtime.provider))
+    seen = Seen(source, data, routes(source, data, runtime.threads, runtime.provider))
+    return seen if not seen.has_fused or seen.agrees(runtime) else replace(seen, unfuse=False)
