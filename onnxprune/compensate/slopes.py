@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxprune.compensate.draws import Draws
 from onnxprune.compensate.gradient import Gradient
-from onnxprune.graph.cost import MAC64, cost_of
+from onnxprune.graph.cost import MAC64, REPEATED, cost_of
 from onnxprune.graph.cost_rules import NANO
 from onnxprune.graph.model import Model
 from onnxprune.statistics.collect import observed
@@ -30,6 +30,8 @@ Cut = Callable[[Array], Array]
 HELD_RUNS, SEEN = 4, 32
 """Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
 Value = TypeVar("Value")
+BACKWARD = 8
+"""A gradient that goes back step by step takes at least so many times what the original takes, whatever is counted."""
 PASSES = 30
 """How often an optimiser goes over every number of a weight."""
 ROUNDS = 5
@@ -87,8 +89,11 @@ class Slopes:
     def seconds(self, feed: Feed, runs: int) -> float:
         """Return the predicted CPU seconds of a step of so many runs."""
         whole = self._whole(self.gradient.weights, feed)
-        run = cost_of(Model(self.gradient.proto), {name: array.shape for name, array in whole.items()})
-        return runs * (run.seconds + self.teacher.seconds(feed)) + update_seconds(self.gradient)
+        run = cost_of(Model(self.gradient.proto), {name: array.shape for name, array in whole.items()}).seconds
+        teacher = self.teacher.seconds(feed)
+        if any(node.op_type in REPEATED for node in self.gradient.proto.graph.node):
+            run = max(run, BACKWARD * teacher)
+        return runs * (run + teacher) + update_seconds(self.gradient)
 
     def _side_by_side(self, work: Callable[[Feed], Value], feeds: Iterable[Feed]) -> list[Value]:
         if self.workers == 1:

@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import onnx
+
+from onnxprune.errors import OnnxpruneError
 from onnxprune.graph.cost_rules import CALL, FREE, FUSED, NANO, work
 from onnxprune.graph.count import Shape, Shapes, node_key
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import trace
-from onnxprune.graph.view import View
+from onnxprune.graph.view import Node, View
 
+TRIP = 15e-6
+"""Seconds of one run of a body besides its nodes."""
+REPEATED = frozenset({"Scan", "Loop"})
 MAC64 = 1 / 22e9
 """Seconds of one multiply-add of a matrix product in float64 (numpy)."""
 
@@ -58,7 +64,7 @@ def cost_of(model: Model, sizes: Mapping[str, Shape]) -> Cost:
 def seconds(view: View, shapes: Shapes) -> dict[str, float]:
     """Return node key -> predicted CPU seconds; nodes that depend on no input are computed once and cost nothing.
 
-    Of an If every branch is counted; the bodies of Loop and Scan are not.
+    Of an If every branch is counted; of Scan and Loop the body, as often as it runs where that is known.
     """
     fixed = fixed_tensors(view)
     convolved: set[str] = set()
@@ -72,8 +78,53 @@ def seconds(view: View, shapes: Shapes) -> dict[str, float]:
         if node.op_type == "Conv":
             convolved.update(node.outputs)
         key = node_key(node)
-        table[key] = table.get(key, 0.0) + CALL + work(node, shapes, fixed)
+        inside = body_seconds(node, view, shapes) if node.op_type in REPEATED else work(node, shapes, fixed)
+        table[key] = table.get(key, 0.0) + CALL + inside
     return table
+
+
+def body_seconds(node: Node, view: View, shapes: Shapes) -> float:
+    """Return the predicted seconds of all runs of a body, inputs of unknown shape taken for single numbers."""
+    body = next((a.g for a in node.proto.attribute if a.name == "body"), None)
+    if body is None:
+        return 0.0
+    count = int(node.attribute("num_scan_inputs", 0))
+    scanned = range(len(node.inputs) - count, len(node.inputs)) if count else range(0)
+    given = [shapes.get(name, ()) if name else () for name in node.inputs]
+    sizes = [shape[1:] if place in scanned else shape for place, shape in enumerate(given)]
+    runs = given[-1][0] if count and given[-1] else _loop_runs(node, shapes, len(body.output) - 1)
+    inner = dict(zip((value.name for value in body.input), sizes, strict=False))
+    try:
+        return runs * (TRIP + sum(seconds(*_opened(body, inner, view, node, shapes)).values()))
+    except (OnnxpruneError, ValueError, TypeError):  # a body that cannot be read alone
+        return runs * (TRIP + 2 * CALL * len(body.node))
+
+
+def _loop_runs(node: Node, shapes: Shapes, outputs: int) -> int:
+    """Return how often a Loop runs: as often as the length of what it collects, 1 where nothing tells."""
+    carried = len(node.inputs) - 2
+    collected = [shapes.get(name, ()) for name in node.outputs[carried:outputs]]
+    return max((shape[0] for shape in collected if shape), default=1)
+
+
+def _opened(
+    body: onnx.GraphProto, inner: dict[str, Shape], view: View, node: Node, shapes: Shapes
+) -> tuple[View, Shapes]:
+    """Return a body as a model of its own, what it captures as inputs, and its shapes."""
+    graph = onnx.GraphProto()
+    graph.CopyFrom(body)
+    for value in graph.input:
+        element = value.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, element, inner.get(value.name, ())))
+    for name in node.captured:
+        if name in view.parameters:
+            graph.initializer.append(view.parameters[name].tensor)
+            graph.initializer[-1].name = name
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shapes.get(name, ())))
+    model = onnx.helper.make_model(graph, opset_imports=view.model.proto.opset_import)
+    opened = View(Model(model))
+    return opened, trace(opened).shapes
 
 
 def fixed_tensors(view: View) -> set[str]:

@@ -1,6 +1,7 @@
 """Predicted seconds: in proportion to the batch, nothing for what is free, the same whenever asked."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -83,6 +84,20 @@ def test_a_recurrent_layer_costs_for_every_step() -> None:
     nodes = [node("GRU", ["x", "w", "r"], ["y"], hidden_size=64)]
     long, short = (one(nodes, weights, steps, 1, 32) for steps in (200, 100))
     assert long.work == pytest.approx(2 * short.work, rel=0.02)
+
+
+def scanned(steps: int) -> Cost:
+    state, number = (helper.make_tensor_value_info(name, 1, [64, 64]) for name in ("s", "i"))
+    ends = [onnx.ValueInfoProto(name="t"), onnx.ValueInfoProto(name="o")]
+    nodes = [node("MatMul", ["s", "i"], ["m"]), node("MatMul", ["m", "w"], ["t"]), node("Neg", ["t"], ["o"])]
+    body = helper.make_graph(nodes, "body", [state, number], ends)
+    scan = node("Scan", ["first", "x"], ["last", "y"], num_scan_inputs=1, body=body)
+    return one([scan], {"first": zeros(64, 64), "w": zeros(64, 64)}, steps, 64, 64)
+
+
+def test_the_body_of_a_scan_counts_for_every_step() -> None:
+    assert scanned(20).seconds == pytest.approx(2 * scanned(10).seconds, rel=0.02)
+    assert scanned(10).seconds > 10 * 2 * MAC * 64**3
 
 
 def test_an_unknown_operator_costs_what_it_reads() -> None:
