@@ -49,7 +49,7 @@ class Plan:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"the plan is not JSON ({error}); give a file written by --plan.") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise UsageError(
@@ -66,7 +66,7 @@ class Plan:
                 unshared={t: _positions(uses) for t, uses in document.get("unshared", {}).items()},
                 groups=list(document.get("groups", [])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"the plan is damaged ({error!r}); make it again with --plan.") from error
 
 

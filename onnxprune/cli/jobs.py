@@ -50,9 +50,10 @@ def method_command(
     ) -> None:
         from onnxprune.job.job import Job, step
 
+        read = tuple(value for key, value in given.items() if isinstance(value, Path) and key != "state")
         more = prepare(given, model, outputs) if prepare is not None else {}
         job = Job((step(name, **given),), model, data, run, gates, outputs, name=name, **more)
-        finish(job, screen, print_recipe=print_recipe)
+        finish(job, screen, print_recipe=print_recipe, also=read)
 
     for decorate in (options.screen, options.gates, options.runs(), options.outputs(*outputs), *reversed(choices)):
         callback = decorate(callback)

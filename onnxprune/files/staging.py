@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ class Staging:
         self._left: list[Path] = []
         self._spare: list[Path] = []
         self._renaming = False
+        self._after: list[Callable[[], None]] = []
         self._swept: set[Path] = set()
 
     def add(self, path: Path, *, last: bool = False) -> Path:
@@ -92,6 +93,14 @@ class Staging:
         except OSError:  # a file system without hard links
             draft.replace(path)
 
+    def drop(self, path: Path) -> None:
+        """Take an output back: its draft goes at the end, and another one may be added for it."""
+        self._staged = [entry for entry in self._staged if entry.path != path]
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Do something once everything has its name."""
+        self._after.append(action)
+
     def text(self, path: Path, text: str) -> None:
         """Write a whole text as one of the outputs.
 
@@ -119,6 +128,8 @@ class Staging:
             with suppress(OSError):
                 _sync(folder)
         journal.note("written")
+        for action in self._after:
+            action()
 
     def _rename(self) -> None:
         backups: list[tuple[Path, Path | None]] = []

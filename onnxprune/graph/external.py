@@ -5,14 +5,19 @@ A location is only followed inside the folder of the model, whatever `..` and sy
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.tensors import is_external, tensor_bytes, walk
+
+LONGEST_NUMBER = 19
+"""Digits of the largest length that a file can have."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,20 @@ def data_files(proto: onnx.ModelProto, folder: Path) -> set[Path]:
     return {path for path in (folder / location for location in locations) if path.is_file()}
 
 
+@dataclass(frozen=True)
+class WeightFiles:
+    """The files that hold weights of a model file, looked up when they are asked for; none of a file that is none."""
+
+    model: Path
+
+    def __iter__(self) -> Iterator[Path]:
+        try:
+            proto = onnx.load(self.model, load_external_data=False)
+        except (OSError, DecodeError, ValueError, RuntimeError):
+            return iter(())
+        return iter(data_files(proto, self.model.parent))
+
+
 def read(region: Region) -> bytes:
     """Return the bytes of a region, fresh from the file."""
     try:
@@ -94,7 +113,7 @@ def _number(tensor: TensorProto, fields: dict[str, str], key: str) -> int | None
     value = fields.get(key)
     if value is None:
         return None
-    if not value.isascii() or not value.isdigit():
+    if not value.isascii() or not value.isdigit() or len(value) > LONGEST_NUMBER:
         raise _error(tensor, f"the {key} of its external data is '{value[:40]}', not a number; export the model again")
     return int(value)
 

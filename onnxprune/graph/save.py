@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def save(
         inputs: files that must not be replaced; the file and data that the model came from always belong to them.
         check: further tests of the finished file, for instance one run in onnxruntime.
         source: the model before the change: what strict shape inference finds wrong there already is no error.
-        staging: other outputs that get their names with the model, just before it; `check` may add to them.
+        staging: outputs that get their names together, the model last; the caller commits them.
 
     Raises:
         OutputError: the place cannot be written, is an input, or exists and may not be replaced.
@@ -58,17 +59,22 @@ def save(
     protected = [*inputs, *_files(model), *(_files(source) if source is not None else [])]
     check_output(path, clobber=clobber, inputs=protected)
     target = real_target(Path(path))
-    with _as_output_error(target), staging or Staging(clobber=clobber) as drafts:
+    with _as_output_error(target), nullcontext(staging) if staging else Staging(clobber=clobber) as drafts:
         replaced = _own_data(target)
         draft = drafts.add(Path(path), last=True)
-        proto = _with_data_file(model, target, drafts) if needs_data_file(model) else model.proto
-        _check_result(proto, model if source is None else source)
-        with create(draft) as file:
-            file.write(proto.SerializeToString(deterministic=True))
-        if check is not None:
-            check(draft)
-        drafts.commit()
-    _remove_unused(replaced, target, protected)
+        try:
+            proto = _with_data_file(model, target, drafts) if needs_data_file(model) else model.proto
+            _check_result(proto, model if source is None else source)
+            with create(draft) as file:
+                file.write(proto.SerializeToString(deterministic=True))
+            if check is not None:
+                check(draft)
+        except BaseException:
+            drafts.drop(Path(path))
+            raise
+        drafts.then(partial(_remove_unused, replaced, target, protected))
+        if staging is None:
+            drafts.commit()
 
 
 def check_output(path: str | Path, *, clobber: bool = True, inputs: Iterable[Path] = ()) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import DataError, GateError, OnnxpruneError, UsageError
+from onnxprune.files.scratch import scratch_folder
+from onnxprune.files.staging import Staging
 from onnxprune.graph.model import Model, load, save
 from onnxprune.job.describe import describe_result, finite, note_comparison
 from onnxprune.job.gates import Gates
@@ -115,7 +116,7 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         check_sources(job)
         with stage(report, "load", "reading the model"):
             source = load(_required(job.model))
-        with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        with scratch_folder() as folder:
             original = Original(source, job.data, job.run, job.gates, Path(folder))
             with closing(original):
                 try:
@@ -359,8 +360,10 @@ class _Work:
 def keep_files(folder: Path, target: Path) -> None:
     """Copy the models after every step to a folder, with the data files that belong to them."""
     target.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("[0-9]*"):
-        shutil.copyfile(path, target / path.name)
+    with Staging() as staging:
+        for path in sorted(folder.glob("[0-9]*")):
+            shutil.copyfile(path, staging.add(target / path.name))
+        staging.commit()
 
 
 def model_of(result: Any) -> Model:

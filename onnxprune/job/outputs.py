@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import OutputError, UsageError
+from onnxprune.files.identity import real_target, refuse_inputs
+from onnxprune.files.staging import Staging
 
 if TYPE_CHECKING:
     from onnxprune.report import Report
@@ -39,12 +39,12 @@ class Outputs:
     no_provenance: bool = False
 
 
-def check_outputs(outputs: Outputs, target: Path, inputs: Sequence[Path]) -> None:
+def check_outputs(outputs: Outputs, target: Path, inputs: Mapping[str, Iterable[Path]]) -> None:
     """Make sure, before any work, that everything that a job writes can be written.
 
     Args:
         target: where the model goes.
-        inputs: files that are read, and so never replaced.
+        inputs: what files are read as, such as "the model" -> these files, which are never replaced.
 
     Raises:
         OutputError: a place that cannot be written, is an input, or exists and must stay.
@@ -53,29 +53,29 @@ def check_outputs(outputs: Outputs, target: Path, inputs: Sequence[Path]) -> Non
     files = (target, outputs.report, outputs.plan)
     check_report_name(outputs.report)
     for path in files:
-        check_writable(path, inputs=inputs, clobber=not outputs.no_clobber)
+        check_writable(path, clobber=not outputs.no_clobber)
     check_distinct(files)
+    refuse_inputs(files, inputs)
 
 
-def check_writable(path: Path | None, *, inputs: Sequence[Path] = (), clobber: bool = True) -> None:
+def check_writable(
+    path: Path | None, *, inputs: Mapping[str, Iterable[Path]] | None = None, clobber: bool = True
+) -> None:
     """Make sure, before any work, that a file can be written.
 
     Raises:
-        OutputError: its folder is missing or closed, it is an input or a folder, or it exists and must stay.
+        OutputError: its folder is missing or closed, it is an input or no regular file, or it exists and must stay.
     """
     if path is None:
         return
-    if path.is_dir():
-        raise OutputError(f"'{path}' is a folder; give the name of a file.")
-    if not path.parent.is_dir():
+    place = real_target(path).parent
+    if not place.is_dir():
         raise OutputError(f"'{path}': its folder does not exist; create it or write elsewhere.")
-    if not os.access(path.parent, os.W_OK):
+    if not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"'{path}': its folder cannot be written to; write elsewhere.")
-    for source in inputs:
-        if path.exists() and source.exists() and path.samefile(source):
-            raise OutputError(f"'{path}' is the input; an input is never replaced, give another name.")
-    if not clobber and path.exists():
+    if not clobber and (path.exists() or path.is_symlink()):
         raise OutputError(f"'{path}' exists and --no-clobber was given; remove it or write elsewhere.")
+    refuse_inputs([path], inputs or {})
 
 
 def check_report_name(path: Path | None) -> None:
@@ -89,51 +89,43 @@ def check_report_name(path: Path | None) -> None:
 
 
 def check_distinct(paths: Sequence[Path | None]) -> None:
-    """Make sure that no two outputs have the same name.
+    """Make sure that no two outputs are the same file.
 
     Raises:
         UsageError: two are the same.
     """
-    named = [path.absolute() for path in paths if path is not None]
+    named = [os.path.realpath(path) for path in paths if path is not None]
     for index, path in enumerate(named):
         if path in named[:index]:
-            raise UsageError(f"'{path.name}' is named for two outputs; give each a name of its own.")
+            raise UsageError(f"'{Path(path).name}' is named for two outputs; give each a name of its own.")
 
 
-def write_report(path: Path | None, report: Report) -> None:
-    """Write the report as JSON or as a page, by the suffix."""
-    if path is None:
-        return
+def report_text(path: Path, report: Report) -> str:
+    """Return the report as JSON or as a page, by the suffix of its file."""
     if path.suffix.lower() == ".html":
         from onnxprune.report.page import to_html
 
-        write_text(path, to_html(report))
-    else:
-        write_text(path, report.to_json())
+        return to_html(report)
+    return report.to_json()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, then rename it.
+def write_texts(texts: Mapping[Path | None, str]) -> None:
+    """Write text files, all or none; None: not asked for.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: one cannot be written; nothing changed.
     """
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"'{path}' cannot be written ({error.strerror or error}); write elsewhere.") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with Staging() as staging:
+        for path, text in texts.items():
+            if path is not None:
+                staging.text(path, text)
+        staging.commit()
+
+
+def write_report(path: Path | None, report: Report) -> None:
+    """Write the report alone, where it is asked for."""
+    if path is not None:
+        write_texts({path: report_text(path, report)})
 
 
 def read_text(path: Path, what: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import GateError, UsageError
+from onnxprune.files.identity import files_of, refuse_inputs
+from onnxprune.files.staging import Staging
+from onnxprune.graph.external import WeightFiles
 from onnxprune.graph.model import Model, file_sha256
 from onnxprune.graph.model import save as save_model
 from onnxprune.graph.provenance import with_provenance
 from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_sources, unseen
 from onnxprune.job.job import Job
-from onnxprune.job.outputs import check_outputs, write_report, write_text
+from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, report_text
 from onnxprune.report import Report
 
 SIMILAR = 0.95
@@ -37,8 +41,13 @@ def check_job(job: Job, *, suffix: str | None = None, also: tuple[Path, ...] = (
     if job.outputs.plan is not None and len(prunes) != 1:
         raise UsageError("a plan says what one prune removes; this recipe has not exactly one, leave the plan out.")
     target = job.target(suffix)
-    inputs = [path for path in (job.source_path, *job.reads, *also) if path is not None]
+    inputs = read_by(job, also)
     check_outputs(job.outputs, target, inputs)
+    for state in (getattr(step.options, "state", None) for step in job.steps):
+        check_writable(state, inputs=inputs)
+        check_distinct((state, target, job.outputs.report, job.outputs.plan))
+    if job.outputs.intermediates is not None:
+        refuse_inputs(files_of(job.outputs.intermediates), inputs)
     check_sources(job)
     return target
 
@@ -57,27 +66,56 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
     target = check_job(job, suffix=suffix, also=also)
     job = replace(job, outputs=replace(job.outputs, output=target))
     reads = [path for path in (*job.reads, *also) if path is not None]
+    drafts: list[Path] = []
 
-    def deliver(model: Model, original: Model, check: Check) -> None:
-        save(
-            model,
-            target,
-            clobber=not job.outputs.no_clobber,
-            provenance=not job.outputs.no_provenance,
-            inputs=reads,
-            check=check,
-            source=original,
-        )
+    with Staging(clobber=not job.outputs.no_clobber) as staging:
 
-    done = carry_out(job, stage=stage, deliver=deliver)
-    report = done.report
-    report.details["recipe"] = job.as_data()
-    _describe_output(report, done.model, target)
-    report.details["next"] = next_steps(report, job, target)
-    if job.outputs.plan is not None and done.plan is not None:
-        write_text(job.outputs.plan, done.plan.to_json())
-    write_report(job.outputs.report, report)
+        def deliver(model: Model, original: Model, check: Check) -> None:
+            def checked(draft: Path | Model) -> None:
+                if isinstance(draft, Path):
+                    drafts.append(draft)
+                check(draft)
+
+            save(
+                model,
+                target,
+                clobber=not job.outputs.no_clobber,
+                provenance=not job.outputs.no_provenance,
+                inputs=reads,
+                check=checked,
+                source=original,
+                staging=staging,
+            )
+
+        try:
+            done = carry_out(job, stage=stage, deliver=deliver)
+        except GateError:
+            staging.commit()  # the model of the step before, where that was asked for
+            raise
+        report = done.report
+        report.details["recipe"] = job.as_data()
+        _describe_output(report, done.model, target, drafts[-1])
+        report.details["next"] = next_steps(report, job, target)
+        if job.outputs.plan is not None and done.plan is not None:
+            staging.text(job.outputs.plan, done.plan.to_json())
+        if job.outputs.report is not None:
+            staging.text(job.outputs.report, report_text(job.outputs.report, report))
+        staging.commit()
     return done
+
+
+def read_by(job: Job, also: tuple[Path, ...] = ()) -> dict[str, Iterable[Path]]:
+    """Return the files that a job reads, by what they are: no output may be one of them."""
+    spec = job.gates.eval if isinstance(job.gates.eval, str) else None
+    data = job.data if isinstance(job.data, str | Path) else None
+    model = job.source_path
+    return {
+        "the model": [model] if model is not None else [],
+        "weights of the model": WeightFiles(model) if model is not None else [],
+        "read besides the model": [*job.reads, *also],
+        "code of the evaluation": list(files_of(spec)),
+        "part of the data": list(files_of(data)),
+    }
 
 
 def save(
@@ -89,13 +127,14 @@ def save(
     inputs: list[Path] | tuple[Path, ...] = (),
     check: Check | None = None,
     source: Model | None = None,
+    staging: Staging | None = None,
 ) -> None:
     """Write a model atomically; a result says in its metadata where it comes from.
 
     Args:
         clobber: replace an existing output.
         provenance: leave the onnxprune.* keys of a result in its metadata.
-        inputs, check, source: see `onnxprune.graph.save.save`.
+        inputs, check, source, staging: see `onnxprune.graph.save.save`.
 
     Raises:
         OutputError: the place cannot be written, is an input, or exists and may not be replaced.
@@ -103,7 +142,7 @@ def save(
     """
     if provenance and model.origin is not None:
         model = replace(model, proto=with_provenance(model.proto, *model.origin), file_bytes=None)
-    save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source)
+    save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source, staging=staging)
 
 
 def next_steps(report: Report, job: Job, target: Path) -> list[str]:
@@ -118,8 +157,8 @@ def next_steps(report: Report, job: Job, target: Path) -> list[str]:
     return steps
 
 
-def _describe_output(report: Report, model: Model, target: Path) -> None:
-    """Fill in what is known about the output only once it is written."""
+def _describe_output(report: Report, model: Model, target: Path, draft: Path) -> None:
+    """Fill in what is known about the output only once it is written, if not yet under its name."""
     if report.output is not None:
-        size = target.stat().st_size + model.external_bytes
-        report.output = replace(report.output, path=str(target), bytes=size, sha256=file_sha256(target))
+        size = draft.stat().st_size + model.external_bytes
+        report.output = replace(report.output, path=str(target), bytes=size, sha256=file_sha256(draft))

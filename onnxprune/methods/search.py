@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxprune.allocate.sensitivity import Curve
 from onnxprune.errors import UsageError
+from onnxprune.files.staging import write_text
 
 FORMAT = "onnxprune-tune"
 
@@ -88,7 +89,7 @@ class SearchState:
             curves = document.get("curves", {})
             state.curves = {name: Curve(widths, np.array(errors)) for name, (widths, errors) in curves.items()}
             state.notes = list(document.get("notes", []))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(
                 f"the state '{path}' is of another search (model, data, options or bound): remove it."
             ) from error
@@ -105,6 +106,4 @@ class SearchState:
             "curves": {name: [curve.widths, curve.errors.tolist()] for name, curve in self.curves.items()},
             "notes": self.notes,
         }
-        temporary = self.path.with_name(f"{self.path.name}.part")
-        temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, json.dumps(document, indent=1))

@@ -43,11 +43,13 @@ def command(
 
     Every round runs every model once, so that a busy machine is unfair to none of them.
     """
+    from onnxprune.graph.external import WeightFiles
     from onnxprune.job.outputs import check_writable, write_report
     from onnxprune.report import Report
     from onnxprune.validate.bench import bench
 
-    check_writable(report, inputs=models)
+    weights = (file for model in models for file in WeightFiles(model))
+    check_writable(report, inputs={"a model": models, "weights of a model": weights})
     record = Report("bench")
     settings = [(threads, batch) for threads in counts for batch in batches]
     grid = []

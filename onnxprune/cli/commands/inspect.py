@@ -29,6 +29,7 @@ def command(
     is not active overlaps with one that is (heads with the positions inside them); --heads and --head-dim choose.
     """
     from onnxprune.channels.analyse import analyse
+    from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
     from onnxprune.job.describe import note_limits
     from onnxprune.job.group_lines import inspected
@@ -37,7 +38,7 @@ def command(
     from onnxprune.report import Report
 
     check_report_name(report)
-    check_writable(report, inputs=(model,))
+    check_writable(report, inputs={"the model": [model], "weights of the model": WeightFiles(model)})
     record = Report("inspect")
     with screen.stage(record, "load", "reading the model"):
         loaded = load(model)

@@ -43,8 +43,9 @@ def command(
     from onnxprune.graph.model import load
     from onnxprune.job.carry_out import check_sources
     from onnxprune.job.job import Job
-    from onnxprune.job.outputs import check_distinct, check_report_name, check_writable, write_report, write_text
+    from onnxprune.job.outputs import check_distinct, check_report_name, check_writable, report_text, write_texts
     from onnxprune.job.sizes import describe_view
+    from onnxprune.job.write import read_by
     from onnxprune.methods.calibration import calibration
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.sensitivity import sensitivity
@@ -54,10 +55,11 @@ def command(
     if data is None:
         raise UsageError("sensitivity runs the model on its inputs: give --data.")
     check_report_name(report)
+    job = Job((), model, data, run)
     for path in (report, table):
-        check_writable(path, inputs=(model,))
+        check_writable(path, inputs=read_by(job))
     check_distinct((report, table))
-    check_sources(Job((), model, data, run))
+    check_sources(job)
     wanted = PruneOptions(**choices, input_shapes=run.input_shapes, seed=run.seed, memory=run.memory)
     record = Report("sensitivity", details={"seed": run.seed, "options": wanted.to_dict()})
     record.details["options"].pop("ratio", None)
@@ -84,7 +86,5 @@ def command(
     ]
     record.details["sensitivity"] = rows
     record.details["samples"] = found.samples
-    if table is not None:
-        write_text(table, to_csv(rows))
-    write_report(report, record)
+    write_texts({table: to_csv(rows), report: report_text(report, record) if report is not None else ""})
     screen.show(record)

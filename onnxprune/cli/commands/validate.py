@@ -56,6 +56,7 @@ def command(
     Without --data the inputs are random: they show a defect, they do not measure accuracy.
     """
     from onnxprune.cli import comparing
+    from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
     from onnxprune.job.carry_out import check_sources
     from onnxprune.job.describe import note_comparison, note_noise
@@ -63,12 +64,14 @@ def command(
     from onnxprune.job.original import Original
     from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.job.sizes import describe
+    from onnxprune.job.write import read_by
     from onnxprune.report import Report
     from onnxprune.validate.compare import self_noise
 
     check_report_name(report)
-    check_writable(report, inputs=(original, compressed))
-    check_sources(Job((), original, data, run, gates))
+    job = Job((), original, data, run, gates)
+    check_writable(report, inputs={**read_by(job, (compressed,)), "weights of a model": WeightFiles(compressed)})
+    check_sources(job)
     record = Report("validate", details={"seed": run.seed})
     with screen.stage(record, "load", "reading the models"):
         before, after = load(original), load(compressed)
