@@ -68,7 +68,7 @@ def compensate(
         raise UsageError(f"--compensate {mode}: one of {', '.join(MODES)}.")
     if mode == "none":
         return Compensation(pruned, [])
-    options, feeds = replace(options or RefitOptions(), recurrent=mode != "bias"), list(data)
+    options, feeds = replace(options or RefitOptions(), recurrent=mode != "bias", shared=mode != "bias"), list(data)
     if mode == "bias":
         options = replace(options, mix=False, lstsq=replace(options.lstsq, match_only=True))
     result = refit(original, pruned, positions, feeds, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -49,7 +49,7 @@ class Problem:
 
     start: (groups, outs, features + 1), the bias last; `free_bias` False: there is none, it stays zero.
     offsets: what is added to the output before the clamp (the other operand of an Add), batch by batch.
-    batches: how many there are, None: they are counted.
+    batches: how many there are, None: they are counted. members: how often all of them come, one reader after another.
     """
 
     layout: Layout
@@ -60,6 +60,7 @@ class Problem:
     free_bias: bool = True
     offsets: Callable[[], Iterator[Array]] | None = None
     batches: int | None = None
+    members: int = 1
 
 
 class Blocks:
@@ -67,14 +68,18 @@ class Blocks:
 
     def __init__(self, problem: Problem, options: LstsqOptions) -> None:
         self._problem, self._options = problem, options
-        self._batches = problem.batches or sum(1 for _ in problem.inputs())
+        self._batches = problem.batches or sum(1 for _ in problem.inputs()) // problem.members
         self._share: float | None = None
         self._kept: list[Block] | None = None
 
     def __iter__(self) -> Iterator[Block]:
         if self._kept is not None:
             yield from self._kept
-            return
+        else:
+            yield from _joined(self._made())
+
+    def _made(self) -> Iterator[Block]:
+        """Yield the rows of every batch."""
         layout, offsets = self._problem.layout, self._problem.offsets
         streams = (self._problem.inputs(), self._problem.targets(), offsets() if offsets else repeat(None))
         for number, (x, y, offset) in enumerate(zip(*streams, strict=False)):
@@ -82,7 +87,7 @@ class Blocks:
             targets = layout.outputs(y)
             added = layout.outputs(offset) if offset is not None else None
             indices = self._subset(source.count, number)
-            for held_out, part in self._split(indices, source.count, number):
+            for held_out, part in self._split(indices, source.count, number % self._batches):
                 for piece in self._pieces(part):
                     shift = added[:, piece].astype(np.float32) if added is not None else None
                     yield held_out, _with_one(source.rows(piece)), targets[:, piece].astype(np.float32), shift
@@ -117,7 +122,7 @@ class Blocks:
 
     def _subset(self, count: int, number: int) -> Array:
         if self._share is None:
-            self._share = min(1.0, self._limit() / max(count * self._batches, 1))
+            self._share = min(1.0, self._limit() / max(count * self._batches * self._problem.members, 1))
         wanted = max(1, round(count * self._share))
         if wanted >= count:
             return np.arange(count)
@@ -135,6 +140,26 @@ class Blocks:
         groups, _, width = self._problem.start.shape
         size = max(64, CHUNK_BYTES // (4 * groups * width))
         return (indices[i : i + size] for i in range(0, len(indices), size))
+
+
+def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Put small blocks together: a product of few rows takes as long to add up as to multiply."""
+    waiting: dict[bool, list[Block]] = {False: [], True: []}
+    for block in blocks:
+        same = waiting[block[0]]
+        same.append(block)
+        if sum(part[1].nbytes for part in same) >= CHUNK_BYTES:
+            yield _one(same)
+            same.clear()
+    yield from (_one(same) for same in waiting.values() if same)
+
+
+def _one(blocks: Sequence[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    held_out, rows, targets, shifts = zip(*blocks, strict=True)
+    shift = None if shifts[0] is None else np.concatenate(shifts, axis=1)
+    return held_out[0], np.concatenate(rows, axis=1), np.concatenate(targets, axis=1), shift
 
 
 def _with_one(rows: Array) -> Array:

@@ -160,22 +160,49 @@ def _reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, dynami
     return None
 
 
+def plain_reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, dynamic: set[str]) -> Reader | None:
+    """Return a linear layer as it stands, whoever else uses its constants."""
+    if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
+        return None
+    for weight_index in (1, 0) if node.op_type == "MatMul" else (1,):
+        x, name = node.input[1 - weight_index], node.input[weight_index]
+        weight = weights.value(name) if name not in dynamic and x in dynamic else None
+        layout = layout_of(node, weight, weight_index) if weight is not None else None
+        if weight is None or layout is None:
+            continue
+        found = _sink(node, weight_index, layout, weight, weights, consumers, shared=True)
+        if found is not None:
+            ones = np.ones(int(np.prod(layout.matrix(weight).shape[:2])))
+            return Reader(node, x, found[1], weight_index, weight, layout, found[0], ones)
+    return None
+
+
 def _sink(
-    node: onnx.NodeProto, weight_index: int, layout: Layout, weight: Array, weights: Weights, consumers: Consumers
+    node: onnx.NodeProto,
+    weight_index: int,
+    layout: Layout,
+    weight: Array,
+    weights: Weights,
+    consumers: Consumers,
+    shared: bool = False,
 ) -> tuple[Sink | None, str] | None:
-    """Return where the bias goes (None: nowhere) and the tensor behind it; None if the bias cannot be known."""
+    """Return where the bias goes (None: nowhere) and the tensor behind it; None if the bias cannot be known.
+
+    Args:
+        shared: a bias counts though its other users do not allow to change it.
+    """
     y, outs = node.output[0], int(np.prod(layout.matrix(weight).shape[:2]))
     if node.op_type in BIAS_INPUT:
         index = BIAS_INPUT[node.op_type]
         factor = float(next((a.f for a in node.attribute if a.name == "beta"), 1.0))
         if len(node.input) <= index or not node.input[index]:
             return Sink(node, None, np.zeros(outs), factor or 1.0), y
-        value = _vector(node.input[index], (outs,), weights)
+        value = _vector(node.input[index], (outs,), weights, shared)
         return (Sink(node, index, value, factor), y) if value is not None and factor else None
     add = consumers.only(y, "Add")
     if add is not None:
         place = 1 if add.input[0] == y else 0
-        value = _vector(add.input[place], (outs,) if weight_index == 1 else (outs, 1), weights)
+        value = _vector(add.input[place], (outs,) if weight_index == 1 else (outs, 1), weights, shared)
         if value is not None:
             return Sink(add, place, value), add.output[0]
     return None, y
@@ -217,10 +244,12 @@ def _through(sink: Sink, scale: FloatArray, offset: FloatArray | float) -> Sink:
     return replace(sink, factor=sink.factor * scale, shift=sink.shift * scale + offset)
 
 
-def _vector(name: str, shape: tuple[int, ...], weights: Weights) -> FloatArray | None:
+def _vector(name: str, shape: tuple[int, ...], weights: Weights, shared: bool = False) -> FloatArray | None:
     """Return a constant that is one value for each output, and may be changed, as a flat array."""
     value = weights.value(name)
-    if value is None or value.size != shape[0] or value.shape[-len(shape) :] != shape or not weights.can_change(name):
+    if value is None or value.size != shape[0] or value.shape[-len(shape) :] != shape:
+        return None
+    if not shared and not weights.can_change(name):
         return None
     return value.reshape(-1).astype(np.float64)
 

@@ -15,6 +15,7 @@ from onnxprune.compensate.mixtures import Mixture
 from onnxprune.compensate.problem import LstsqOptions, Problem
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.compensate.recurrent import Recurrent, find_recurrent, input_problem, state_problem, store
+from onnxprune.compensate.shared import Shared, find_shared
 from onnxprune.compensate.shelf import Shelf
 from onnxprune.compensate.stages import Stages, tensor_levels
 from onnxprune.compensate.weights import Weights
@@ -52,7 +53,7 @@ class RefitOptions:
     """What is refitted and how.
 
     absorb: the branch before an Add makes up for the error of the other branch.
-    recurrent: LSTM, GRU and RNN are refitted too.
+    recurrent: LSTM, GRU and RNN are refitted too. shared: weights that several nodes read are refitted as one.
     mix: where only linear operators stand between writers and readers, mixtures of channels stay instead of channels.
     only: outputs of the readers and recurrent layers that are refitted, None: all.
     memory: bytes that activations, rows and sums may take; the inputs themselves and onnxruntime come on top.
@@ -62,6 +63,7 @@ class RefitOptions:
     absorb: bool = True
     mix: bool = True
     recurrent: bool = False
+    shared: bool = False
     only: frozenset[str] | None = None
     threads: int | None = None
     memory: int = MEMORY
@@ -125,7 +127,10 @@ class Walk:
         graph = weights.model.proto.graph
         made = {name for node in original.proto.graph.node for name in node.output}
         only = options.only if options.only is not None else made
-        self.readers = [r for r in find_readers(weights) if r.y in made and r.node.output[0] in only]
+        shared = find_shared(weights) if options.shared else []
+        self._shared = [s for s in shared if all(m.y in made and m.node.output[0] in only for m in s.members)]
+        taken = {member.node.output[0] for s in self._shared for member in s.members}
+        self.readers = [r for r in find_readers(weights) if r.y in made and r.node.output[0] in only - taken]
         if not options.absorb:
             self.readers = [reader.alone() for reader in self.readers]
         waits: dict[str, tuple[str, ...]] = {reader.node.output[0]: reader.waits for reader in self.readers}
@@ -133,7 +138,15 @@ class Walk:
         found = find_recurrent(weights, self._source, self.cut.kept) if options.recurrent else []
         self._recurrent = [layer for layer in found if layer.y in made and layer.y in only]
         waits |= {layer.y: (layer.x,) for layer in self._recurrent}
-        old, new = tensor_levels(original.proto.graph, waits), tensor_levels(graph, waits)
+        for together in self._shared:
+            if not together.chained:
+                inputs = tuple(member.x for member in together.members)
+                waits |= {member.node.output[0]: inputs for member in together.members}
+        old = tensor_levels(original.proto.graph, waits)
+        # a chain is fitted on what the original read, before any of it runs in the pruned network
+        self._shared_level = [max(old.get(n, 0) for m in s.members for n in (m.x, m.y)) for s in self._shared]
+        floors = {m.node.output[0]: n for s, n in zip(self._shared, self._shared_level, strict=True) for m in s.members}
+        new = tensor_levels(graph, waits, floors)
         self._old_levels = old
         self._level = {y: new[y] for y in (*(r.y for r in self.readers), *(layer.y for layer in self._recurrent))}
         until_new: dict[str, int] = {}
@@ -151,6 +164,12 @@ class Walk:
             for name in (layer.x, layer.sequence):
                 if name in old:
                     until_old[name] = max(until_old.get(name, 0), level)
+        for together, level in zip(self._shared, self._shared_level, strict=True):
+            for member in together.members:
+                for name in (member.x, member.y):
+                    until_old[name] = max(until_old.get(name, 0), level)
+                if not together.chained:
+                    until_new[member.x] = max(until_new.get(member.x, 0), level)
         shelf = Shelf(int(options.memory * ACTIVATIONS))
         self._old = Stages(original, original.proto, old, until_old, feeds, opener, shelf)
         self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener, shelf)
@@ -163,8 +182,11 @@ class Walk:
     def run(self) -> list[LayerError]:
         """Walk through all levels and return the error of every reader before and after."""
         errors = []
-        for level in range(max(self._level.values(), default=0) + 1):
+        for level in range(max([*self._level.values(), *self._shared_level], default=0) + 1):
             self._old.advance(level)
+            for together, own in zip(self._shared, self._shared_level, strict=True):
+                if own == level:
+                    errors.append(self.change_shared(together))
             for reader in self.readers:
                 if self._level[reader.y] == level:
                     errors.append(self.change(reader))
@@ -202,6 +224,25 @@ class Walk:
                 errors.append(_layer_error(f"{name} (R {direction})", kind, state_fits[-1]))
         store(layer, self._weights, input_fit, state_fits)
         return errors or [LayerError(name, kind, 0.0, 0.0, False, "nothing changed before it")]
+
+    def change_shared(self, shared: Shared) -> LayerError:
+        """Give all readers of a weight the one that comes nearest to what the original gave."""
+        kind = shared.members[0].node.op_type
+
+        def inputs(member: Reader) -> Iterator[Array]:
+            if not shared.chained:
+                return self._new.values(member.x)
+            return (self.cut(member.x, x) for x in self._old.values(member.x))
+
+        def targets(member: Reader) -> Iterator[Array]:
+            return (self.cut(member.y, y) for y in self._old.values(member.y))
+
+        if all(_equal(inputs(member), self._old.values(member.x)) for member in shared.members):
+            return LayerError(shared.name, kind, 0.0, 0.0, False, "nothing changed before it")
+        result = fit(shared.problem(inputs, targets, self._old.count), self._lstsq)
+        if result.used:
+            shared.store(self._weights, result.weights)
+        return _layer_error(shared.name, kind, result)
 
     def problem(self, reader: Reader) -> Problem:
         """Return inputs of the changed network, targets of the original, and the weights to start from."""

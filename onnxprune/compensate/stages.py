@@ -52,13 +52,17 @@ def dynamic_names(graph: onnx.GraphProto) -> set[str]:
     return (made | {value.name for value in graph.input}) - static
 
 
-def tensor_levels(graph: onnx.GraphProto, waits: Mapping[str, Iterable[str]]) -> dict[str, int]:
+def tensor_levels(
+    graph: onnx.GraphProto, waits: Mapping[str, Iterable[str]], floors: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Return the level of every tensor that depends on an input.
 
     Args:
         waits: output of a reader -> tensors that must be known before it is refitted; it stands one level above them.
             They may be made by nodes that stand behind it: another branch, whose sum it belongs to. No circle of waits.
+        floors: output of a reader -> a level below which it does not stand.
     """
+    floors = floors or {}
     static = static_names(graph)
     nodes = [node for node in graph.node if not all(name in static for name in node.output if name)]
     levels = {value.name: 0 for value in graph.input if value.name not in static}
@@ -69,6 +73,7 @@ def tensor_levels(graph: onnx.GraphProto, waits: Mapping[str, Iterable[str]]) ->
             level = max((levels.get(name, 0) for name in inputs), default=0)
             for names in waiting:
                 level = 1 + max(level, *(levels.get(name, 0) for name in names))
+            level = max(level, *(floors.get(name, 0) for name in node.output), 0)
             levels.update((output, level) for output in node.output if output)
         if levels == before:
             break

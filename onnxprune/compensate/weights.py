@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -77,6 +79,46 @@ class Weights:
         value = self.value(name)
         return value is not None and (self.is_own(name) or value.nbytes <= COPIED_BYTES)
 
+    def count_uses(self, source: str) -> int:
+        """Return how many inputs and outputs take their values from a stored tensor, whatever stands in between."""
+        return self._takers[source]
+
+    @cached_property
+    def _takers(self) -> Counter[str]:
+        graph = self.model.proto.graph
+        nodes = (node for node in graph.node if node.op_type not in SHAPES and not self._passes(node))
+        taken = [name for node in nodes for name in (*node.input, *(set(reads(node)) - set(node.input)))]
+        return Counter(self.source(name) for name in (*taken, *(value.name for value in graph.output)) if name)
+
+    def _passes(self, node: onnx.NodeProto) -> bool:
+        return node.op_type in ("Identity", "Transpose") and self._origin(node.output[0]) is not None
+
+    def change_all(self, name: str, array: Array) -> None:
+        """Give the stored tensor behind a constant new values, for all its users."""
+        origin = self._origin(name)
+        old = self.value(name)
+        if origin is None or old is None:
+            raise ValueError(f"{name} is no constant")
+        array = np.asarray(array, old.dtype).reshape(old.shape)
+        for perm in reversed(origin.perms):
+            array = array.transpose(np.argsort(perm))
+        self._store(origin.tensor, array)
+
+    def change_together(self, places: Sequence[tuple[onnx.NodeProto, int]], array: Array) -> None:
+        """Give the same new values to inputs of several nodes: where they stand, if nobody else uses them."""
+        names = [node.input[index] for node, index in places]
+        sources = {self.source(name) for name in names}
+        if len(sources) == 1 and self.count_uses(sources.pop()) == len(places):
+            self.change_all(names[0], array)
+            return
+        old = self.value(names[0])
+        if old is None:
+            raise ValueError(f"{names[0]} is no constant")
+        added = self.add(f"{names[0]}.together", np.asarray(array, old.dtype).reshape(old.shape))
+        for node, index in places:
+            node.input[index] = added
+        self._uses[added] = len(places)
+
     def change(self, node: onnx.NodeProto, index: int, array: Array) -> None:
         """Give input `index` of a node new values, in the stored type and shape; a shared constant is copied."""
         name = node.input[index]
@@ -85,12 +127,10 @@ class Weights:
         if origin is None or old is None:
             raise ValueError(f"{name} is no constant")
         array = np.asarray(array, old.dtype).reshape(old.shape)
-        if not self.is_own(name):
+        if self.is_own(name):
+            self.change_all(name, array)
+        else:
             node.input[index] = self.add(f"{name}.{node.name or node.output[0]}", array)
-            return
-        for perm in reversed(origin.perms):
-            array = array.transpose(np.argsort(perm))
-        self._store(origin.tensor, array)
 
     def replace(self, name: str, array: Array) -> None:
         """Give a stored constant new values for all its users."""

@@ -10,6 +10,7 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.compensate.readers import find_readers
 from onnxprune.compensate.recurrent import find_recurrent
+from onnxprune.compensate.shared import find_shared
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph import count
 from onnxprune.graph.model import Model
@@ -67,6 +68,7 @@ def fitted_weights(model: Model) -> set[str]:
     weights = Weights(model)
     names = {reader.node.input[reader.weight_index] for reader in find_readers(weights)}
     names |= {name for layer in find_recurrent(weights, weights, lambda *_: None) for name in layer.node.input[1:3]}
+    names |= {m.node.input[m.weight_index] for shared in find_shared(weights) for m in shared.members}
     return {weights.source(name) for name in names}
 
 
