@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from onnxprune.cli.group import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["data.md"]
+PAGES = ["data.md", "validate.md"]
 
 
 def commands(page: str) -> list[str]:

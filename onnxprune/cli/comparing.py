@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import GateError, UsageError
+from onnxprune.errors import UsageError
 from onnxprune.report import Report
 
 if TYPE_CHECKING:
@@ -55,14 +55,9 @@ def beyond(comparison: Comparison, tolerances: Sequence[tuple[str, float]]) -> l
     return found
 
 
-def check(below: LayerParity | None, failures: list[str], bound: float | None) -> None:
-    """End with what failed.
-
-    Raises:
-        GateError: a layer is below the bound, or an output beyond its tolerance.
-    """
-    if below is not None:
-        what = f"layer '{below.name}' ({below.operator})"
-        failures = [f"{what} is the first below --layer-sqnr {bound:g}: {below.sqnr_db:.1f} dB", *failures]
-    if failures:
-        raise GateError(f"{'; '.join(failures)}. The models are as they were.")
+def with_layer(below: LayerParity | None, failures: list[str], bound: float | None) -> list[str]:
+    """Return what failed, first the layer that is below the bound."""
+    if below is None:
+        return failures
+    what = f"layer '{below.name}' ({below.operator})"
+    return [f"{what} is the first below --layer-sqnr {bound:g}: {below.sqnr_db:.1f} dB", *failures]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -72,15 +73,19 @@ class Pieces:
             raise CannotHoldError("what a step reads has another shape in the pruned model")
         meters.add(expected, second)
 
-    def noise(self, feeds: Feeds) -> Meters:
-        """Compare the masked original, piece by piece, with itself: run literally, and with disturbed weights."""
-        meters = Meters()
+    def add_noise(self, meters: Meters, feeds: Feeds) -> None:
+        """Take in how the masked original, piece by piece, differs from itself run literally and with weights moved."""
         first = self._original.run(feeds)
         held = {name: first[name] for name in self.inner}
-        for other, level in ((self._cut, "none"), (disturbed(self._cut), "all")):
-            with open_session(other, threads=self._threads, provider=self._provider, level=level) as session:
-                meters.add(first, session.run(_fed(session, feeds, held)))
-        return meters
+        for session in self._twins:
+            meters.add(first, session.run(_fed(session, feeds, held)))
+
+    @cached_property
+    def _twins(self) -> tuple[Session, ...]:
+        return tuple(
+            open_session(model, threads=self._threads, provider=self._provider, level=level)
+            for model, level in ((self._cut, "none"), (disturbed(self._cut), "all"))
+        )
 
     def _narrowed(self, name: str, values: Array) -> Array:
         kept = self._kept(name)
@@ -93,8 +98,8 @@ class Pieces:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._original.close()
-        self._pruned.close()
+        for session in (self._original, self._pruned, *self.__dict__.get("_twins", ())):
+            session.close()
 
 
 def _fed(session: Session, feeds: Feeds, held: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from onnxprune.types import Array, BoolArray
 from onnxprune.validate.centred import Centred, log_odds
 from onnxprune.validate.classes import Classes
 from onnxprune.validate.kinds import LABELS, SCORES, VALUES, Kind
+from onnxprune.validate.slices import Slices
 
 SQNR_LIMIT_DB = 300.0
 """Identical outputs read +300 dB and hopeless ones -300 dB, so that figures stay finite (and valid JSON)."""
@@ -74,10 +75,12 @@ class Meter:
     """Collects one output over samples.
 
     kind: what the output is; None guesses from the array (floats are scores, on axis 1 of maps, else on the last).
+    slices: looks at parts of the output as well, for the relative error.
     """
 
-    def __init__(self, kind: Kind | None = None) -> None:
+    def __init__(self, kind: Kind | None = None, slices: Slices | None = None) -> None:
         self._kind = kind
+        self._slices = slices
         self._dot = self._reference = self._other = self._error = 0.0
         self._max_abs = self._peak = 0.0
         self._same = self._integers = 0
@@ -117,6 +120,8 @@ class Meter:
         self.compared += int(finite.sum())
         if floats:
             self._add_varying(a, b, finite)
+        if self._slices is not None:
+            self._slices.add(np.where(finite, a, 0.0), np.where(finite, b, 0.0))
         if not finite.all():
             a, b = a[finite], b[finite]
         a, b = a.ravel(), b.ravel()
@@ -147,7 +152,9 @@ class Meter:
             return math.inf
         if self.elements and not self.compared and self._numeric:
             return math.nan
-        return self._max_abs / self._peak if self._peak else (math.inf if self._max_abs else 0.0)
+        if not self._peak:
+            return math.inf if self._max_abs else 0.0
+        return max(self._max_abs / self._peak, self._slices.error(self._peak) if self._slices is not None else 0.0)
 
     def result(self) -> Parity | None:
         """Return the figures over all samples, or None if shapes differ or there was nothing to compare."""
@@ -203,10 +210,12 @@ class Meters:
     """One meter for each output name.
 
     kinds: what the outputs are, where it is known.
+    slices: look at parts of the outputs as well, for relative errors.
     """
 
-    def __init__(self, kinds: Mapping[str, Kind] | None = None) -> None:
+    def __init__(self, kinds: Mapping[str, Kind] | None = None, slices: bool = False) -> None:
         self._kinds = dict(kinds or {})
+        self._slices = slices
         self._meters: dict[str, Meter] = {}
 
     def add(self, reference: Mapping[str, Array], other: Mapping[str, Array]) -> None:
@@ -214,7 +223,7 @@ class Meters:
         for name in reference:
             if name in other:
                 if name not in self._meters:
-                    self._meters[name] = Meter(self._kinds.get(name))
+                    self._meters[name] = Meter(self._kinds.get(name), Slices() if self._slices else None)
                 self._meters[name].add(reference[name], other[name])
 
     def results(self) -> dict[str, Parity | None]:

@@ -44,6 +44,7 @@ def test_a_gate_that_fails_ends_with_code_3_and_names_the_figure(run: Run, model
     result = run("validate", model, other, "--min-sqnr", 40, "--threads", 1)
     assert result.exit_code == 3
     assert "SQNR" in result.stderr and "--min-sqnr 40" in result.stderr
+    assert result.stdout.startswith("Verdict: failed.") and "--min-sqnr 40" in result.stdout.splitlines()[0]
 
 
 def test_data_of_the_user_are_used_and_counted(run: Run, model: Path, tmp_path: Path) -> None:

@@ -83,8 +83,6 @@ def command(
         noise = self_noise(source.reference, threads=run.threads, provider=run.provider)
     note_comparison(record, comparison)
     note_noise(record, noise)
-    verdict = replace(comparison, noise=noise.results()).verdict
-    record.details["verdict"] = verdict.to_json()
     below = None
     if layers or layer_sqnr is not None:
         with screen.stage(record, "layers", "comparing the layers"):
@@ -96,9 +94,13 @@ def command(
             value = source.evaluated(compressed)
             drop = source.value - value
             record.details["evaluation"] = {"before": source.value, "after": value, "drop": drop}
+    failures = [*comparing.beyond(comparison, tolerance), *gates.failures(comparison.parity, drop)]
+    failures = comparing.with_layer(below, failures, layer_sqnr)
+    verdict = replace(comparison, noise=noise.results()).judged(failures)
+    record.details["verdict"] = verdict.to_json()
     write_report(report, record)
     screen.show(record)
-    failures = gates.failures(comparison.parity, drop)
-    comparing.check(below, [*comparing.beyond(comparison, tolerance), *failures], layer_sqnr)
+    if failures:
+        raise GateError(f"{'; '.join(failures)}. The models are as they were.")
     if verdict.status in ("poor", "failed") and (strict if strict is not None else bool(os.environ.get("CI"))):
         raise GateError(f"{verdict.sentence} The models are as they were.")
