@@ -26,6 +26,8 @@ Kept = Callable[[str], Sequence[IntArray | None] | None]
 """Tensor -> for every axis the positions that the pruned model keeps (None: all); None where no axis lost any."""
 
 SUFFIX = "/held"
+LARGE = 0.1
+"""Share by which weights are moved to see whether an output depends on them."""
 
 
 class CannotHoldError(Exception):
@@ -35,21 +37,37 @@ class CannotHoldError(Exception):
 class Pieces:
     """Runs the masked original and the pruned model piece by piece. Use it as a context manager.
 
+    Args:
+        kept: the positions of tensors that the pruned model has.
+        seen: further tensors that are compared, and not held.
+
     Raises:
-        CannotHoldError: the pruned model lacks one of the steps or of the tensors that they read.
+        CannotHoldError: the pruned model lacks one of the steps or of the tensors.
     """
 
-    def __init__(self, masked: Model, pruned: Model, steps: Steps, kept: Kept, threads: int, provider: str | None):
+    def __init__(
+        self,
+        masked: Model,
+        pruned: Model,
+        steps: Steps,
+        kept: Kept,
+        threads: int,
+        provider: str | None,
+        seen: Sequence[str] = (),
+    ) -> None:
         self._kept, self._threads, self._provider = kept, threads, provider
         try:
-            self._original = open_session(_watched(masked, tuple(steps.held)), threads=threads, provider=provider)
-            types = {port.name: port.dtype for port in self._original.outputs if port.name in steps.held}
+            self._watched = _watched(masked, tuple(dict.fromkeys([*steps.held, *seen])))
+            self._original = open_session(self._watched, threads=threads, provider=provider)
+            types = {port.name: port.dtype for port in self._original.outputs}
             unknown = [port.name for port in self._original.outputs if port.kind == "tensor(bfloat16)"]
             if unknown:
                 raise CannotHoldError(f"'{unknown[0]}' is bfloat16")
-            held = {name: (steps.held[name], dtype) for name, dtype in types.items() if dtype and dtype.kind == "f"}
-            self.inner = tuple(held)
-            """The tensors that are held."""
+            floats = {name: dtype for name, dtype in types.items() if dtype is not None and dtype.kind == "f"}
+            held = {name: (steps.held[name], dtype) for name, dtype in floats.items() if name in steps.held}
+            self._held = tuple(held)
+            self.inner = tuple(name for name in floats if name in held or name in seen)
+            """The tensors besides the outputs that are compared."""
             self._cut = _watched(_holding(masked, held), self.inner)
             cut = _watched(_holding(pruned, held), self.inner)
             self._pruned = open_session(cut, threads=threads, provider=provider)
@@ -63,12 +81,13 @@ class Pieces:
             CannotHoldError: the pruned model does not run on the values of the original.
         """
         first = self._original.run(feeds)
-        held = {name: self._narrowed(name, first[name]) for name in self.inner}
+        inner = {name: self._narrowed(name, first[name]) for name in self.inner}
+        held = {name: inner[name] for name in self._held}
         try:
             second = self._pruned.run(_fed(self._pruned, feeds, held))
         except DataError as error:
             raise CannotHoldError(str(error)) from error
-        expected = {**first, **held}
+        expected = {**first, **inner}
         if any(expected[name].shape != second[name].shape for name in self.inner if name in second):
             raise CannotHoldError("what a step reads has another shape in the pruned model")
         meters.add(expected, second)
@@ -76,9 +95,17 @@ class Pieces:
     def add_noise(self, meters: Meters, feeds: Feeds) -> None:
         """Take in how the masked original, piece by piece, differs from itself run literally and with weights moved."""
         first = self._original.run(feeds)
-        held = {name: first[name] for name in self.inner}
+        held = {name: first[name] for name in self._held}
         for session in self._twins:
             meters.add(first, session.run(_fed(session, feeds, held)))
+
+    def looks(self, feeds: Feeds) -> bool:
+        """Tell whether anything that is compared depends on the weights at all."""
+        moved = disturbed(self._watched, LARGE)
+        with open_session(moved, threads=self._threads, provider=self._provider) as session:
+            meters = Meters()
+            meters.add(self._original.run(feeds), session.run(feeds))
+        return any(not error <= LARGE / 100 for error in meters.relative_errors().values())
 
     @cached_property
     def _twins(self) -> tuple[Session, ...]:

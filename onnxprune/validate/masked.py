@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxprune.errors import ModelError
@@ -15,8 +14,8 @@ from onnxprune.validate.compare import Reference
 from onnxprune.validate.disturb import disturbed
 from onnxprune.validate.held import CannotHoldError, Kept, Pieces
 from onnxprune.validate.parity import Meters
-from onnxprune.validate.session import Session, open_session
-from onnxprune.validate.steps import Steps, find_steps
+from onnxprune.validate.session import Feeds, Session, open_session
+from onnxprune.validate.steps import Steps, find_squashed, find_steps
 
 TOLERANCE = 2e-5
 """Relative error that is always allowed: what sums in another order do in float32 (they read 1e-7 to 1e-6)."""
@@ -26,6 +25,9 @@ CEILING = 1e-2
 
 NOISE_FACTOR = 30.0
 """A model that differs from itself under a disturbance of rounding size is allowed this many times that difference."""
+
+SUSPICIOUS = 1e-9
+"""An error below it may mean that nothing was looked at."""
 
 SAMPLES = 5
 
@@ -42,6 +44,7 @@ class MaskedParity:
         number in the masked original: not judged.
     inner: tensors among the errors that enter a sort, a rounding or a comparison; they were compared there, and behind
         it both models went on with the same values.
+    blind: nothing that was compared depends on the weights, so nothing is judged.
     """
 
     errors: dict[str, float]
@@ -49,10 +52,13 @@ class MaskedParity:
     failed: tuple[str, ...]
     unsure: tuple[str, ...]
     inner: tuple[str, ...] = ()
+    blind: bool = False
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why what is not judged is not, as phrases."""
+        if self.blind:
+            return ("any output (on these inputs none depends on the weights)",)
         return tuple(
             f"'{name}' ({'it holds no number' if math.isnan(self.errors[name]) else 'rounding alone does as much'})"
             for name in self.unsure
@@ -93,75 +99,89 @@ def masked_parity(
         DataError: a model does not run.
     """
     steps = find_steps(view)
-    if steps.held:
+    run = _Run(reference, masked, pruned, threads, provider)
+    found = run.by_pieces(steps) if steps.held else None
+    found = found or run.whole()
+    if not found.failed and found.worst < SUSPICIOUS:
+        found = run.by_pieces(steps, find_squashed(view), found) or found
+    if reference.repeatable:
+        return found
+    return replace(found, failed=(), unsure=(*found.failed, *found.unsure))
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The models to compare, and how they are run."""
+
+    reference: Reference
+    masked: Model
+    pruned: Model | Path
+    threads: int
+    provider: str | None
+
+    @property
+    def samples(self) -> tuple[Feeds, ...]:
+        return self.reference.samples[:SAMPLES]
+
+    def by_pieces(
+        self, steps: Steps, seen: tuple[str, ...] = (), before: MaskedParity | None = None
+    ) -> MaskedParity | None:
+        """Compare at the outputs, at every step and at the tensors `seen`; None where the pieces do not fit.
+
+        Args:
+            before: an outcome so good that nothing may have been looked at: where nothing that is compared depends on
+                the weights, nothing is judged.
+        """
+        kept = self.masked.kept if isinstance(self.masked, MaskedOriginal) else lambda name: None
         try:
-            return _by_pieces(reference, masked, _loaded(pruned), steps, threads, provider)
-        except CannotHoldError:
-            pass
-    with ExitStack() as stack:
-        zeroed, other = (
-            stack.enter_context(open_session(model, threads=threads, provider=provider, label=label))
-            for model, label in ((masked, "the masked original"), (pruned, "the pruned model"))
-        )
-        errors = _errors(reference, zeroed, other)
+            after = self.pruned if isinstance(self.pruned, Model) else load(self.pruned)
+            with Pieces(self.masked, after, steps, kept, self.threads, self.provider, seen) as pieces:
+                meters = Meters(slices=True)
+                for feeds in self.samples:
+                    pieces.compare(meters, feeds)
+                found = _judged(meters.relative_errors(), lambda: self._noise_of(pieces), pieces.inner)
+                if before is not None and not found.failed and not pieces.looks(self.samples[0]):
+                    return replace(found, unsure=tuple(found.errors), blind=True)
+                return found
+        except (CannotHoldError, ModelError):
+            return None
 
-        def noise() -> dict[str, float]:
-            return _noise(reference, masked, zeroed, threads, provider)
-
-        found = _judged(errors, noise, ())
-    if not reference.repeatable:
-        above = tuple(name for name in (*found.failed, *found.unsure))
-        return MaskedParity(found.errors, found.tolerance, (), above)
-    return found
-
-
-def _loaded(model: Model | Path) -> Model:
-    try:
-        return model if isinstance(model, Model) else load(model)
-    except ModelError as error:
-        raise CannotHoldError(str(error)) from error
-
-
-def _by_pieces(
-    reference: Reference, masked: Model, pruned: Model, steps: Steps, threads: int, provider: str | None
-) -> MaskedParity:
-    kept = masked.kept if isinstance(masked, MaskedOriginal) else lambda name: None
-    with Pieces(masked, pruned, steps, kept, threads, provider) as pieces:
+    def _noise_of(self, pieces: Pieces) -> dict[str, float]:
         meters = Meters(slices=True)
-        for feeds in reference.samples[:SAMPLES]:
-            pieces.compare(meters, feeds)
+        for feeds in self.samples:
+            pieces.add_noise(meters, feeds)
+        return meters.relative_errors()
 
-        def noise() -> dict[str, float]:
-            found = Meters(slices=True)
-            for feeds in reference.samples[:SAMPLES]:
-                pieces.add_noise(found, feeds)
-            return found.relative_errors()
+    def whole(self) -> MaskedParity:
+        """Compare at the outputs."""
+        with (
+            self._opened(self.masked, "the masked original") as zeroed,
+            self._opened(self.pruned, "the pruned model") as other,
+        ):
+            return _judged(self._errors(zeroed, other), lambda: self._noise(zeroed), ())
 
-        return _judged(meters.relative_errors(), noise, pieces.inner)
+    def _noise(self, zeroed: Session) -> dict[str, float]:
+        """Return output -> relative error of the masked original against itself, run literally or with weights moved.
 
+        A masked model may give values so small (a saturated sigmoid) that rounding alone is a large share of them.
+        """
+        with (
+            self._opened(self.masked, "the masked original", "none") as literal,
+            self._opened(disturbed(self.masked), "the masked original") as moved,
+        ):
+            return self._errors(zeroed, literal, moved)
 
-def _errors(reference: Reference, zeroed: Session, *others: Session) -> dict[str, float]:
-    """Return output -> the largest relative error of the other models over the samples."""
-    meters = Meters(slices=True)
-    for feeds in reference.samples[:SAMPLES]:
-        expected = zeroed.run(feeds)
-        for other in others:
-            meters.add(expected, other.run(feeds))
-    return meters.relative_errors()
+    def _errors(self, zeroed: Session, *others: Session) -> dict[str, float]:
+        """Return output -> the largest relative error of the other models over the samples."""
+        meters = Meters(slices=True)
+        for feeds in self.samples:
+            expected = zeroed.run(feeds)
+            for other in others:
+                meters.add(expected, other.run(feeds))
+        return meters.relative_errors()
 
-
-def _noise(
-    reference: Reference, masked: Model, zeroed: Session, threads: int, provider: str | None
-) -> dict[str, float]:
-    """Return output -> relative error of the masked original against itself, run literally or disturbed.
-
-    A masked model may give values so small (a saturated sigmoid) that rounding alone is a large share of them.
-    """
-    with (
-        open_session(masked, threads=threads, provider=provider, level="none") as literal,
-        open_session(disturbed(masked), threads=threads, provider=provider) as moved,
-    ):
-        return _errors(reference, zeroed, literal, moved)
+    def _opened(self, model: Model | Path, label: str, level: str = "all") -> Session:
+        return open_session(model, threads=self.threads, provider=self.provider, label=label, level=level)
 
 
 def _judged(

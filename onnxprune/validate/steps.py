@@ -24,6 +24,7 @@ STEPS = frozenset(
 RANDOM = frozenset(
     "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout".split()
 )
+SQUASHES = frozenset("Softmax LogSoftmax Sigmoid HardSigmoid Tanh Erf Clip".split())
 BLIND = frozenset({"Shape", "Size"})
 """Operators that do not see values."""
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -61,6 +62,14 @@ def find_steps(view: View) -> Steps:
             else:
                 hidden.append(node.label)
     return Steps({key: tuple(places) for key, places in held.items()}, tuple(dict.fromkeys(hidden)))
+
+
+def find_squashed(view: View) -> tuple[str, ...]:
+    """Return what enters a saturating function, of what is computed with weights: it shows what its output hides."""
+    computed = computed_tensors(view)
+    main = {name for node in view.model.proto.graph.node for name in node.output}
+    keys = [node.inputs[0] for node in view.nodes if node.op_type in SQUASHES and node.inputs]
+    return tuple(dict.fromkeys(key for key in keys if key in computed and key in main))
 
 
 def is_step(node: Node) -> bool:
