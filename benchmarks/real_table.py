@@ -121,8 +121,8 @@ def run(arguments: list[str], output: Path) -> Ran:
 
 def steps_of(report: Path, said: list[str]) -> str:
     """Return how many gradient steps were taken, or why none."""
-    details = json.loads(report.read_text())["details"] if report.exists() else {}
-    distance = details.get("compensation", {}).get("distance")
+    details = json.loads(report.read_text()) if report.exists() else {}
+    distance = (details.get("compensation") or {}).get("distance")
     if distance:
         return f"{distance['steps']}: {distance['before']:.3g} to {distance['after']:.3g}"
     return next((text.split("refit: ")[-1][:90] for text in said if "gradient steps" in text), "none")

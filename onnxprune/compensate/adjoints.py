@@ -1,11 +1,12 @@
-"""Derivatives that onnx-ad lacks or writes slowly: by the weights of grouped Conv, and through Clip.
+"""Derivatives that onnx-ad lacks or writes slowly: by the weights of Conv, and through Clip.
 
-The output of a grouped Conv gets a term `delta` added, by which onnx-ad does differentiate; the derivative by the
+The output of a Conv gets a term `delta` added, by which onnx-ad does differentiate; the derivative by the
 weight follows from that one and the input. Clip becomes two Relus, whose derivative is one comparison each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 PREFIX = "onnxprune."
+MOST_TAPS = 25
+"""A Conv with more taps keeps the derivative that onnx-ad writes: one Conv instead of a product for each tap."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ def is_grouped(node: onnx.NodeProto) -> bool:
 
 
 def add_deltas(proto: onnx.ModelProto) -> list[Delta]:
-    """Add a term to the output of every grouped Conv of known shapes that has its weight to itself; edits the graph."""
+    """Add a term to the output of every Conv of known shapes that has its weight to itself; edits the graph."""
     shapes = _shapes(proto)
     uses = [name for node in proto.graph.node for name in node.input]
     nodes: list[onnx.NodeProto] = []
     deltas: list[Delta] = []
     for node in proto.graph.node:
         nodes.append(node)
-        delta = _delta(node, shapes, len(deltas)) if is_grouped(node) and node.op_type == "Conv" else None
+        delta = _delta(node, shapes, len(deltas)) if node.op_type == "Conv" and not node.domain else None
         if delta is None or uses.count(delta.weight) > 1:
             continue
         deltas.append(delta)
@@ -70,8 +73,9 @@ def add_deltas(proto: onnx.ModelProto) -> list[Delta]:
 def add_weight_adjoints(adjoint: onnx.ModelProto, deltas: Sequence[Delta]) -> None:
     """Replace the derivatives by the added terms by those by the weights, and take the terms out of the graph.
 
-    dL/dW[o, c, k] = sum over n, p of dL/dy[n, o, p] x[n, c, p * stride - pad + k * dilation] is a Conv too: c takes the
-    place of the batch, n that of the channels, strides and dilations change places.
+    dL/dW[o, c, k] = sum over n, p of dL/dy[n, o, p] x[n, c, p * stride - pad + k * dilation]. In one group that is a
+    matrix product for every tap k. In several it is a Conv too: c takes the place of the batch, n that of the channels,
+    strides and dilations change places.
     """
     graph = adjoint.graph
     names = {delta.name for delta in deltas}
@@ -80,7 +84,7 @@ def add_weight_adjoints(adjoint: onnx.ModelProto, deltas: Sequence[Delta]) -> No
             del node.input[1:]
             node.op_type = "Identity"
     for delta in deltas:
-        graph.node.extend(_weight_adjoint(delta, graph))
+        graph.node.extend(_weight_adjoint(delta, graph) if delta.groups > 1 else _taps(delta, graph))
     kept = [value for value in graph.input if value.name not in names]
     del graph.input[:]
     graph.input.extend(kept)
@@ -186,7 +190,9 @@ def _delta(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], number: int
     strides, dilations = (tuple(attributes.get(name) or ones) for name in ("strides", "dilations"))
     pads = tuple(attributes.get("pads") or (0,) * (2 * axes))
     name = f"{PREFIX}delta.{number}"
-    return Delta(node, name, x, y, w, int(attributes["group"]), strides, dilations, pads)
+    if int(attributes.get("group", 1)) == 1 and math.prod(w[2:]) > MOST_TAPS:
+        return None
+    return Delta(node, name, x, y, w, int(attributes.get("group", 1)), strides, dilations, pads)
 
 
 def _weight_adjoint(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -203,6 +209,30 @@ def _weight_adjoint(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto
     # where strides left input over, the result is larger than the kernel
     product = chain.add("Slice", [product, [0] * axes, list(delta.w[2:]), space])
     chain.add("Transpose", [product], f"adj_{delta.weight}", perm=[1, 0, *space])
+    return chain.nodes
+
+
+def _taps(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return dL/dW[:, :, k] = dL/dy (o, n p) times x at tap k (c, n p), transposed."""
+    axes, (outs, per_group) = len(delta.w) - 2, delta.w[:2]
+    space, chain = list(range(2, 2 + axes)), _Chain(graph, delta.name)
+    x = chain.add("Transpose", [delta.node.input[0]], perm=[1, 0, *space])
+    if any(delta.pads):
+        x = chain.add("Pad", [x, [0, 0, *delta.pads[:axes], 0, 0, *delta.pads[axes:]]])
+    dy = chain.add("Reshape", [f"adj_{delta.name}", list(delta.y)])
+    dy = chain.add("Transpose", [dy], perm=[1, 0, *space])
+    dy = chain.add("Reshape", [dy, [outs, -1]])
+    products = []
+    for tap in np.ndindex(*delta.w[2:]):
+        starts = [int(place * step) for place, step in zip(tap, delta.dilations, strict=True)]
+        sizes = zip(starts, delta.y[2:], delta.strides, strict=True)
+        ends = [start + (size - 1) * stride + 1 for start, size, stride in sizes]
+        part = chain.add("Slice", [x, starts, ends, space, list(delta.strides)])
+        part = chain.add("Reshape", [part, [per_group, -1]])
+        product = chain.add("Gemm", [dy, part], transB=1)
+        products.append(chain.add("Reshape", [product, [outs, per_group, 1]]))
+    whole = chain.add("Concat", products, axis=2)
+    chain.add("Reshape", [whole, list(delta.w)], f"adj_{delta.weight}")
     return chain.nodes
 
 

@@ -49,7 +49,32 @@ def grouped(groups: int, stride: int) -> Model:
     return network(nodes, weights | bounds, ["n", 2, 5, 5], ["n", 3])
 
 
-@pytest.mark.parametrize("model", [small(4), grouped(2, 1), grouped(4, 2)], ids=["plain", "grouped", "depthwise"])
+def plain(kernel: tuple[int, int], **attributes: object) -> Model:
+    node = helper.make_node
+    draw = np.random.default_rng(7)
+    shapes = {"w0": (4, 2, 1, 1), "w1": (3, 4, *kernel), "b1": (3,)}
+    weights = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"]),
+        node("Tanh", ["a"], ["h"]),
+        node("Conv", ["h", "w1", "b1"], ["c"], **attributes),
+        node("GlobalAveragePool", ["c"], ["p"]),
+        node("Flatten", ["p"], ["y"]),
+    ]
+    return network(nodes, weights, ["n", 2, 5, 5], ["n", 3])
+
+
+CASES = {
+    "plain": small(4),
+    "grouped": grouped(2, 1),
+    "depthwise": grouped(4, 2),
+    "strided": plain((3, 2), strides=[2, 1], dilations=[1, 2], pads=[1, 0, 0, 2]),
+    "uneven": plain((2, 3), strides=[3, 2], pads=[0, 1, 1, 0]),
+    "many taps": plain((6, 5), pads=[2, 2, 2, 2]),
+}
+
+
+@pytest.mark.parametrize("model", CASES.values(), ids=CASES)
 def test_the_gradient_is_that_of_finite_differences(model: Model) -> None:
     x, target = normal(6, 2, 5, 5), normal(6, 3)
     gradient = gradient_graph(model, {"y": 2.0}, {"y": (6, 3)}, {"x": x})
