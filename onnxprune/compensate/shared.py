@@ -83,8 +83,9 @@ def find_shared(weights: Weights) -> list[Shared]:
     members: dict[str, list[Reader]] = {}
     for node in graph.node:
         reader = plain_reader(node, weights, consumers, dynamic)
-        if reader is not None:
-            members.setdefault(weights.source(node.input[reader.weight_index]), []).append(reader)
+        source = weights.source(node.input[reader.weight_index]) if reader is not None else ""
+        if reader is not None and source:
+            members.setdefault(source, []).append(reader)
     found = []
     for source, readers in members.items():
         if len(readers) > 1 and len(readers) == weights.count_uses(source) and _are_alike(readers):

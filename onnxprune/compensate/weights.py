@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnxprune.compensate.computed import Computed
 from onnxprune.compensate.stages import reads
 from onnxprune.graph import initializers
 from onnxprune.graph.model import Model
@@ -48,13 +49,14 @@ class Weights:
         # new values change no shape, so who asks for that alone is no user
         self._uses = Counter(name for node in graph.node if node.op_type not in SHAPES for name in reads(node))
         self._uses.update(value.name for value in graph.output)
+        self._computed = Computed(self.model, self._makers)
         self._inputs = {value.name for value in graph.input} - self._stored.keys()
 
     def value(self, name: str) -> Array | None:
         """Return the values of a floating-point constant, or None if the tensor is none."""
         origin = self._origin(name)
         if origin is None:
-            return None
+            return self._computed.value(name)
         array = self._content(origin.tensor)
         for perm in origin.perms:
             array = array.transpose(perm)
@@ -65,14 +67,17 @@ class Weights:
         origin = self._origin(name)
         return origin.names[-1] if origin is not None else ""
 
+    def sources(self, name: str) -> set[str]:
+        """Return the names of the stored tensors behind a constant."""
+        origin = self._origin(name)
+        return {origin.names[-1]} if origin is not None else self._computed.sources(name)
+
     def is_own(self, name: str) -> bool:
         """Tell whether only one node reads the constant, so that it can be changed where it stands."""
         origin = self._origin(name)
-        return (
-            origin is not None
-            and all(self._uses[n] == 1 for n in origin.names)
-            and not self._inputs & set(origin.names)
-        )
+        if origin is None:
+            return self._uses[name] == 1 and self._computed.value(name) is not None
+        return all(self._uses[n] == 1 for n in origin.names) and not self._inputs & set(origin.names)
 
     def can_change(self, name: str) -> bool:
         """Tell whether one user of the constant can get other values."""
@@ -124,10 +129,10 @@ class Weights:
         name = node.input[index]
         origin = self._origin(name)
         old = self.value(name)
-        if origin is None or old is None:
+        if old is None:
             raise ValueError(f"{name} is no constant")
         array = np.asarray(array, old.dtype).reshape(old.shape)
-        if self.is_own(name):
+        if origin is not None and self.is_own(name):
             self.change_all(name, array)
         else:
             node.input[index] = self.add(f"{name}.{node.name or node.output[0]}", array)

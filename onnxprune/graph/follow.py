@@ -136,13 +136,16 @@ def restore(changed: Model, form: Model, source: Model) -> Model:
             name = target.name
             target.CopyFrom(tensor)
             target.name = name
+    done: set[str] = set()
     turned = {n.output[0] for n in before.node if n.op_type == "Transpose"}
     for number, (place, one, two) in enumerate(zip(form.nodes, before.node, after.node, strict=True)):
         if place is None or one == two:
             continue
         wires = form.wires.get(number, range(len(two.input)))
         for index in (i for i in range(len(one.input)) if number in form.wires and one.input[i] in turned):
-            _turn(proto.graph, names.get(two.input[index], ""))
+            if two.input[index] in names and two.input[index] not in done:
+                _turn(proto.graph, names[two.input[index]])
+                done.add(two.input[index])
         _change(graph_at(proto.graph, place[0]).node[place[1]], one, two, names, wires)
     return Model(proto, source.path, dict(changed.pending))
 

@@ -11,6 +11,7 @@ from onnxprune.compensate.compensate import Compensation, LayerError, Mode, Refi
 from onnxprune.compensate.refit import MEMORY
 from onnxprune.errors import UsageError
 from onnxprune.graph.follow import Place, placed
+from onnxprune.graph.sweep import swept
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.seen import Seen, look
@@ -58,7 +59,7 @@ def refit(
     done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan, progress)
     notes = (note,) if note and mode is None else ()
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
-    model = seen.restored(done.model, pruned, result.model)
+    model = swept(seen.restored(done.model, pruned, result.model), result.model)
     return replace(result, model=model, compensation=done, warnings=warnings)
 
 
@@ -81,6 +82,7 @@ def _refit_parts(result: PruneResult, seen: Seen, mode: Mode, runtime: Runtime) 
         model = here.restored(done.model, form, model)
         layers |= {layer.name: layer for layer in done.layers}
         warnings += done.warnings
+    model = swept(model, result.model)
     done = Compensation(model, list(layers.values()), None, tuple(warnings))
     note = (PARTED,) if mode == "distil" else ()
     return replace(result, model=model, compensation=done, warnings=(*result.warnings, *warnings, *note))

@@ -69,7 +69,7 @@ def fitted_weights(model: Model) -> set[str]:
     names = {reader.node.input[reader.weight_index] for reader in find_readers(weights)}
     names |= {name for layer in find_recurrent(weights, weights, lambda *_: None) for name in layer.node.input[1:3]}
     names |= {m.node.input[m.weight_index] for shared in find_shared(weights) for m in shared.members}
-    return {weights.source(name) for name in names}
+    return {source for name in names for source in weights.sources(name)}
 
 
 def _reason(channels: Channels, group: ChannelGroup, known: set[str], here: set[str]) -> str:
