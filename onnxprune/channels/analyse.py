@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from onnx.inliner import inline_local_functions
 
 from onnxprune.channels.boundary import Boundary, seed
 from onnxprune.channels.context import State, Use
@@ -16,8 +15,10 @@ from onnxprune.channels.groups import ChannelGroup, Keep, Lock
 from onnxprune.channels.locks import build_locks
 from onnxprune.channels.plan import Plan, Positions
 from onnxprune.channels.solve import Solution, solve
+from onnxprune.channels.trial import lock_stuck
 from onnxprune.channels.walk import walk
 from onnxprune.errors import UsageError
+from onnxprune.graph.functions import inlined
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Parameter, View
@@ -212,10 +213,12 @@ def analyse(
         NothingToPruneError: the boundary is held by an operator.
         UsageError: an input shape does not fit, or the boundary names what is not there.
     """
-    if model.proto.functions:
-        model = Model(inline_local_functions(model.proto), model.path, model.pending)
+    model = inlined(model)
     state = walk(View(model), input_shapes, boundary)
     solution = solve(state.space)
     groups, _ = build_groups(state, solution, heads, head_dim)
+    while lock_stuck(state, solution, groups):
+        solution = solve(state.space)
+        groups, _ = build_groups(state, solution, heads, head_dim)
     removed = seed(state, solution, boundary) if boundary is not None and boundary.cut else None
     return Channels(model, state, solution, tuple(groups), removed)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import onnx
+
 from onnxprune.graph.view import Node
-from onnxprune.types import IntArray
+from onnxprune.types import BoolArray, IntArray
 
 MOVES = frozenset(
     "Identity Cast Squeeze Unsqueeze Reshape Transpose Flatten Expand Slice Split Gather Concat Tile".split()
@@ -21,6 +24,17 @@ class AttributeSize:
     name: str
     ids: IntArray
     index: int | None = None
+
+    def apply(self, proto: onnx.NodeProto, mask: BoolArray) -> None:
+        """Let a copy of the node spell the size that is left; one that does not spell it needs nothing."""
+        size = int(np.count_nonzero(mask[self.ids]))
+        for attribute in proto.attribute:
+            if attribute.name != self.name or size == len(self.ids):
+                continue
+            if self.index is None:
+                attribute.i = size
+            else:
+                attribute.ints[self.index] = size
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +83,14 @@ class AttributeValue:
     name: str
     value: float
     ids: IntArray
+
+    def apply(self, proto: onnx.NodeProto, mask: BoolArray) -> None:
+        """Let a copy of the node spell the value, in the place of one that stands for "by default"."""
+        if mask[self.ids].all():
+            return
+        for attribute in [a for a in proto.attribute if a.name == self.name]:
+            proto.attribute.remove(attribute)
+        proto.attribute.append(onnx.helper.make_attribute(self.name, self.value))
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,9 +44,11 @@ class _Rewrite:
         self.pending: dict[str, Callable[[], Array]] = dict(channels.model.pending)
 
     def run(self) -> Model:
-        Mender(Refold(self.channels, self.mask), self.editor, self.constants).run()
+        refold = Refold(self.channels.state, self.mask)
+        Mender(self.channels, refold, self.editor, self.constants).run()
         self._copied_constants()
         self.constants.flush()
+        self.editor.drop_unread(refold.broken.values())
         self._parameters()
         self._declared_shapes()
         if not self.channels.state.boundary.renumber:
@@ -94,7 +96,7 @@ class _Rewrite:
     def _declared_shapes(self) -> None:
         """Shapes that are spelled out: of inputs and outputs, activations, and (by the newer exporter) parameters."""
         inputs = {key: value.type for key, value in self.editor.view.inputs.items()}
-        for key, proto in (inputs | self.editor.view.declared).items():
+        for key, proto in (*inputs.items(), *self.editor.view.declarations):
             axes = self.channels.state.axes.get(key)
             if proto.WhichOneof("value") != "tensor_type":
                 continue

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.repair import OLDEST_OPSET, lenient
 from onnxprune.graph.tensors import skeleton
 
 OLDEST_IR = 3
-OLDEST_OPSET = 7
 
 
 def check_versions(proto: onnx.ModelProto) -> None:
@@ -42,7 +42,7 @@ def check_structure(proto: onnx.ModelProto) -> None:
         ModelError: the first thing that is wrong, in one line.
     """
     try:
-        onnx.checker.check_model(skeleton(proto, keep_dims=False))
+        onnx.checker.check_model(lenient(proto))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"the model is not valid ONNX: {one_line(error)}") from error
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx
 
 from onnxprune.graph import initializers
 from onnxprune.graph.model import Model
+from onnxprune.graph.repair import graphs
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
 
@@ -76,6 +77,22 @@ class Editor:
         gone = {name for node in nodes[:-1] for name in self.node_proto(node).output}
         for value in [v for v in graph.value_info if v.name in gone]:
             graph.value_info.remove(value)
+
+    def drop_unread(self, nodes: Iterable[Node]) -> None:
+        """Take nodes out that nothing reads any more: arithmetic on sizes that do not fit would fail when run."""
+        for node in reversed(list(nodes)):
+            proto = self.node_proto(node)
+            if not any(name and self._is_read(name) for name in proto.output):
+                self._instead[id(self.twin(node))] = None
+
+    def _is_read(self, name: str) -> bool:
+        gone = {twin for twin, made in self._instead.items() if made is None}
+        protos = [twin.proto for twin in self._twins.values() if id(twin) not in gone]
+        protos += [made for made in self._instead.values() if made is not None]
+        protos += [made for table in (self._before, self._after) for added in table.values() for made in added]
+        ends = [value.name for graph in graphs(self.proto.graph) for value in graph.output]
+        captured = [key for twin in self._twins.values() for key in twin.captured]
+        return name in ends or name in captured or any(name in proto.input for proto in protos)
 
     def finish(self) -> onnx.ModelProto:
         """Let the nodes come and go, and return the copy; node protos must not be edited after that."""

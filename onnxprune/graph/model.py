@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -16,7 +16,9 @@ from onnx import TensorProto
 from onnxprune.errors import ModelError
 from onnxprune.graph.check import check_structure, check_versions
 from onnxprune.graph.external import external_tensors, locate, read
+from onnxprune.graph.repair import repaired
 from onnxprune.graph.save import save
+from onnxprune.graph.source_file import read_bytes
 from onnxprune.graph.tensors import is_external, tensor_bytes, to_array
 from onnxprune.types import Array
 
@@ -27,8 +29,6 @@ __all__ = ["Model", "Source", "load", "save"]
 
 COMMON_IR = 8
 """The IR version that models made in memory get at least: it has functions, and every runtime in use reads it."""
-
-PROTOBUF_LIMIT = 1 << 31
 
 _CHUNK = 1 << 22
 
@@ -41,8 +41,9 @@ class Model:
     path: file it came from; external data are relative to its folder.
     pending: key of an external parameter -> makes its new content when the file is written, so that a model
         larger than memory can be changed. The shape of its TensorProto is already the new one.
-    file_bytes: length of the file, None where the proto is not what a file holds.
+    file_bytes: length of the file (unpacked), None where the proto is not what a file holds.
     origin: what a result says of where it comes from when it is saved: hash of its source, and what was asked for.
+    notes: what was mended when it was read.
     """
 
     proto: onnx.ModelProto
@@ -50,6 +51,7 @@ class Model:
     pending: Mapping[str, Callable[[], Array]] = field(default_factory=dict)
     file_bytes: int | None = None
     origin: tuple[str, Mapping[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path | None:
@@ -136,9 +138,7 @@ def _read(path: Path) -> bytes:
             raise ModelError(f"'{path}' is a folder; give the .onnx file in it.")
         if path.exists() and not path.is_file():
             raise ModelError(f"'{path}' is not a regular file; give an .onnx file.")
-        if path.stat().st_size >= PROTOBUF_LIMIT:
-            raise ModelError(f"'{path}' has more than 2 GiB, which protobuf cannot read; save it with external data.")
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         raise ModelError(f"'{path}' does not exist.") from None
     except (OSError, ValueError) as error:
@@ -157,7 +157,9 @@ def _parse(content: bytes, what: str) -> onnx.ModelProto:
     return proto
 
 
-def _checked(model: Model) -> Model:
+def _checked(given: Model) -> Model:
+    proto, notes = repaired(given.proto)
+    model = replace(given, proto=proto, notes=notes) if notes or proto is not given.proto else given
     check_versions(model.proto)
     for tensor in external_tensors(model.proto):
         locate(tensor, model.folder)

@@ -22,6 +22,7 @@ from onnxprune.files.staging import Staging, create, final_mode, reason
 from onnxprune.graph.check import check_structure, shape_problem
 from onnxprune.graph.data_file import needs_data_file, set_location, write_data_file
 from onnxprune.graph.external import data_files
+from onnxprune.graph.source_file import read_bytes
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
@@ -138,8 +139,9 @@ def _original(source: Model) -> onnx.ModelProto | None:
     if source.path is None:
         return source.proto
     try:
-        return onnx.load(source.path, load_external_data=False)
-    except (OSError, DecodeError):
+        original: onnx.ModelProto = onnx.ModelProto.FromString(read_bytes(source.path))
+        return original
+    except (OSError, DecodeError, ModelError):
         return None
 
 

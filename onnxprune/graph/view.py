@@ -114,7 +114,7 @@ class View:
     inputs: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     closed: set[str] = field(default_factory=set)
-    declared: dict[str, onnx.TypeProto] = field(default_factory=dict)
+    declarations: list[tuple[str, onnx.TypeProto]] = field(default_factory=list)
     opsets: dict[str, int] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     scopes: dict[Path, dict[str, str]] = field(default_factory=dict)
@@ -130,6 +130,11 @@ class View:
     def producers(self) -> dict[str, Node]:
         """Tensor key -> the node that makes it."""
         return {output: node for node in self.nodes for output in node.outputs if output}
+
+    @cached_property
+    def declared(self) -> dict[str, onnx.TypeProto]:
+        """Tensor key -> the type that the file declares first; exporters repeat themselves."""
+        return dict(reversed(self.declarations))
 
     @cached_property
     def readers(self) -> dict[str, list[tuple[Node, int]]]:
@@ -185,7 +190,7 @@ class View:
             self._add(proto, graph, scope)
         for value in (*graph.value_info, *graph.output):
             if value.name in scope.names and value.HasField("type"):
-                self.declared.setdefault(scope.names[value.name], value.type)
+                self.declarations.append((scope.names[value.name], value.type))
 
     def _add(self, proto: onnx.NodeProto, graph: onnx.GraphProto, scope: _Scope) -> None:
         inputs = tuple(self._resolve(scope, name, proto) if name else "" for name in proto.input)

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Source
+from onnxprune.graph.source_file import stem
 from onnxprune.job.gates import Gates
 from onnxprune.job.methods import METHODS, Method
 from onnxprune.job.outputs import Outputs
@@ -86,7 +87,7 @@ class Job:
         if self.source_path is None:
             raise UsageError("the model is no file: name the output.")
         last = self.steps[-1]
-        return self.source_path.with_name(f"{self.source_path.stem}-{suffix or last.method.suffix(last.options)}.onnx")
+        return self.source_path.with_name(f"{stem(self.source_path)}-{suffix or last.method.suffix(last.options)}.onnx")
 
     @property
     def reads(self) -> tuple[Path, ...]:

@@ -137,12 +137,8 @@ def _compress(channels: Channels, editor: Editor, node: Node, mask: BoolArray) -
             if positions is not None:
                 _gather_input(editor, node, index, axis, positions)
     for edit in channels.state.edits:
-        if edit.node is node and isinstance(edit, AttributeSize) and edit.index is None:
-            for attribute in editor.node_proto(node).attribute:
-                if attribute.name == edit.name:
-                    attribute.i = int(np.count_nonzero(mask[edit.ids]))
-        elif edit.node is node and isinstance(edit, AttributeValue):
-            editor.node_proto(node).attribute.append(onnx.helper.make_attribute(edit.name, edit.value))
+        if edit.node is node and isinstance(edit, AttributeSize | AttributeValue):
+            edit.apply(editor.node_proto(node), mask)
         elif edit.node is node and isinstance(edit, EntrySize):
             _size_input(channels, editor, edit, mask)
     for number, key in enumerate(node.outputs):

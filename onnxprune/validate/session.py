@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
+from onnxprune.graph.source_file import is_packed, read_bytes
 from onnxprune.processes import engine
 from onnxprune.types import Array
 
@@ -178,7 +179,7 @@ def _load(source: Path | bytes | Model, options: Any, stack: ExitStack) -> str |
     if isinstance(source, bytes):
         return source
     if isinstance(source, Path):
-        return str(source)
+        return read_bytes(source) if source.is_file() and is_packed(source) else str(source)
     if source.pending or source.proto.ByteSize() > 2**31 - 2**20:
         from onnxprune.graph.model import save
 

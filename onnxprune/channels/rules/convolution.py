@@ -143,12 +143,13 @@ def depth_to_space(ctx: Context) -> None:
 
 @rule("SpaceToDepth")
 def space_to_depth(ctx: Context) -> None:
-    """y[n, (i, j, c), h, w] = x[n, c, (h, i), (w, j)]"""
+    """DCR: y[n, (i, j, c), h, w] = x[n, c, (h, i), (w, j)]; CRD: y[n, (c, i, j), h, w]"""
     data = ctx.axes(0)
     block = int(ctx.node.attribute("blocksize"))
     pin_tail(ctx, 0, 2, "a spatial axis")
     channels = ctx.fresh(len(data[1]) * block**2)
-    ctx.product(channels, [ctx.pinned(block**2, "the position inside a block"), data[1]])
+    inner = ctx.pinned(block**2, "the position inside a block")
+    ctx.product(channels, [inner, data[1]] if ctx.node.attribute("mode", "DCR") == "DCR" else [data[1], inner])
     ctx.set([data[0], channels, *spatial(ctx)], zero=ctx.is_zero(0))
 
 
@@ -168,7 +169,7 @@ def resize(ctx: Context) -> None:
             ctx.pin(ids, "a resized axis")
             result.append(ctx.pinned(shape[axis], "a resized axis"))
     for index in range(1, len(ctx.node.inputs)):
-        if ctx.has(index) and ctx.traced_value(index) is None:
+        if ctx.has(index) and ctx.traced_value(index) is None and not ctx.is_parameter(index):
             ctx.pin_input(index, "regions and sizes")
     ctx.set(result, zero=ctx.is_zero(0))
 

@@ -40,6 +40,8 @@ def _picked(ctx: Context, axis: int) -> Axes:
     reason = "a single position is taken from it" if indices.ndim == 0 else "its positions are looked up by a table"
     ctx.pin(ids, reason)
     ctx.pin_input(1, "a table of positions")
+    for axis in range(indices.ndim):
+        ctx.role(1, axis, "internal")  # nobody asks why an index stays
     return [ctx.pinned(size, "looked up positions") for size in indices.shape]
 
 

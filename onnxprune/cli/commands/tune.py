@@ -14,7 +14,9 @@ STEP = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 def _prepare(given: dict[str, Any], model: Path, outputs: Any) -> dict[str, Any]:
-    target = outputs.output or model.with_name(f"{model.stem}-tuned.onnx")
+    from onnxprune.graph.source_file import stem
+
+    target = outputs.output or model.with_name(f"{stem(model)}-tuned.onnx")
     given["measure_latency"] = given.pop("latency")
     given["state"] = given["state"] or target.with_name(f"{target.name}.tune.json")
     return {}
