@@ -17,6 +17,7 @@ from onnxprune.validate.compare import open_reference
 from onnxprune.validate.masked import CEILING, MaskedParity, _judged, masked_parity
 from onnxprune.validate.oracle import masked_model
 from tests import plain
+from tests.micro import CASES
 from tests.micro.build import Net
 
 Draw = Callable[[Net, str], None]
@@ -290,3 +291,15 @@ def test_what_does_not_depend_on_the_weights_judges_nothing(zero: str) -> None:
     found = checked(pruned(model), model)
     assert not found.failed
     assert found.blind == bool(found.unsure) == (zero != "And"), "what enters a comparison can be seen"
+
+
+QUANTISED = [name for name in CASES if name.startswith("quantised/") and CASES[name].runs and CASES[name].exact]
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_quantized_networks_are_judged(name: str) -> None:
+    """Their weights are integers, their errors exactly zero: that must not be taken for outputs that show nothing."""
+    model = load(CASES[name].model())
+    result = plain.prune(model, ratio=0.5, align=1, exact_only=True, score="random", seed=3, compensate="none")
+    found = checked(result, model)
+    assert not found.failed and not found.unsure, found
