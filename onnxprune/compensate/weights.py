@@ -13,6 +13,7 @@ import onnx
 from onnxprune.compensate.computed import Computed
 from onnxprune.compensate.stages import reads
 from onnxprune.graph import initializers
+from onnxprune.graph.follow import UNSEEN
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external
 from onnxprune.types import Array
@@ -96,6 +97,8 @@ class Weights:
         return Counter(self.source(name) for name in (*taken, *(value.name for value in graph.output)) if name)
 
     def _passes(self, node: onnx.NodeProto) -> bool:
+        if node.output[0].startswith(UNSEEN):  # stands for a reader in a branch that is not followed
+            return False
         return node.op_type in ("Identity", "Transpose") and self._origin(node.output[0]) is not None
 
     def change_all(self, name: str, array: Array) -> None:

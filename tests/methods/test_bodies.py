@@ -109,6 +109,30 @@ def test_a_weight_that_another_branch_reads_too_is_not_refitted() -> None:
     assert not same(run(result.model, bodies.samples(proto)), run(proto, bodies.samples(proto)))
 
 
+def test_a_weight_that_two_layers_and_another_branch_read_is_not_refitted() -> None:
+    table = bodies.weights() | {"w4": np.tile(np.eye(5, dtype=np.float32)[:, :, None], 1)}
+    table["w4"] = np.concatenate([table["w4"], np.zeros((5, 5, 399), np.float32)], axis=2)  # too large for a copy
+    twice = [
+        onnx.helper.make_node("Conv", ["c3", "w4"], ["d3"], name="once", pads=[0, 399]),
+        onnx.helper.make_node("Conv", ["d3", "w4"], ["out"], name="twice", pads=[0, 399]),
+    ]
+    then = bodies.graph([*bodies.layers("x", "c3"), *twice], output="out")
+    head = onnx.helper.make_node("Conv", ["x", "ow"], ["o3"], name="other", pads=[1, 1])
+    other = bodies.graph(
+        [head, onnx.helper.make_node("Conv", ["o3", "w4"], ["oout"], name="again", pads=[0, 399])], output="oout"
+    )
+    table["ow"] = np.full((5, 3, 3), 0.1, np.float32)
+    proto = bodies.model(
+        [bodies.IS_SIXTEEN, bodies.choice("taken", then, other)],
+        [bodies.SIXTEEN, *bodies.stored(table)],
+        [bodies.MODE],
+    )
+    result = prune(proto, OPTIONS, bodies.samples(proto), runtime=RUNTIME)
+    feeds = bodies.samples(proto, 8)
+    assert np.array_equal(run(result.model, feeds), run(proto, feeds))
+    assert not same(run(result.model, bodies.samples(proto)), run(proto, bodies.samples(proto)))
+
+
 def test_the_branches_that_data_take_are_found_one_inside_the_other() -> None:
     proto = bodies.nested()
     channels = analyse(load(proto))
