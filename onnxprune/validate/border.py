@@ -1,0 +1,88 @@
+"""How inputs and outputs of a compressed model follow from the original's, where its border changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxprune.types import Array, IntArray
+from onnxprune.validate.session import Feeds
+
+Positions = Mapping[str, Sequence[IntArray | None]]
+"""Tensor -> for every axis the positions that stay, None where all do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Border:
+    """What became of inputs and outputs. Everything is said in the original's names and numbers.
+
+    kept: inputs and outputs that lost positions.
+    spread: outputs that have their old width, of which only these positions are computed.
+    fixed: inputs that always have this value. gone: inputs that the compressed model does not take.
+    merged: inputs whose channels became one -> the axis.
+    stands: input of ids -> (ids,) the id that stands for each one. numbers: input of ids -> (ids,) its new number.
+    outputs: outputs that are left; None: all.
+    """
+
+    kept: Positions = field(default_factory=dict)
+    spread: Positions = field(default_factory=dict)
+    fixed: Mapping[str, Array] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
+    merged: Mapping[str, int] = field(default_factory=dict)
+    stands: Mapping[str, IntArray] = field(default_factory=dict)
+    numbers: Mapping[str, IntArray] = field(default_factory=dict)
+    outputs: frozenset[str] | None = None
+
+    def assumed(self, feeds: Feeds) -> dict[str, Array]:
+        """Return what the original is run on: inputs for which both models promise the same."""
+        found = {**feeds, **{name: value for name, value in self.fixed.items() if name in feeds}}
+        for name, axis in self.merged.items():
+            if name in found:
+                mean = found[name].mean(axis=axis, keepdims=True, dtype=np.float64).astype(found[name].dtype)
+                found[name] = np.repeat(mean, found[name].shape[axis], axis=axis)
+        for name, table in self.stands.items():
+            if name in found:
+                found[name] = table[found[name]].astype(found[name].dtype)
+        for name, axes in self.kept.items():
+            if name in found:
+                found[name] = _zeroed(found[name], axes)
+        return found
+
+    def narrowed(self, feeds: Feeds) -> dict[str, Array]:
+        """Return what the compressed model is run on."""
+        found = {name: value for name, value in self.assumed(feeds).items() if name not in self.gone}
+        for name, axis in self.merged.items():
+            if name in found:
+                found[name] = np.take(found[name], [0], axis=axis)
+        for name, table in self.numbers.items():
+            if name in found:
+                found[name] = table[found[name]].astype(found[name].dtype)
+        return {name: _taken(value, self.kept.get(name)) for name, value in found.items()}
+
+    def restricted(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return of the original's outputs what the compressed model gives."""
+        there = {name: value for name, value in outputs.items() if self.outputs is None or name in self.outputs}
+        return self.compared({name: _taken(value, self.kept.get(name)) for name, value in there.items()})
+
+    def compared(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return of outputs of the restricted form what is compared: what was computed, not what was filled in."""
+        return {name: _taken(value, self.spread.get(name)) for name, value in outputs.items()}
+
+
+def _taken(value: Array, axes: Sequence[IntArray | None] | None) -> Array:
+    for axis, positions in enumerate(axes or ()):
+        if positions is not None and axis < value.ndim:
+            value = np.take(value, positions, axis=axis)
+    return value
+
+
+def _zeroed(value: Array, axes: Sequence[IntArray | None]) -> Array:
+    """Positions that go are zero in what the original gets."""
+    value = value.copy()
+    for axis, positions in enumerate(axes):
+        if positions is not None and axis < value.ndim:
+            others = np.setdiff1d(np.arange(value.shape[axis]), positions)
+            value[(slice(None),) * axis + (others,)] = 0
+    return value
