@@ -59,19 +59,20 @@ class Border:
         for name, table in self.numbers.items():
             if name in found:
                 found[name] = table[found[name]].astype(found[name].dtype)
-        return {name: _taken(value, self.kept.get(name)) for name, value in found.items()}
+        return {name: taken(value, self.kept.get(name)) for name, value in found.items()}
 
     def restricted(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return of the original's outputs what the compressed model gives."""
         there = {name: value for name, value in outputs.items() if self.outputs is None or name in self.outputs}
-        return self.compared({name: _taken(value, self.kept.get(name)) for name, value in there.items()})
+        return self.compared({name: taken(value, self.kept.get(name)) for name, value in there.items()})
 
     def compared(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return of outputs of the restricted form what is compared: what was computed, not what was filled in."""
-        return {name: _taken(value, self.spread.get(name)) for name, value in outputs.items()}
+        return {name: taken(value, self.spread.get(name)) for name, value in outputs.items()}
 
 
-def _taken(value: Array, axes: Sequence[IntArray | None] | None) -> Array:
+def taken(value: Array, axes: Sequence[IntArray | None] | None) -> Array:
+    """Return the positions of every axis that stay (None: all)."""
     for axis, positions in enumerate(axes or ()):
         if positions is not None and axis < value.ndim:
             value = np.take(value, positions, axis=axis)

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.types import Array
+from onnxprune.validate.border import Border
 from onnxprune.validate.kinds import Kind, output_kinds
 from onnxprune.validate.lists import before_sorts, compare_before_sorts
 from onnxprune.validate.parity import SQNR_LIMIT_DB, Meters, Parity, Variety
@@ -65,6 +66,7 @@ class Reference:
     before_sorts: output that is a sorted list -> tensors that enter the sort, at which it is compared.
     stress: feeds at a second batch size, only to see that a model runs there; None where the samples have two sizes
         already or none is dynamic.
+    border: how inputs and outputs of the compressed model follow from the original's, where they changed.
     """
 
     session: Session
@@ -78,6 +80,7 @@ class Reference:
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     made_up: bool = False
     before_sorts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    border: Border = field(default_factory=Border)
 
 
 def open_reference(
@@ -93,6 +96,7 @@ def open_reference(
     input_shapes: Mapping[str, Shape] | None = None,
     threads: int = 0,
     provider: str | None = None,
+    border: Border | None = None,
 ) -> Reference:
     """Return the original with samples that it has been seen to run.
 
@@ -103,6 +107,7 @@ def open_reference(
         data_name: how reports name them.
         data_count: how many samples they are, where a feed is a batch of several.
         samples: how many random feeds are drawn.
+        border: see `Reference`.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -125,8 +130,9 @@ def open_reference(
     seconds = time.perf_counter() - start
     count = data_count or len(feeds)
     kinds, same = output_kinds(view, sizes), _equal(first, second)
-    made_up, lists = data is None, before_sorts(view)
-    return Reference(session, opened, feeds, count, inputs, stress, seconds, same, kinds, made_up, lists)
+    made_up, lists, border = data is None, before_sorts(view), border or Border()
+    lists = lists if border == Border() else {}
+    return Reference(session, opened, feeds, count, inputs, stress, seconds, same, kinds, made_up, lists, border)
 
 
 def compare(reference: Reference, compressed: Session) -> Comparison:
@@ -135,15 +141,16 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
     Raises:
         ModelError: the compressed model lacks an output or an input, or does not run where the original does.
     """
-    _check_ports(reference.session, compressed)
+    border = reference.border
+    _check_ports(reference.session, compressed, border)
     meters = Meters(reference.kinds)
     variety = Variety()
     for feeds in reference.samples:
-        outputs = reference.session.run(feeds)
+        outputs = border.restricted(reference.session.run(border.assumed(feeds)))
         variety.add(outputs)
-        meters.add(outputs, _run(compressed, feeds))
+        meters.add(outputs, border.compared(_run(compressed, border.narrowed(feeds))))
     if reference.stress is not None:
-        _run(compressed, reference.stress)
+        _run(compressed, border.narrowed(reference.stress))
     results = meters.results()
     lists = compare_before_sorts(reference.before_sorts, reference.session, compressed, reference.samples, results)
     results |= lists
@@ -216,12 +223,14 @@ def _run(session: Session, feeds: Feeds) -> dict[str, Array]:
         raise ModelError(f"the compressed model does not run where the original does: {error}") from error
 
 
-def _check_ports(original: Session, compressed: Session) -> None:
+def _check_ports(original: Session, compressed: Session, border: Border) -> None:
+    inputs = {port.name for port in original.inputs} - border.gone
+    outputs = {port.name for port in original.outputs}
     for kind, before, after in (
-        ("input", original.inputs, compressed.inputs),
-        ("output", original.outputs, compressed.outputs),
+        ("input", inputs, compressed.inputs),
+        ("output", outputs if border.outputs is None else outputs & border.outputs, compressed.outputs),
     ):
-        missing = {port.name for port in before} ^ {port.name for port in after}
+        missing = before ^ {port.name for port in after}
         if missing:
             raise ModelError(
                 f"{original.label} and {compressed.label} differ in the {kind} '{min(missing)}'; "

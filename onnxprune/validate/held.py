@@ -17,6 +17,7 @@ from onnx import AttributeProto, helper
 from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.model import Model
 from onnxprune.types import Array, IntArray
+from onnxprune.validate.border import taken
 from onnxprune.validate.disturb import disturbed
 from onnxprune.validate.parity import Meters
 from onnxprune.validate.session import Feeds, Session, open_session
@@ -81,13 +82,13 @@ class Pieces:
             CannotHoldError: the pruned model does not run on the values of the original.
         """
         first = self._original.run(feeds)
-        inner = {name: self._narrowed(name, first[name]) for name in self.inner}
+        inner = narrowed({name: first[name] for name in self.inner}, self._kept)
         held = {name: inner[name] for name in self._held}
         try:
-            second = self._pruned.run(_fed(self._pruned, feeds, held))
+            second = self._pruned.run(_fed(self._pruned, narrowed(feeds, self._kept), held))
         except DataError as error:
             raise CannotHoldError(str(error)) from error
-        expected = {**first, **inner}
+        expected = {**narrowed(first, self._kept), **inner}
         if any(expected[name].shape != second[name].shape for name in self.inner if name in second):
             raise CannotHoldError("what a step reads has another shape in the pruned model")
         meters.add(expected, second)
@@ -117,19 +118,17 @@ class Pieces:
             for model, level in ((self._cut, "none"), (disturbed(self._cut), "all"))
         )
 
-    def _narrowed(self, name: str, values: Array) -> Array:
-        kept = self._kept(name)
-        for axis, positions in enumerate(kept or ()):
-            if positions is not None:
-                values = np.take(values, positions, axis=axis)
-        return values
-
     def __enter__(self) -> Pieces:
         return self
 
     def __exit__(self, *_: object) -> None:
         for session in (self._original, self._pruned, *self.__dict__.get("_twins", ())):
             session.close()
+
+
+def narrowed(arrays: Mapping[str, Array], kept: Kept) -> dict[str, Array]:
+    """Return tensors of the original without the positions that the pruned model does not keep."""
+    return {name: taken(array, kept(name)) for name, array in arrays.items()}
 
 
 def _fed(session: Session, feeds: Feeds, held: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from onnxprune.graph.model import Model, load
 from onnxprune.graph.view import View
 from onnxprune.validate.compare import Reference
 from onnxprune.validate.disturb import disturbed
-from onnxprune.validate.held import CannotHoldError, Kept, Pieces
+from onnxprune.validate.held import CannotHoldError, Kept, Pieces, narrowed
 from onnxprune.validate.parity import Meters
 from onnxprune.validate.session import Feeds, Session, open_session
 from onnxprune.validate.steps import Steps, find_squashed, find_steps
@@ -123,6 +123,11 @@ class _Run:
     def samples(self) -> tuple[Feeds, ...]:
         return self.reference.samples[:SAMPLES]
 
+    @property
+    def kept(self) -> Kept:
+        """What the masked original tells of its tensors."""
+        return self.masked.kept if isinstance(self.masked, MaskedOriginal) else lambda name: None
+
     def by_pieces(
         self, steps: Steps, seen: tuple[str, ...] = (), before: MaskedParity | None = None
     ) -> MaskedParity | None:
@@ -132,7 +137,7 @@ class _Run:
             before: an outcome so good that nothing may have been looked at: where nothing that is compared depends on
                 the weights, nothing is judged.
         """
-        kept = self.masked.kept if isinstance(self.masked, MaskedOriginal) else lambda name: None
+        kept = self.kept
         try:
             after = self.pruned if isinstance(self.pruned, Model) else load(self.pruned)
             with Pieces(self.masked, after, steps, kept, self.threads, self.provider, seen) as pieces:
@@ -158,7 +163,10 @@ class _Run:
             self._opened(self.masked, "the masked original") as zeroed,
             self._opened(self.pruned, "the pruned model") as other,
         ):
-            return _judged(self._errors(zeroed, other), lambda: self._noise(zeroed), ())
+            meters = Meters(slices=True)
+            for feeds in self.samples:
+                meters.add(narrowed(zeroed.run(feeds), self.kept), other.run(narrowed(feeds, self.kept)))
+            return _judged(meters.relative_errors(), lambda: self._noise(zeroed), ())
 
     def _noise(self, zeroed: Session) -> dict[str, float]:
         """Return output -> relative error of the masked original against itself, run literally or with weights moved.
