@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxprune.api import run_recipe as run_recipe
     from onnxprune.api import sensitivity as sensitivity
     from onnxprune.api import sparsify as sparsify
+    from onnxprune.api import trim as trim
     from onnxprune.api import tune as tune
     from onnxprune.channels.analyse import Channels as Channels
     from onnxprune.channels.groups import ChannelGroup as ChannelGroup
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from onnxprune.methods.sensitivity import Sensitivity as Sensitivity
     from onnxprune.methods.sparsify import SparsifyResult as SparsifyResult
     from onnxprune.methods.sparsity.options import SparsifyOptions as SparsifyOptions
+    from onnxprune.methods.trim import TrimResult as TrimResult
+    from onnxprune.methods.trimming.options import TrimOptions as TrimOptions
     from onnxprune.methods.tune import TuneResult as TuneResult
     from onnxprune.methods.tune_options import TuneOptions as TuneOptions
     from onnxprune.recipe import read_recipe as read_recipe
@@ -71,7 +74,7 @@ if TYPE_CHECKING:
 _silence()  # before anything of ours imports onnxruntime, and for every process that we start
 
 _NAMES = {
-    "api": "analyse apply factorize prune quantize run_recipe sensitivity sparsify tune",
+    "api": "analyse apply factorize prune quantize run_recipe sensitivity sparsify trim tune",
     "channels.analyse": "Channels",
     "channels.groups": "ChannelGroup Lock Site",
     "channels.plan": "Plan",
@@ -93,6 +96,8 @@ _NAMES = {
     "methods.sensitivity": "Sensitivity",
     "methods.sparsify": "SparsifyResult",
     "methods.sparsity.options": "SparsifyOptions",
+    "methods.trim": "TrimResult",
+    "methods.trimming.options": "TrimOptions",
     "methods.tune": "TuneResult",
     "methods.tune_options": "TuneOptions",
     "recipe": "read_recipe",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         PruneKwargs,
         QuantizeKwargs,
         SparsifyKwargs,
+        TrimKwargs,
         TuneKwargs,
     )
     from onnxprune.methods.calibration import DataSource
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from onnxprune.methods.result import PruneResult
     from onnxprune.methods.sensitivity import Sensitivity
     from onnxprune.methods.sparsify import SparsifyResult
+    from onnxprune.methods.trim import TrimResult
     from onnxprune.methods.tune import TuneResult
 
 Progress = Callable[[str], None]
@@ -137,6 +139,29 @@ def quantize(
         NothingToPruneError: it has nothing that this mode quantizes.
     """
     return cast("QuantizeResult", _one("quantize", model, data, run, gates, progress, options))
+
+
+def trim(
+    model: Source,
+    data: DataSource | None = None,
+    *,
+    run: Run | None = None,
+    gates: Gates | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[TrimKwargs],
+) -> TrimResult:
+    """Return a model without what is not needed at its border: classes, tokens, outputs, inputs.
+
+    Args:
+        model, data, run, gates, progress: see `prune`. Data are only compared on.
+        options: fields of `TrimOptions`, such as `keep={"logits": "0-3,7"}`, `tokens={"input_ids": "@ids.txt"}`,
+            `outputs=("logits",)`, `fix={"sr": 16000}`.
+
+    Raises:
+        DataError, GateError, ModelError, UsageError: see `prune`.
+        NothingToPruneError: an operator holds what is to go.
+    """
+    return cast("TrimResult", _one("trim", model, data, run, gates, progress, options))
 
 
 def tune(

@@ -5,9 +5,11 @@ The option classes say what they mean and check them; a test holds both together
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
+
+from onnxprune.types import Array
 
 
 class CandidateKwargs(TypedDict, total=False):
@@ -106,6 +108,28 @@ class QuantizeKwargs(TypedDict, total=False):
     equalize: bool
     correct_bias: bool
     pass_through: bool
+
+
+Spec = str | int | Sequence[str | int] | tuple[int | str, ...]
+Value = int | float | bool | str | list[object] | Array | tuple[float, ...]
+
+
+class TrimKwargs(TypedDict, total=False):
+    """See `TrimOptions`."""
+
+    outputs: str | tuple[str, ...] | list[str]
+    keep: Mapping[str, Spec]
+    labels: Spec | None
+    labels_key: str | None
+    tokens: Mapping[str, Spec]
+    rare: str
+    scatter: str | tuple[str, ...] | list[str]
+    fix: Mapping[str, Value]
+    dims: Mapping[str, int]
+    input_channels: Mapping[str, Spec]
+    gray: str | tuple[str, ...] | list[str]
+    renumber: bool
+    input_shapes: Mapping[str, tuple[int, ...]]
 
 
 class ApplyKwargs(TypedDict, total=False):

@@ -21,12 +21,14 @@ class Plan:
     removed: tensor name -> axis -> sorted positions that are deleted, for every parameter tensor of the source.
     unshared: tensor name -> "node:input" -> axis -> positions, for constants copied because their users differ.
     groups: one entry a group: name, kind, size, removed (channel numbers).
+    trim: options of the trim that it is the plan of; the removed positions are then those of the trimmed inside.
     """
 
     source_sha256: str
     removed: Positions
     unshared: dict[str, Positions] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    trim: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the plan as canonical JSON (the file format of DESIGN, section 5)."""
@@ -37,6 +39,7 @@ class Plan:
             "removed": self.removed,
             "unshared": self.unshared,
             "groups": self.groups,
+            **({"trim": self.trim} if self.trim else {}),
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
@@ -65,6 +68,7 @@ class Plan:
                 removed=_positions(document["removed"]),
                 unshared={t: _positions(uses) for t, uses in document.get("unshared", {}).items()},
                 groups=list(document.get("groups", [])),
+                trim=dict(document.get("trim", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"the plan is damaged ({error!r}); make it again with --plan.") from error

@@ -21,6 +21,7 @@ from onnxprune.job.job import Job, Step
 from onnxprune.job.latency_check import note_latency
 from onnxprune.job.original import Original, traced
 from onnxprune.job.sizes import describe, describe_view
+from onnxprune.job.trim_law import examine_trim
 from onnxprune.report import Report, Side
 
 if TYPE_CHECKING:
@@ -234,6 +235,8 @@ class _Work:
 
     def _examined(self, done: Done, before: Model, compressed: Path | Model, required: bool) -> Evidence:
         """Compare with the original; a first step also with what it removed zeroed."""
+        if hasattr(done.result, "border"):
+            return examine_trim(self.original, done.result, compressed, required)
         pruned = pruned_of(done.result) if done.number == 1 else None
         if pruned is not None:
             self.original.traced = pruned.channels.view, pruned.channels.trace
@@ -379,8 +382,9 @@ def pruned_of(result: Any) -> PruneResult | None:
 
 
 def plan_of(done: list[Done]) -> Plan | None:
-    """Return the plan of the one prune there is."""
-    plans = [pruned.plan for item in done if (pruned := pruned_of(item.result)) is not None]
+    """Return the plan of the one step that has one."""
+    results = [getattr(item.result, "result", item.result) for item in done]
+    plans = [result.plan for result in results if hasattr(result, "plan")]
     return plans[0] if len(plans) == 1 else None
 
 

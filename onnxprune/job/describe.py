@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxprune.methods.quantize import QuantizeResult
     from onnxprune.methods.result import PruneResult
     from onnxprune.methods.sparsify import SparsifyResult
+    from onnxprune.methods.trim import TrimResult
     from onnxprune.methods.tune import TuneResult
     from onnxprune.statistics.data import Data
     from onnxprune.validate.compare import Comparison
@@ -91,6 +92,26 @@ def _prune(report: Report, source: Model, result: PruneResult, data: Data | None
         report.details["compensation"]["distance"] = asdict(done.distilled)
 
 
+def _trim(report: Report, source: Model, result: TrimResult, data: Data | None) -> None:
+    report.details["trim"] = {
+        "shapes": {name: {"before": list(old), "after": list(new)} for name, (old, new) in result.shapes.items()},
+        "inputs_gone": list(result.inputs),
+        "cuts": [
+            {"tensor": cut.tensor, "axis": cut.axis, "size": len(cut.kept), "kept": int(cut.kept.sum())}
+            for cut in result.cuts
+        ],
+        "tokens": {name: {"rows": len(kept), "kept": int(kept.sum())} for name, kept in result.tokens.items()},
+        "weighed_anew": list(result.weighed),
+    }
+    lines = [f"'{c.tensor}', axis {c.axis}: {int(c.kept.sum())} of {len(c.kept)} positions stay." for c in result.cuts]
+    lines += [f"'{name}': {int(k.sum())} of {len(k)} tokens have their row." for name, k in result.tokens.items()]
+    if result.weighed:
+        lines.append(f"Taken over what is left: {', '.join(result.weighed)}.")
+    report.details["verdicts"] = lines
+    _warn(report, result.warnings)
+    note_limits(report, result.channels)
+
+
 def _tune(report: Report, source: Model, result: TuneResult, data: Data | None) -> None:
     best = result.pareto()
     report.details["curve"] = [asdict(point) | {"pareto": point in best} for point in result.curve]
@@ -141,6 +162,7 @@ def _warn(report: Report, texts: tuple[str, ...]) -> None:
 
 _KINDS: dict[str, Callable[[Report, Model, Any, Any], None]] = {
     "PruneResult": _prune,
+    "TrimResult": _trim,
     "TuneResult": _tune,
     "SparsifyResult": _sparsify,
     "FactorizeResult": _factorize,

@@ -59,8 +59,12 @@ def _prune(model: Model, options: Any, original: Original, gates: Gates, progres
 
 
 def _apply(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
-    from onnxprune.methods.apply import apply
+    from onnxprune.methods.apply import apply, check_source
 
+    plan = options.read_plan()
+    if plan.trim:
+        check_source(model, plan, options.force)
+        return _trim(model, METHODS["trim"].options.of(**plan.trim), original, gates, progress)
     return apply(model, options, original.data, runtime=original.run, progress=progress)
 
 
@@ -127,6 +131,16 @@ def _bits(options: Any) -> str:
     return suffix(options, options.mode or "dynamic")
 
 
+def _trim(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.trim import trim
+
+    if model is not original.source:
+        raise UsageError("trim changes what the model takes and gives, so it is the first step of a recipe.")
+    result = trim(model, options, progress=progress)
+    original.border, original.current = result.border, result.model
+    return result
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -137,6 +151,7 @@ METHODS: dict[str, Method] = {
         Method(
             "sparsify", _sparsify, ("sparsity.options", "SparsifyOptions"), "sparse", "choosing zeros", same_work=True
         ),
+        Method("trim", _trim, ("trimming.options", "TrimOptions"), "trimmed", "taking away"),
         Method("tune", _tune, ("tune_options", "TuneOptions"), "tuned", "measuring groups"),
     )
 }

@@ -11,7 +11,9 @@ from onnxprune.graph.model import Model, save
 from onnxprune.job.gates import Gates
 from onnxprune.job.run import Run
 from onnxprune.methods.calibration import calibration
-from onnxprune.statistics.split import first
+from onnxprune.statistics.feeds import input_specs
+from onnxprune.statistics.split import changed, first
+from onnxprune.validate.border import Border
 from onnxprune.validate.compare import Reference, compare, open_reference
 from onnxprune.validate.gates import evaluate
 from onnxprune.validate.session import open_session
@@ -32,6 +34,7 @@ class Original:
     """The original model of a job. Everything is made when it is first asked for, and once.
 
     given: data of the user, of any kind that is read. folder: for models that must be files.
+    border: what became of its inputs and outputs in the steps that were done. current: the model with these.
     """
 
     source: Model
@@ -39,11 +42,20 @@ class Original:
     run: Run
     gates: Gates
     folder: Path
+    border: Border = field(default_factory=Border)
+    current: Model | None = None
     _open: list[Reference] = field(default_factory=list)
 
-    @cached_property
+    @property
     def data(self) -> Data | None:
-        """The checked data that methods fit to; None where there are none."""
+        """The checked data that methods fit to, as the model takes them after the steps that were done."""
+        if self.given_data is None or self.current is None:
+            return self.given_data
+        return changed(self.given_data, self.border.narrowed, input_specs(self.current.proto))
+
+    @cached_property
+    def given_data(self) -> Data | None:
+        """The checked data of the user; None where there are none."""
         return None if self.given is None else calibration(self.source, self.given, self.run.samples, self.run.images)
 
     @cached_property
@@ -113,7 +125,8 @@ class Original:
         """Return a model in a session, with samples of the data: as many as the run says, or fewer."""
         from onnxprune.statistics.batch import batch_size
 
-        run, data = self.run, self.data
+        run, is_source = self.run, model is self.source
+        data = self.given_data if is_source else self.data
         count = samples or run.samples or SAMPLES
         if data is not None:
             data = first(data, count)
@@ -129,6 +142,7 @@ class Original:
             input_shapes=run.input_shapes,
             threads=run.threads,
             provider=run.provider,
+            border=self.border if is_source else None,
         )
 
     def _drop_of_model(self, model: Model) -> float:

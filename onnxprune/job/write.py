@@ -37,7 +37,7 @@ def check_job(job: Job, *, suffix: str | None = None, also: tuple[Path, ...] = (
     """
     if job.model is None:
         raise UsageError("the recipe names no model; give --model FILE.")
-    prunes = [step.method.name for step in job.steps if step.method.name in ("prune", "tune", "apply")]
+    prunes = [step.method.name for step in job.steps if step.method.name in ("prune", "tune", "apply", "trim")]
     if job.outputs.plan is not None and len(prunes) != 1:
         raise UsageError("a plan says what one prune removes; this recipe has not exactly one, leave the plan out.")
     target = job.target(suffix)

@@ -11,7 +11,7 @@ from onnxprune.channels.analyse import analyse
 from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import UsageError
-from onnxprune.graph.model import Source, load
+from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.layer_options import choose, named
 from onnxprune.methods.options import MODES
@@ -85,6 +85,19 @@ class ApplyOptions:
             raise UsageError(f"the plan '{self.plan}' cannot be read ({error.strerror or error}).") from error
 
 
+def check_source(model: Model, plan: Plan, force: bool) -> None:
+    """Refuse a plan of another file.
+
+    Raises:
+        UsageError: it was made for another one, and is not forced.
+    """
+    if model.sha256 != plan.source_sha256 and not force:
+        raise UsageError(
+            f"the plan was made for another file (sha256 {plan.source_sha256[:12]}.., this one has "
+            f"{model.sha256[:12]}..); make a plan for this one, or force it where the tensors are the same."
+        )
+
+
 @on_one_thread
 def apply(
     source: Source,
@@ -106,11 +119,7 @@ def apply(
         UsageError: the plan was made for another model, or does not fit.
     """
     runtime, plan, model = runtime or Runtime(), options.read_plan(), load(source)
-    if model.sha256 != plan.source_sha256 and not options.force:
-        raise UsageError(
-            f"the plan was made for another file (sha256 {plan.source_sha256[:12]}.., this one has "
-            f"{model.sha256[:12]}..); make a plan for this one, or force it where the tensors are the same."
-        )
+    check_source(model, plan, options.force)
     samples = turned_if_few(calibration(model, data)) if data is not None else None
     channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
     keep = channels.keep(plan)

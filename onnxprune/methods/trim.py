@@ -7,13 +7,14 @@ weighs positions against each other) runs over an axis that loses positions, its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.boundary import Boundary
+from onnxprune.channels.constants import kept_positions
 from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError, UsageError
@@ -21,15 +22,17 @@ from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
 from onnxprune.methods.trimming.axes import Cut, find_axis, find_cuts
-from onnxprune.methods.trimming.channels_in import make_gray
-from onnxprune.methods.trimming.constant import fix_dims, fix_inputs
+from onnxprune.methods.trimming.channels_in import channel_axis, make_gray
+from onnxprune.methods.trimming.constant import fix_dims, fix_inputs, fixed_value
 from onnxprune.methods.trimming.labels import rewrite_labels
 from onnxprune.methods.trimming.options import TrimOptions
 from onnxprune.methods.trimming.scatter import spread_scores
 from onnxprune.methods.trimming.spec import positions
 from onnxprune.methods.trimming.strip import keep_outputs, strip
 from onnxprune.methods.trimming.tokens import cut_tokens, find_lookups, unknown_id
-from onnxprune.types import BoolArray
+from onnxprune.report import Report
+from onnxprune.types import BoolArray, IntArray
+from onnxprune.validate.border import Border
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,9 @@ class TrimResult:
     inputs: inputs that went.
     shapes: changed inputs and outputs -> (old shape, new shape), dynamic sizes as traced.
     weighed: operators whose result is taken over what is left, by label.
+    border: how inputs and outputs of the result follow from the original's.
+    report: what was found out about the result, where a job made it.
+    narrow: the result before scores were spread to their old width, and names in the metadata followed.
     """
 
     model: Model
@@ -55,6 +61,9 @@ class TrimResult:
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     weighed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    border: Border = field(default_factory=Border)
+    narrow: Model | None = None
+    report: Report | None = None
 
 
 def trim(
@@ -106,7 +115,7 @@ class _Work:
         narrow = rewrite(channels, {})
         result = self._finished(narrow, channels, cuts, spread)
         weighed = tuple(node.label for node in channels.state.normalised if self._loses(channels, node))
-        plan = channels.plan({})
+        plan = replace(channels.plan({}), source_sha256=self.source.sha256, trim=options.to_dict())
         return TrimResult(
             result,
             plan,
@@ -118,6 +127,8 @@ class _Work:
             self._changed_shapes(result),
             weighed,
             self._warnings(),
+            self._border(channels, spread),
+            narrow,
         )
 
     def _stripped(self) -> Model:
@@ -182,6 +193,38 @@ class _Work:
         names = [*(value.name for value in result.proto.graph.input), *(o.name for o in result.proto.graph.output)]
         return {name: (old[name], new[name]) for name in names if name in old and old[name] != new.get(name, old[name])}
 
+    def _border(self, channels: Channels, spread: list[Cut]) -> Border:
+        options, mask, axes = self.options, channels.mask({}), channels.state.axes
+        names = [name for name in (*channels.view.inputs, *channels.view.outputs) if name in axes]
+        positions = {name: kept_positions(axes[name], mask) for name in names}
+        kept = {name: found for name, found in positions.items() if any(p is not None for p in found)}
+        wide = {cut.tensor: kept.pop(cut.tensor) for cut in spread if cut.tensor in kept}
+        inputs = {value.name: value for value in self.source.proto.graph.input}
+        fixed = {name: fixed_value(inputs[name], value) for name, value in options.fix.items()}
+        gone = frozenset(inputs) - set(channels.view.inputs)
+        merged = {name: channel_axis(self.source, name) for name in options.gray}
+        stands, numbers = self._ids()
+        outputs = frozenset(options.outputs) or None
+        weighed = {
+            node.outputs[0]: (_softmax_axis(node), node.op_type == "LogSoftmax")
+            for node in channels.state.normalised
+            if node.op_type in ("Softmax", "LogSoftmax") and node.outputs[0] in kept and _is_last(channels, node)
+        }
+        return Border(kept, wide, fixed, gone, merged, stands, numbers, outputs, weighed)
+
+    def _ids(self) -> tuple[dict[str, IntArray], dict[str, IntArray]]:
+        """Return for ids that do not stay the one that is meant, and the new numbers where callers give them."""
+        stands: dict[str, IntArray] = {}
+        numbers: dict[str, IntArray] = {}
+        for name, kept in self.tokens.items():
+            ids = np.arange(len(kept))
+            if self.options.renumber:
+                numbers[name] = np.where(kept, np.cumsum(kept) - 1, 0)
+                stands[name] = np.where(kept, ids, np.flatnonzero(kept)[0])
+            elif self.options.rare.startswith("unk="):
+                stands[name] = np.where(kept, ids, unknown_id(self.options.rare, kept))
+        return stands, numbers
+
     def _warnings(self) -> tuple[str, ...]:
         kept = {name: int(np.count_nonzero(rows)) for name, rows in self.tokens.items()}
         return tuple(
@@ -189,3 +232,13 @@ class _Work:
             for name, count in kept.items()
             if self.options.renumber
         )
+
+
+def _is_last(channels: Channels, node: Node) -> bool:
+    """Tell whether a softmax runs over one axis: before opset 13 it takes all from `axis` on."""
+    rank = len(channels.trace.shapes[node.outputs[0]])
+    return node.version >= 13 or _softmax_axis(node) % rank == rank - 1
+
+
+def _softmax_axis(node: Node) -> int:
+    return int(node.attribute("axis", -1 if node.version >= 13 else 1))

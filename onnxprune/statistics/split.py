@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxprune.statistics.data import Data, Unit
+from onnxprune.statistics.feeds import Feed, InputSpec
 from onnxprune.types import Array
 
 
@@ -39,6 +40,24 @@ def part(data: Data, keep: Array) -> Data:
         return data
     digest = hashlib.sha256(data.sha256.encode() + np.packbits(keep).tobytes()).hexdigest()
     return replace(data, samples=int(np.count_nonzero(keep)), sha256=digest, stream=_Part(data.stream, keep))
+
+
+@dataclass(frozen=True, eq=False)
+class _Changed:
+    """A stream whose feeds are changed on the way."""
+
+    stream: Iterable[Unit]
+    change: Callable[[Feed], Feed]
+
+    def __iter__(self) -> Iterator[Unit]:
+        for unit in self.stream:
+            yield Unit(self.change(unit.feed), unit.samples, unit.stacked)
+
+
+def changed(data: Data, change: Callable[[Feed], Feed], inputs: Sequence[InputSpec]) -> Data:
+    """Return the samples as another model takes them, whose inputs are `inputs`."""
+    digest = hashlib.sha256(data.sha256.encode() + repr(inputs).encode()).hexdigest()
+    return replace(data, inputs=tuple(inputs), sha256=digest, stream=_Changed(data.stream, change))
 
 
 def first(data: Data, count: int) -> Data:

@@ -24,6 +24,7 @@ class Border:
     merged: inputs whose channels became one -> the axis.
     stands: input of ids -> (ids,) the id that stands for each one. numbers: input of ids -> (ids,) its new number.
     outputs: outputs that are left; None: all.
+    weighed: outputs that are a Softmax or LogSoftmax over an axis that lost positions -> the axis, and whether of logs.
     """
 
     kept: Positions = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Border:
     stands: Mapping[str, IntArray] = field(default_factory=dict)
     numbers: Mapping[str, IntArray] = field(default_factory=dict)
     outputs: frozenset[str] | None = None
+    weighed: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
 
     def assumed(self, feeds: Feeds) -> dict[str, Array]:
         """Return what the original is run on: inputs for which both models promise the same."""
@@ -64,7 +66,11 @@ class Border:
     def restricted(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return of the original's outputs what the compressed model gives."""
         there = {name: value for name, value in outputs.items() if self.outputs is None or name in self.outputs}
-        return self.compared({name: taken(value, self.kept.get(name)) for name, value in there.items()})
+        left = {name: taken(value, self.kept.get(name)) for name, value in there.items()}
+        for name, (axis, logs) in self.weighed.items():
+            if name in left:
+                left[name] = _weighed(left[name], axis, logs)
+        return self.compared(left)
 
     def compared(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return of outputs of the restricted form what is compared: what was computed, not what was filled in."""
@@ -77,6 +83,14 @@ def taken(value: Array, axes: Sequence[IntArray | None] | None) -> Array:
         if positions is not None and axis < value.ndim:
             value = np.take(value, positions, axis=axis)
     return value
+
+
+def _weighed(value: Array, axis: int, logs: bool) -> Array:
+    """Return shares of what is left, as a softmax over it gives them."""
+    plain = np.exp(value.astype(np.float64)) if logs else value.astype(np.float64)
+    total = plain.sum(axis=axis, keepdims=True)
+    shares = value - np.log(total) if logs else plain / np.where(total > 0, total, 1)
+    return np.asarray(shares).astype(value.dtype)
 
 
 def _zeroed(value: Array, axes: Sequence[IntArray | None]) -> Array:

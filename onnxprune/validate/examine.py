@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,8 +90,30 @@ def examine(
         lines = [_ran(reference)]
         if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
             return Evidence(comparison, lines=tuple(lines))
-        masked = _masked(reference, uncompensated or compressed, source, make_masked(), threads, provider)
-    return Evidence(comparison, masked, (*lines, _verdict(masked, uncompensated is not None)), _unsure(masked))
+        law = hold_to_law(reference, uncompensated or compressed, source, make_masked(), threads, provider)
+    if uncompensated is not None and law.masked is not None:
+        law = replace(law, lines=(_verdict(law.masked, True),))
+    return replace(law, comparison=comparison, lines=(*lines, *law.lines))
+
+
+def hold_to_law(
+    reference: Reference,
+    pruned: Model | Path,
+    source: Model,
+    masked: Model,
+    threads: int = 0,
+    provider: str | None = None,
+) -> Evidence:
+    """Return the evidence that a model does what `source` does with what was removed zeroed.
+
+    Args:
+        reference: gives the samples, as `source` takes them.
+
+    Raises:
+        OnnxpruneError: it does not: our defect.
+    """
+    outcome = _masked(reference, pruned, source, masked, threads, provider)
+    return Evidence(masked=outcome, lines=(_verdict(outcome, False),), warnings=_unsure(outcome))
 
 
 def _open(path: Path | Model, threads: int, provider: str | None) -> Session:

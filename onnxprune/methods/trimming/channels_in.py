@@ -44,7 +44,7 @@ def make_gray(model: Model, name: str) -> onnx.ModelProto:
         raise UsageError(f"the model has no input '{name}'; there are {', '.join(view.inputs)}.")
     traced = trace(view, {})
     shape = traced.shapes.get(name, ())
-    axis = _channel_axis(view, name, shape)
+    axis = _axis(view, name, shape)
     view.inputs[name].type.tensor_type.shape.dim[axis].dim_value = 1
     stale = _narrow(proto, view, traced.shapes, _Place(name, axis), shape[axis])
     for value in [v for v in proto.graph.value_info if v.name in stale]:
@@ -52,7 +52,17 @@ def make_gray(model: Model, name: str) -> onnx.ModelProto:
     return proto
 
 
-def _channel_axis(view: View, name: str, shape: tuple[int, ...]) -> int:
+def channel_axis(model: Model, name: str) -> int:
+    """Return the axis of an input that has its three channels.
+
+    Raises:
+        UsageError: there is none.
+    """
+    view = View(model)
+    return _axis(view, name, trace(view, {}).shapes.get(name, ()))
+
+
+def _axis(view: View, name: str, shape: tuple[int, ...]) -> int:
     dims = view.inputs[name].type.tensor_type.shape.dim
     static = [axis for axis, dim in enumerate(dims) if dim.HasField("dim_value") and len(shape) in (3, 4, 5)]
     for axis in (1, len(shape) - 1, 0):

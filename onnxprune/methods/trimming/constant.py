@@ -17,7 +17,7 @@ from onnxprune.methods.trimming.inline import bodies, inline_branch
 from onnxprune.types import Array
 from onnxprune.validate.session import open_session
 
-Value = float | int | bool | str | list[object] | Array
+Value = int | float | bool | str | list[object] | Array | tuple[float, ...]
 
 DRAWS = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout".split())
 GROWTH = 1 << 16
@@ -43,7 +43,7 @@ def fix_inputs(model: onnx.ModelProto, values: Mapping[str, Value]) -> None:
             close = difflib.get_close_matches(name, inputs, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(inputs)}."
             raise UsageError(f"the model has no input '{name}' to fix; {hint}")
-        _store(graph, name, _array(inputs[name], value))
+        _store(graph, name, fixed_value(inputs[name], value))
         graph.input.remove(inputs[name])
     known = set(values)
     while _fold(model, known) or _take_branches(graph, known):
@@ -70,12 +70,15 @@ def fix_dims(model: onnx.ModelProto, sizes: Mapping[str, int]) -> None:
                 dim.dim_value = sizes[dim.dim_param]
 
 
-def _array(declared: onnx.ValueInfoProto, value: Value) -> Array:
+def fixed_value(declared: onnx.ValueInfoProto, value: Value) -> Array:
+    """Return the value of an input as an array of its type and shape.
+
+    Raises:
+        UsageError: it does not fit.
+    """
     name, kind = declared.name, declared.type.tensor_type
     if declared.type.WhichOneof("value") != "tensor_type":
         raise UsageError(f"input '{name}' is no tensor; it cannot be fixed.")
-    if isinstance(value, str):
-        value = _read(name, value)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     try:
         array = np.asarray(value)
@@ -95,8 +98,14 @@ def _array(declared: onnx.ValueInfoProto, value: Value) -> Array:
     return np.asarray(cast)
 
 
-def _read(name: str, text: str) -> float | bool | Array:
-    """Return what a word stands for: a number, true or false, or the content of an .npy file."""
+def read_value(name: str, text: Value) -> Value:
+    """Return what a word stands for: a number, true or false, or the content of an .npy file; other values pass.
+
+    Raises:
+        UsageError: it stands for nothing.
+    """
+    if not isinstance(text, str):
+        return text
     try:
         if text.endswith(".npy"):
             return np.asarray(np.load(Path(text), allow_pickle=False))

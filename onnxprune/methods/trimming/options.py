@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.layer_options import words
-from onnxprune.methods.trimming.constant import Value
+from onnxprune.methods.layer_options import named, words
+from onnxprune.methods.trimming.constant import Value, read_value
 from onnxprune.methods.trimming.spec import Spec, items, split_target
 from onnxprune.methods.trimming.tiers import TIERS
 
@@ -33,7 +33,6 @@ class TrimOptions:
     dims: dynamic dimension -> size.
     input_channels: "INPUT:AXIS" -> positions that stay.
     gray: inputs whose three channels become one, exact where they are equal.
-    states: pairs "OUTPUT=INPUT" of state that is fed back.
     renumber: ids count what is left; no table in the graph turns them into the old ones.
     input_shapes: graph input -> full shape, where dynamic sizes need to be fixed for the analysis.
     """
@@ -58,7 +57,7 @@ class TrimOptions:
         for name in ("keep", "tokens", "input_channels"):
             table = {key: items(spec, f"{name} {key}") for key, spec in table_of(getattr(self, name)).items()}
             object.__setattr__(self, name, table)
-        object.__setattr__(self, "fix", table_of(self.fix))
+        object.__setattr__(self, "fix", {k: read_value(k, v) for k, v in table_of(self.fix).items()})
         object.__setattr__(self, "dims", {k: _whole(k, v) for k, v in table_of(self.dims).items()})
         object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
         if self.labels is not None:
@@ -67,6 +66,15 @@ class TrimOptions:
             raise UsageError(f"rare '{self.rare}': choose one of {', '.join(RARE)}, unk=ID.")
         if self.scatter and not self.tokens:
             raise UsageError("scatter spreads scores of tokens: say with tokens which stay.")
+
+    @classmethod
+    def of(cls, **values: Any) -> TrimOptions:
+        """Return options by name.
+
+        Raises:
+            UsageError: an unknown name, or a value that makes no sense.
+        """
+        return cls(**named(cls, values))
 
     @property
     def asks(self) -> bool:

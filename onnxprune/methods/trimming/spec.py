@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.types import BoolArray
 
-Spec = str | int | Sequence[str | int]
+Spec = str | int | Sequence[str | int] | tuple[int | str, ...]
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
@@ -34,7 +34,7 @@ def items(spec: Spec, what: str) -> tuple[str | int, ...]:
     elif spec.startswith("@"):
         entries = [entry for line in _lines(Path(spec[1:]), what) for entry in _spelled(line, what)]
     else:
-        entries = [entry for word in spec.split(",") for entry in _spelled(word.strip(), what)]
+        entries = [entry for word in spec.split(",") for entry in _spelled(word.strip() or word, what)]
     found = tuple(entry for entry in entries if entry != "")
     if not found:
         raise UsageError(f"{what}: nothing is kept; name at least one position.")
