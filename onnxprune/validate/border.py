@@ -37,6 +37,11 @@ class Border:
     outputs: frozenset[str] | None = None
     weighed: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether inputs and outputs are the original's."""
+        return not any(vars(self).values())
+
     def assumed(self, feeds: Feeds) -> dict[str, Array]:
         """Return what the original is run on: inputs for which both models promise the same."""
         found = {**feeds, **{name: value for name, value in self.fixed.items() if name in feeds}}

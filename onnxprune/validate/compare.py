@@ -131,7 +131,7 @@ def open_reference(
     count = data_count or len(feeds)
     kinds, same = output_kinds(view, sizes), _equal(first, second)
     made_up, lists, border = data is None, before_sorts(view), border or Border()
-    lists = lists if border == Border() else {}
+    lists = lists if border.is_open else {}
     return Reference(session, opened, feeds, count, inputs, stress, seconds, same, kinds, made_up, lists, border)
 
 
