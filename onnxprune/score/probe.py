@@ -25,9 +25,9 @@ from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray, IntArray
 
-BATCH = 16
+BATCH = 8
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-ENTRIES_SHARE = 0.25
+ENTRIES_SHARE = 0.125
 """Share of the memory for tensors that wait before the parts behind groups."""
 
 
@@ -128,7 +128,10 @@ class Probe:
         if key not in self._open:
             self._open.clear()
             activity = self.activity
-            tail = tail_of(activity.view.model.proto.graph, key, self._names)
+            graph = activity.view.model.proto.graph
+            tail = tail_of(graph, key, self._names)
+            if not self._fits(tail.entries):
+                tail = tail_of(graph, key, self._names, whole=True)
             entries = self._entries(tail)
             session = open_tail(
                 activity.view.model,
@@ -157,15 +160,23 @@ class Probe:
             names.update(dict.fromkeys(tail_of(graph, keys, self._names).entries if keys else ()))
         if not names:
             return None
-        limit = ENTRIES_SHARE * self.activity.allowed
-        first = self._run(tuple(names), batches=1)[0]
-        if sum(array.nbytes for array in first.values()) * len(self._feeds) > limit:
-            return None
-        return [first, *self._run(tuple(names), skip=1)]
+        return self._run(tuple(names)) if self._fits(tuple(names)) else None
 
-    def _run(self, names: Sequence[str], batches: int | None = None, skip: int = 0) -> list[Feed]:
+    def _fits(self, names: Sequence[str]) -> bool:
+        """Tell whether tensors of all batches may be kept; inputs are there already."""
+        feed = self._feeds[0]
+        inner = [name for name in names if name not in feed]
+        first = self._run(inner, batches=1)[0] if inner and self._not_kept(inner) else {}
+        size = sum(array.nbytes for array in first.values()) * len(self._feeds)
+        return size <= ENTRIES_SHARE * self.activity.allowed
+
+    def _not_kept(self, names: Sequence[str]) -> bool:
+        kept = self.__dict__.get("_waiting")
+        return kept is None or any(name not in kept[0] for name in names)
+
+    def _run(self, names: Sequence[str], batches: int | None = None) -> list[Feed]:
         """Return tensors of the original, batch by batch."""
-        feeds = self._feeds[skip:batches]
+        feeds = self._feeds[:batches]
         inner = [name for name in names if not feeds or name not in feeds[0]]
         model, activity = self.activity.view.model, self.activity
         session = Session(

@@ -31,9 +31,15 @@ class Tail:
     outputs: tuple[str, ...]
 
 
-def tail_of(graph: onnx.GraphProto, weights: Iterable[str], outputs: Sequence[str]) -> Tail:
-    """Return the part behind the weights that some outputs need."""
-    changed = set(weights)
+def tail_of(graph: onnx.GraphProto, weights: Iterable[str], outputs: Sequence[str], *, whole: bool = False) -> Tail:
+    """Return the part behind the weights that some outputs need.
+
+    Args:
+        whole: take all that depends on an input of the graph, so that nothing else has to be kept.
+    """
+    weights, static = tuple(weights), static_names(graph)
+    inputs = {value.name for value in graph.input} - static if whole else set()
+    changed = {*weights, *inputs}
     behind = []
     for node in graph.node:
         if any(name in changed for name in reads(node)):
@@ -45,9 +51,8 @@ def tail_of(graph: onnx.GraphProto, weights: Iterable[str], outputs: Sequence[st
         if any(name in needed for name in node.output if name):
             needed.update(reads(node))
             nodes.append(node)
-    static = static_names(graph)
     read = dict.fromkeys(name for node in reversed(nodes) for name in reads(node))
-    entries = [name for name in read if name not in changed and name not in static]
+    entries = [name for name in read if name in inputs or (name not in changed and name not in static)]
     return Tail(tuple(sorted(set(weights))), tuple(reversed(nodes)), tuple(entries), tuple(given))
 
 

@@ -94,6 +94,13 @@ def test_only_what_stands_behind_the_weights_is_run():
     assert not tail_of(proto.graph, ["w1"], ["z"]).nodes
 
 
+def test_the_whole_network_is_the_part_that_needs_nothing_kept():
+    proto, _ = NETWORKS["two outputs"]
+    tail = tail_of(proto.graph, ["w4"], ["y", "z"], whole=True)
+    assert tail.entries == ("x",) and [node.output[0] for node in tail.nodes][-1] == "z"
+    assert {node.output[0] for node in tail.nodes} == {"t", "r", "a", "ta", "y", "b", "rb", "z"}
+
+
 def test_a_session_of_a_group_is_opened_once_for_all_widths(monkeypatch):
     opened = []
     monkeypatch.setattr(room, "open_tail", lambda *given, **named: opened.append(1) or OPEN(*given, **named))
