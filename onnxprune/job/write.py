@@ -18,6 +18,7 @@ from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_so
 from onnxprune.job.job import Job
 from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, report_text
 from onnxprune.report import Report
+from onnxprune.validate.verdict import advice
 
 SIMILAR = 0.95
 """Cosine with the original below which the user is told that a model may have lost its skill."""
@@ -150,7 +151,7 @@ def next_steps(report: Report, job: Job, target: Path) -> list[str]:
     steps = []
     cosines = [figures["cosine"] or 0.0 for figures in report.parity.values() if figures]
     if cosines and min(cosines) < SIMILAR:
-        steps.append(f"The outputs differ much (cosine {min(cosines):.2f}): remove less, or train the result a little.")
+        steps.append(f"The outputs differ much (cosine {min(cosines):.2f}). {advice(report.command)}")
     steps += [f"Faster? onnxprune bench {quote(str(job.source_path or 'MODEL'))} {quote(str(target))}"]
     if report.parity and job.data is None:
         steps.append("Random inputs show defects, not accuracy: --data runs inputs of yours, --eval measures.")
