@@ -7,40 +7,14 @@ weight follows from that one and the input. Clip becomes two Relus, whose deriva
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-PREFIX = "onnxprune."
-MOST_TAPS = 25
-"""A Conv with more taps keeps the derivative that onnx-ad writes: one Conv instead of a product for each tap."""
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A grouped Conv whose weight is wanted.
-
-    x, y, w: shapes of input, output and weight. pads: begins, then ends.
-    """
-
-    node: onnx.NodeProto
-    name: str
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    w: tuple[int, ...]
-    groups: int
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[int, ...]
-
-    @property
-    def weight(self) -> str:
-        """The tensor that the derivative belongs to."""
-        return str(self.node.input[1])
+from onnxprune.compensate.weight_adjoints import MOST_TAPS, PREFIX, Delta, weight_adjoint
 
 
 def is_grouped(node: onnx.NodeProto) -> bool:
@@ -48,15 +22,16 @@ def is_grouped(node: onnx.NodeProto) -> bool:
     return node.op_type.startswith("Conv") and any(a.name == "group" and a.i > 1 for a in node.attribute)
 
 
-def add_deltas(proto: onnx.ModelProto) -> list[Delta]:
-    """Add a term to the output of every Conv of known shapes that has its weight to itself; edits the graph."""
+def add_deltas(proto: onnx.ModelProto, weights: AbstractSet[str]) -> list[Delta]:
+    """Add a term to the output of every Conv and MatMul of known shapes with a weight to itself; edits the graph."""
     shapes = _shapes(proto)
     uses = [name for node in proto.graph.node for name in node.input]
+    stored = weights & shapes.keys()
     nodes: list[onnx.NodeProto] = []
     deltas: list[Delta] = []
     for node in proto.graph.node:
         nodes.append(node)
-        delta = _delta(node, shapes, len(deltas)) if node.op_type == "Conv" and not node.domain else None
+        delta = _delta(node, shapes, len(deltas), stored)
         if delta is None or uses.count(delta.weight) > 1:
             continue
         deltas.append(delta)
@@ -84,7 +59,7 @@ def add_weight_adjoints(adjoint: onnx.ModelProto, deltas: Sequence[Delta]) -> No
             del node.input[1:]
             node.op_type = "Identity"
     for delta in deltas:
-        graph.node.extend(_weight_adjoint(delta, graph) if delta.groups > 1 else _taps(delta, graph))
+        graph.node.extend(weight_adjoint(delta, graph))
     kept = [value for value in graph.input if value.name not in names]
     del graph.input[:]
     graph.input.extend(kept)
@@ -180,7 +155,16 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _delta(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], number: int) -> Delta | None:
+def _delta(
+    node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], number: int, stored: Collection[str]
+) -> Delta | None:
+    if node.domain or node.op_type not in ("Conv", "MatMul") or node.input[1] not in stored:
+        return None
+    if node.op_type == "MatMul":
+        x, w, y = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
+        if x is None or w is None or y is None or len(w) != 2 or len(x) < 3:
+            return None
+        return Delta(node, f"{PREFIX}delta.{number}", x, y, w, 1, (), (), ())
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     x, w, y = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
     if x is None or w is None or y is None or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
@@ -193,66 +177,3 @@ def _delta(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], number: int
     if int(attributes.get("group", 1)) == 1 and math.prod(w[2:]) > MOST_TAPS:
         return None
     return Delta(node, name, x, y, w, int(attributes.get("group", 1)), strides, dilations, pads)
-
-
-def _weight_adjoint(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    axes, groups, batch, per_group = len(delta.w) - 2, delta.groups, delta.x[0], delta.w[1]
-    space = list(range(2, 2 + axes))
-    chain = _Chain(graph, delta.name)
-    x = chain.add("Reshape", [delta.node.input[0], [batch, groups, per_group, *delta.x[2:]]])
-    x = chain.add("Transpose", [x], perm=[2, 1, 0, *(axis + 1 for axis in space)])
-    x = chain.add("Reshape", [x, [per_group, groups * batch, *delta.x[2:]]])
-    dy = chain.add("Reshape", [f"adj_{delta.name}", list(delta.y)])
-    dy = chain.add("Transpose", [dy], perm=[1, 0, *space])
-    strides, dilations = list(delta.dilations), list(delta.strides)
-    product = chain.add("Conv", [x, dy], group=groups, strides=strides, dilations=dilations, pads=list(delta.pads))
-    # where strides left input over, the result is larger than the kernel
-    product = chain.add("Slice", [product, [0] * axes, list(delta.w[2:]), space])
-    chain.add("Transpose", [product], f"adj_{delta.weight}", perm=[1, 0, *space])
-    return chain.nodes
-
-
-def _taps(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return dL/dW[:, :, k] = dL/dy (o, n p) times x at tap k (c, n p), transposed."""
-    axes, (outs, per_group) = len(delta.w) - 2, delta.w[:2]
-    space, chain = list(range(2, 2 + axes)), _Chain(graph, delta.name)
-    x = chain.add("Transpose", [delta.node.input[0]], perm=[1, 0, *space])
-    if any(delta.pads):
-        x = chain.add("Pad", [x, [0, 0, *delta.pads[:axes], 0, 0, *delta.pads[axes:]]])
-    dy = chain.add("Reshape", [f"adj_{delta.name}", list(delta.y)])
-    dy = chain.add("Transpose", [dy], perm=[1, 0, *space])
-    dy = chain.add("Reshape", [dy, [outs, -1]])
-    products = []
-    for tap in np.ndindex(*delta.w[2:]):
-        starts = [int(place * step) for place, step in zip(tap, delta.dilations, strict=True)]
-        sizes = zip(starts, delta.y[2:], delta.strides, strict=True)
-        ends = [start + (size - 1) * stride + 1 for start, size, stride in sizes]
-        part = chain.add("Slice", [x, starts, ends, space, list(delta.strides)])
-        part = chain.add("Reshape", [part, [per_group, -1]])
-        product = chain.add("Gemm", [dy, part], transB=1)
-        products.append(chain.add("Reshape", [product, [outs, per_group, 1]]))
-    whole = chain.add("Concat", products, axis=2)
-    chain.add("Reshape", [whole, list(delta.w)], f"adj_{delta.weight}")
-    return chain.nodes
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """Nodes one after the other, with names that start alike."""
-
-    graph: onnx.GraphProto
-    stem: str
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-
-    def add(self, op_type: str, inputs: Sequence[str | list[int]], output: str = "", **attributes: Any) -> str:
-        """Add a node; a list of integers as input is stored. Returns its output."""
-        output = output or f"{self.stem}.{len(self.nodes)}"
-        names = []
-        for place, given in enumerate(inputs):
-            if not isinstance(given, str):
-                tensor = numpy_helper.from_array(np.array(given, np.int64), f"{output}.{place}")
-                self.graph.initializer.append(tensor)
-                given = tensor.name
-            names.append(given)
-        self.nodes.append(helper.make_node(op_type, names, [output], **attributes))
-        return output

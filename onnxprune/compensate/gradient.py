@@ -97,9 +97,12 @@ def gradient_graph(
     """
     proto = differentiable(model, samples)
     clips_as_relus(proto)
-    deltas = add_deltas(proto)
+    known = _stored(model.proto).keys() - shared_names(model.proto)
+    deltas = add_deltas(
+        proto, {name for name, tensor in _stored(proto).items() if name in known and _is_weight(tensor)}
+    )
     names = {delta.weight for delta in deltas}
-    weights, matrices = _lift(proto, names, _stored(model.proto).keys() - shared_names(model.proto))
+    weights, matrices = _lift(proto, names, known)
     targets = _add_loss(proto, compared, shapes)
     for name, value in weights.items():
         proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))

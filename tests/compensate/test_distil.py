@@ -64,6 +64,25 @@ def plain(kernel: tuple[int, int], **attributes: object) -> Model:
     return network(nodes, weights, ["n", 2, 5, 5], ["n", 3])
 
 
+def products(shared: bool) -> Model:
+    """Products over the last axis of images, one matrix read once or twice."""
+    node = helper.make_node
+    draw = np.random.default_rng(8)
+    shapes = {"w0": (5, 5), "w1": (5, 5), "b1": (5,), "w2": (5, 3)}
+    weights = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    if shared:
+        del weights["w1"]
+    nodes = [
+        node("MatMul", ["x", "w0"], ["a"]),
+        node("Tanh", ["a"], ["h"]),
+        node("MatMul", ["h", "w0" if shared else "w1"], ["c"]),
+        node("Add", ["c", "b1"], ["d"]),
+        node("ReduceMean", ["d"], ["p"], axes=[1, 2], keepdims=0),
+        node("MatMul", ["p", "w2"], ["y"]),
+    ]
+    return network(nodes, weights, ["n", 2, 5, 5], ["n", 3])
+
+
 CASES = {
     "plain": small(4),
     "grouped": grouped(2, 1),
@@ -71,6 +90,8 @@ CASES = {
     "strided": plain((3, 2), strides=[2, 1], dilations=[1, 2], pads=[1, 0, 0, 2]),
     "uneven": plain((2, 3), strides=[3, 2], pads=[0, 1, 1, 0]),
     "many taps": plain((6, 5), pads=[2, 2, 2, 2]),
+    "products": products(False),
+    "shared products": products(True),
 }
 
 
