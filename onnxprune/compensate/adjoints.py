@@ -15,6 +15,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.compensate.weight_adjoints import MOST_TAPS, PREFIX, Delta, weight_adjoint
+from onnxprune.graph.model import Model
+from onnxprune.graph.trace import trace
+from onnxprune.graph.view import View
 
 
 def is_grouped(node: onnx.NodeProto) -> bool:
@@ -146,13 +149,8 @@ def _scalar(stored: dict[str, onnx.TensorProto], name: str) -> np.ndarray | None
 
 
 def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    graph = onnx.shape_inference.infer_shapes(proto).graph
-    shapes: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in dims):
-            shapes[value.name] = tuple(d.dim_value for d in dims)
-    return shapes
+    """Return the shapes of the main graph, all input sizes being fixed."""
+    return dict(trace(View(Model(proto))).shapes)
 
 
 def _delta(
