@@ -98,7 +98,9 @@ class Editor:
         """Let the nodes come and go, and return the copy; node protos must not be edited after that."""
         touched = self._before.keys() | self._after.keys() | self._instead.keys()
         graphs = {id(twin.graph): twin.graph for twin in self._twins.values() if id(twin) in touched}
-        for graph in graphs.values():
+        # a graph that is written again has new copies of its bodies, so the innermost come first
+        depths = _depths(self.proto.graph)
+        for graph in sorted(graphs.values(), key=lambda graph: -depths[id(graph)]):
             twins = {tuple(t.proto.output): id(t) for t in self._twins.values() if t.graph is graph}
             nodes: list[onnx.NodeProto] = []
             for proto in graph.node:
@@ -109,3 +111,13 @@ class Editor:
             del graph.node[:]
             graph.node.extend(copies)
         return self.proto
+
+
+def _depths(graph: onnx.GraphProto, depth: int = 0) -> dict[int, int]:
+    """Return how many nodes stand around each graph, by its identity."""
+    found = {id(graph): depth}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                found |= _depths(attribute.g, depth + 1)
+    return found

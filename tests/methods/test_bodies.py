@@ -228,3 +228,14 @@ def test_samples_part_inside_of_a_branch_too() -> None:
     result = prune(proto, OPTIONS, feeds, runtime=RUNTIME)
     onnx.checker.check_model(result.model.proto)
     assert result.compensation and {e.name for e in result.compensation.layers if e.used} >= {"oconv2", "conv2"}
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_factors_outside_and_inside_of_a_body(whiten: bool) -> None:
+    proto = bodies.around()
+    feeds = bodies.samples(proto)
+    options = FactorizeOptions(energy=0.5, only=("conv2", "conv3"), align=1, whiten=whiten, refit=whiten)
+    result = factorize(proto, options, feeds if whiten else None, runtime=RUNTIME)
+    onnx.checker.check_model(result.model.proto)
+    assert all(layer.form for layer in result.layers if layer.name in ("conv2", "conv3"))
+    assert np.isfinite(run(result.model, feeds)).all()
