@@ -12,3 +12,9 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "MOST_STEPS", 10)
     monkeypatch.setattr(steps, "FEWEST_STEPS", 1)
     monkeypatch.setattr(distil, "FEWEST_STEPS", 1)
+
+
+@pytest.fixture(autouse=True)
+def not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge as on a desk: where the variable CI is set, results that are far from the original fail."""
+    monkeypatch.delenv("CI", raising=False)

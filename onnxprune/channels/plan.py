@@ -22,6 +22,7 @@ class Plan:
     unshared: tensor name -> "node:input" -> axis -> positions, for constants copied because their users differ.
     groups: one entry a group: name, kind, size, removed (channel numbers).
     trim: options of the trim that it is the plan of; the removed positions are then those of the trimmed inside.
+    refitted: what stayed was refitted by the prune, which the plan alone does not do again.
     """
 
     source_sha256: str
@@ -29,6 +30,7 @@ class Plan:
     unshared: dict[str, Positions] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
     trim: dict[str, Any] = field(default_factory=dict)
+    refitted: bool = False
 
     def to_json(self) -> str:
         """Return the plan as canonical JSON (the file format of DESIGN, section 5)."""
@@ -40,6 +42,7 @@ class Plan:
             "unshared": self.unshared,
             "groups": self.groups,
             **({"trim": self.trim} if self.trim else {}),
+            **({"refitted": True} if self.refitted else {}),
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
@@ -69,6 +72,7 @@ class Plan:
                 unshared={t: _positions(uses) for t, uses in document.get("unshared", {}).items()},
                 groups=list(document.get("groups", [])),
                 trim=dict(document.get("trim", {})),
+                refitted=document.get("refitted") is True,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"the plan is damaged ({error!r}); make it again with --plan.") from error

@@ -31,6 +31,8 @@ _SHORTAGE = "memory: there is not enough of it for this; give less (--memory, --
 
 VERBOSE = "onnxprune.verbose"
 """Key of the context's `meta` under which -v is noted."""
+ARGUMENTS = "onnxprune.arguments"
+"""The same for the words of the command line."""
 
 
 class Commands(click.Group):
@@ -47,6 +49,7 @@ class Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = list(args)
         if args and args[0] not in ("--help", "-h", "--version"):
             args = self._with_command(ctx, args)
         return super().parse_args(ctx, args)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import options
+from onnxprune.cli.group import ARGUMENTS
 from onnxprune.cli.screen import Screen
+from onnxprune.errors import OnnxpruneError
 
 if TYPE_CHECKING:
     from onnxprune.job.gates import Gates
@@ -27,6 +29,7 @@ def method_command(
     name: str,
     about: str,
     *choices: Decorator,
+    default: str,
     outputs: Iterable[str] = ("output", "no_clobber", "report", "no_provenance", "print_recipe"),
     prepare: Prepare | None = None,
 ) -> click.Command:
@@ -35,7 +38,7 @@ def method_command(
     Args:
         about: its help; the first sentence stands in the list of commands.
         choices: click options and arguments, named like the options of the method.
-        outputs: options of what is written where.
+        default: the usual name of the output. outputs: options of what is written where.
     """
 
     def callback(
@@ -55,7 +58,8 @@ def method_command(
         job = Job((step(name, **given),), model, data, run, gates, outputs, name=name, **more)
         finish(job, screen, print_recipe=print_recipe, also=read)
 
-    for decorate in (options.screen, options.gates, options.runs(), options.outputs(*outputs), *reversed(choices)):
+    bundles = (options.screen, options.gates, options.runs(), options.outputs(default, *outputs))
+    for decorate in (*bundles, *reversed(choices)):
         callback = decorate(callback)
     callback.__doc__ = about
     return click.command(name, help=about)(options.model(callback))
@@ -74,11 +78,16 @@ def finish(
         job = replace(job, outputs=replace(job.outputs, output=target))
         click.echo(to_yaml(job.as_data()), nl=False)
         return
+    job = replace(job, argv=tuple(click.get_current_context().meta.get(ARGUMENTS, ())))
     try:
         done = write_job(job, stage=screen.stage, suffix=suffix, also=also)
     except KeyboardInterrupt:
         for state in (getattr(step.options, "state", None) for step in job.steps):
             if state is not None and state.is_file():
                 click.echo(f"what was measured is kept in '{state}'; the same command goes on from there.", err=True)
+        raise
+    except OnnxpruneError as error:
+        if screen.json and error.report is not None:
+            screen.print_json(error.report)
         raise
     screen.show(done.report)

@@ -150,14 +150,15 @@ def _run(values: dict[str, Any]) -> dict[str, Any]:
 def _gates(values: dict[str, Any]) -> dict[str, Any]:
     from onnxprune.job.gates import Gates
 
-    return {"gates": Gates(**_taken(values, ("min_cosine", "min_sqnr", "min_agreement", "max_drop", "eval")))}
+    names = ("min_cosine", "min_sqnr", "min_agreement", "max_drop", "eval", "judge_data", "strict")
+    return {"gates": Gates(**_taken(values, names))}
 
 
 def _outputs(values: dict[str, Any]) -> dict[str, Any]:
     from onnxprune.job.outputs import Outputs
 
     asked = values.pop("print_recipe", False)
-    return {"outputs": Outputs(**_taken(values, _OUTPUT_OPTIONS)), "print_recipe": asked}
+    return {"outputs": Outputs(**_taken(values, ("output", *_OUTPUT_OPTIONS))), "print_recipe": asked}
 
 
 def _note_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
@@ -259,12 +260,17 @@ gates = _bundle(
     click.option(
         "--eval", metavar="FILE.PY:FUNCTION", help="Function of a model path that returns a number; higher is better."
     ),
+    click.option(
+        "--judge-data", metavar="PATH", help="Inputs that the result is judged on [default: one in four of --data]."
+    ),
+    click.option(
+        "--strict/--no-strict",
+        default=None,
+        help="Fail where the result is far from the original, whatever was asked [default: where CI is set].",
+    ),
 )
 
 _OUTPUT_OPTIONS = {
-    "output": click.option(
-        "-o", "--output", type=PATH, metavar="FILE", help="Where it goes [default: beside MODEL, MODEL-pruned.onnx]."
-    ),
     "no_clobber": click.option("--no-clobber", is_flag=True, help="Refuse to replace existing files."),
     "report": click.option("--report", type=PATH, metavar="FILE", help="Write the report to a .json or .html file."),
     "plan": click.option("--plan", type=PATH, metavar="FILE", help="Write the plan, what is removed, to a .json file."),
@@ -277,9 +283,17 @@ _OUTPUT_OPTIONS = {
 }
 
 
-def outputs(*names: str) -> Decorator:
-    """Add the named options of what is written where: they become `outputs`, and `print_recipe`."""
-    return _bundle(_outputs, *(_OUTPUT_OPTIONS[name] for name in names))
+def outputs(default: str, *names: str) -> Decorator:
+    """Add the named options of what is written where: they become `outputs`, and `print_recipe`.
+
+    Args:
+        default: the usual name of the model, for the help.
+    """
+    place = click.option(
+        "-o", "--output", type=PATH, metavar="FILE", help=f"Where it goes [default: beside MODEL, {default}]."
+    )
+    table = {"output": place, **_OUTPUT_OPTIONS}
+    return _bundle(_outputs, *(table[name] for name in names))
 
 
 def compensation(function: Function) -> Function:

@@ -118,6 +118,10 @@ class Screen:
             console = Console(stderr=self.json, highlight=False)
             print_report(report, console, verbose=self.verbose)
         if self.json:
-            click.echo(report.to_json(), nl=False, file=_for_json)
-            if _for_json is not None:
-                _for_json.flush()
+            self.print_json(report)
+
+    def print_json(self, report: Report) -> None:
+        """Print the report as JSON."""
+        click.echo(report.to_json(), nl=False, file=_for_json)
+        if _for_json is not None:
+            _for_json.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,19 +14,21 @@ from onnxprune.errors import DataError, GateError, OnnxpruneError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.files.staging import Staging
 from onnxprune.graph.model import Model, load, save
-from onnxprune.job.describe import describe_result, finite, note_comparison
-from onnxprune.job.gates import Gates
+from onnxprune.job.describe import describe_result, note_comparison
+from onnxprune.job.gates import Gates, kept
 from onnxprune.job.job import Job, Step
 from onnxprune.job.latency_check import note_latency
-from onnxprune.job.original import Original, traced
+from onnxprune.job.original import NO_IMAGES, Original, traced
+from onnxprune.job.outcome import Done, begun, figures_of, masked_figures, model_of, note_error, note_verdict, pruned_of
 from onnxprune.job.sizes import describe, describe_view
 from onnxprune.job.trim_law import examine_trim
 from onnxprune.report import Report, Side
+from onnxprune.statistics.images import ImageOptions
 
 if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan
     from onnxprune.methods.result import PruneResult
-    from onnxprune.validate.compare import Comparison, Reference
+    from onnxprune.validate.compare import Reference
     from onnxprune.validate.examine import Evidence
 
 MASKED_SAMPLES = 8
@@ -39,26 +40,6 @@ Stage = Callable[[Report, str, str], AbstractContextManager[Progress]]
 Check = Callable[[Path | Model], None]
 Deliver = Callable[[Model, Model, Check], None]
 """Writes (result, original, check): the check raises where the result must not get its name."""
-
-
-@dataclass(frozen=True, eq=False)
-class Done:
-    """A step that was carried out.
-
-    result: what its method gave. model: the model of it.
-    comparison: its outputs against those of the original; None where they were not compared.
-    drop: how much the user's value fell from the original.
-    evidence: what else was seen, masked parity of a step that removes channels among it.
-    """
-
-    number: int
-    step: Step
-    result: Any
-    model: Model
-    comparison: Comparison | None = None
-    drop: float | None = None
-    evidence: Evidence | None = None
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +93,7 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         OnnxpruneError: what the steps raise; a step that is not what the model before it is with the removed channels
             zeroed is our defect. `report` of the error is what was found out until then.
     """
-    report = Report(job.name, details={"seed": job.run.seed, "options": job.settings})
+    report = begun(job)
     try:
         check_sources(job)
         with stage(report, "load", "reading the model"):
@@ -120,13 +101,16 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         with scratch_folder() as folder:
             original = Original(source, job.data, job.run, job.gates, Path(folder))
             with closing(original):
+                if job.gates.eval is not None:
+                    with stage(report, "evaluate", "evaluating the original"):
+                        report.details["evaluation"] = {"before": original.value}
                 try:
                     return _Work(job, original, report, stage, deliver).run()
                 finally:
                     if job.outputs.intermediates is not None:
                         keep_files(Path(folder), job.outputs.intermediates)
     except OnnxpruneError as error:
-        error.report = report
+        note_error(report, error)
         raise
 
 
@@ -136,11 +120,13 @@ def check_sources(job: Job) -> None:
     Raises:
         DataError: one is not, or the function does not load.
     """
-    data = job.data
-    if isinstance(data, str | Path):
-        file, colon, _ = str(data).rpartition(":")
-        if not Path(data).exists() and not (colon and Path(file).is_file()):
-            raise DataError(f"--data '{data}' does not exist; give .npz, .npy, a folder, or file.py:function.")
+    for option, data in (("--data", job.data), ("--judge-data", job.gates.judge_data)):
+        if isinstance(data, str | Path):
+            file, colon, _ = str(data).rpartition(":")
+            if not Path(data).exists() and not (colon and Path(file).is_file()):
+                raise DataError(f"{option} '{data}' does not exist; give .npz, .npy, a folder, or file.py:function.")
+    if job.data is None and job.gates.judge_data is None and job.run.images != ImageOptions():
+        raise UsageError(NO_IMAGES)
     job.gates.function()
 
 
@@ -186,11 +172,11 @@ class _Work:
             with self.stage(self.report, "latency", "measuring"):
                 note_latency(self.report, self.original.source, made, mode, job)
         done = Done(number, step, result, replace(made, origin=(self.original.source.sha256, self._settings(number))))
-        kept: list[Done] = []
+        found: list[Done] = []
 
         def check(compressed: Path | Model) -> None:
             with self.stage(self.report, "validate", "comparing with the original"):
-                kept.append(self._judged(done, model, compressed, gates, is_last))
+                found.append(self._judged(done, model, compressed, gates, is_last))
 
         if not is_last or job.outputs.intermediates is not None:
             save(made, self._file(done), source=model)
@@ -202,7 +188,7 @@ class _Work:
             else:
                 check(made if is_last else self._file(done))
         seconds["save"] -= seconds.get("validate", 0.0) - before
-        done = replace(kept[0], seconds=time.perf_counter() - start)
+        done = replace(found[0], seconds=time.perf_counter() - start)
         self._note_step(done)
         return done
 
@@ -225,12 +211,15 @@ class _Work:
             after = self.original.evaluated(compressed)
             drop = self.original.value - after
             self.report.details["evaluation"] = {"before": self.original.value, "after": after, "drop": drop}
-        comparison = evidence.comparison if evidence is not None else None
-        done = replace(done, comparison=comparison, drop=drop, evidence=evidence)
-        failures = gates.failures(comparison.parity if comparison else {}, drop)
+        done = replace(done, comparison=evidence.comparison if evidence else None, drop=drop, evidence=evidence)
+        parity = done.comparison.parity if done.comparison else {}
+        failures = gates.failures(parity, drop)
+        self.report.details["gates"] = kept(gates, parity, drop)
+        if is_last or failures:
+            failures += note_verdict(self.report, self.job, self.original, done, gates, failures)
         if failures:
             self._note_step(done, failures)
-            raise GateError(f"{'; '.join(failures)}. Nothing was written.")
+            raise GateError(f"{'; '.join(text.rstrip('.') for text in failures)}. Nothing was written.")
         return done
 
     def _examined(self, done: Done, before: Model, compressed: Path | Model, required: bool) -> Evidence:
@@ -279,7 +268,7 @@ class _Work:
             None if pruned is None else lambda: masked_model(pruned.channels, pruned.keep),
             verify=run.verify,
             required=required,
-            own_data=self.job.data is not None,
+            own_data=self.original.judged is not None,
             threads=run.threads,
             provider=run.provider,
             uncompensated=pruned.uncompensated if pruned is not None and pruned.compensation is not None else None,
@@ -294,7 +283,7 @@ class _Work:
         told = [*laws, *lines] if self.is_run else [*lines, *laws]
         report.details["verdicts"] = [*report.details.get("verdicts", ()), *told]
         if masked.masked is not None and not self.is_run:
-            report.details["masked_parity"] = _masked_figures(masked)
+            report.details["masked_parity"] = masked_figures(masked)
         for warning in evidence.warnings:
             report.warn(self._labelled(done, warning))
 
@@ -322,7 +311,7 @@ class _Work:
         line: dict[str, Any] = {"step": done.step.method.name, "options": done.step.options.to_dict()}
         line |= {"params": side.params, "macs": side.macs, "bytes": done.model.size_bytes}
         if done.evidence is not None and done.evidence.masked is not None:
-            line["masked_parity"] = _masked_figures(done.evidence)
+            line["masked_parity"] = masked_figures(done.evidence)
         line |= {"parity": dict(figures_of(done)), "drop": done.drop, "failures": failures or []}
         report.details.setdefault("steps", []).append({**line, "seconds": round(done.seconds, 3)})
         for text in getattr(pruned_of(done.result) or done.result, "warnings", ()):
@@ -369,39 +358,11 @@ def keep_files(folder: Path, target: Path) -> None:
         staging.commit()
 
 
-def model_of(result: Any) -> Model:
-    """Return the model of what a method gave."""
-    model: Model = getattr(result, "result", result).model
-    return model
-
-
-def pruned_of(result: Any) -> PruneResult | None:
-    """Return what a method gave as a prune, None if it removes no channels."""
-    inner = getattr(result, "result", result)
-    return inner if hasattr(inner, "keep") else None
-
-
 def plan_of(done: list[Done]) -> Plan | None:
     """Return the plan of the one step that has one."""
     results = [getattr(item.result, "result", item.result) for item in done]
     plans = [result.plan for result in results if hasattr(result, "plan")]
     return plans[0] if len(plans) == 1 else None
-
-
-def figures_of(done: Done) -> Mapping[str, float | None]:
-    """Return the worst figure of all outputs: cosine, sqnr_db, agreement; empty where nothing was compared."""
-    parity = [item.to_json() for item in (done.comparison.parity if done.comparison else {}).values() if item]
-    worst = {}
-    for name in ("cosine", "sqnr_db", "agreement"):
-        values = [value for item in parity if (value := item[name]) is not None and math.isfinite(value)]
-        if values:
-            worst[name] = min(values)
-    return worst
-
-
-def _masked_figures(evidence: Evidence) -> dict[str, Any]:
-    masked = evidence.masked
-    return {} if masked is None else {"relative_error": finite(masked.errors), "tolerance": masked.tolerance}
 
 
 def _required(model: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from onnxprune.errors import DataError, UsageError
 from onnxprune.validate import gates as limits
 from onnxprune.validate.gates import Evaluate
+from onnxprune.validate.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,14 @@ class Gates(limits.Gates):
 
     eval: function of a model path that returns a number, higher is better, or `file.py:function`; `max_drop` is about
         its value.
+    judge_data: inputs of any kind that data can have, which results are judged on; None: one in four of the data.
+    strict: a result that is far from the original fails, whatever was asked, and so do gates that could be judged on
+        made-up inputs only; None: where the variable CI is set.
     """
 
     eval: str | Evaluate | None = None
+    judge_data: Any = None
+    strict: bool | None = None
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and self.eval is None:
@@ -28,9 +36,11 @@ class Gates(limits.Gates):
             raise UsageError(f"eval '{self.eval}': give file.py:function.")
 
     @property
-    def active(self) -> bool:
-        """Tell whether there is any limit."""
-        return self.needs_outputs or self.max_drop is not None
+    def is_strict(self) -> bool:
+        """Tell whether a result that is far from the original fails."""
+        if self.strict is not None:
+            return self.strict
+        return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
 
     @property
     def evaluation(self) -> str:
@@ -59,3 +69,16 @@ def limits_of(gates: limits.Gates) -> dict[str, Any]:
     """Return the limits that are set, by name."""
     names = [item.name for item in fields(limits.Gates)]
     return {name: value for name in names if (value := getattr(gates, name)) is not None}
+
+
+def kept(gates: limits.Gates, parity: Mapping[str, Parity | None], drop: float | None) -> list[dict[str, Any]]:
+    """Return every limit with the worst value that was found, and whether it is held, as JSON data."""
+    figures = {"min_cosine": "cosine", "min_sqnr": "sqnr_db", "min_agreement": "agreement"}
+    lines = []
+    for name, limit in limits_of(gates).items():
+        alone = limits.Gates(**{name: limit})
+        values = [getattr(found, figures[name]) for found in parity.values() if found] if name in figures else [drop]
+        known = [value for value in values if value is not None]
+        worst = min(known, default=None)
+        lines.append({"name": name, "limit": limit, "value": worst, "held": not alone.failures(parity, drop)})
+    return lines

@@ -50,6 +50,7 @@ class Job:
     about: what people are told that it is for.
     measure_latency: measure what is quantized against the original.
     name: "run" for a recipe; a command and a call from Python are named after their method.
+    argv: words of the command line, for the report.
     """
 
     steps: tuple[Step, ...]
@@ -61,6 +62,7 @@ class Job:
     about: str = ""
     measure_latency: bool = False
     name: str = "run"
+    argv: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(step.shared(self.run) for step in self.steps))

@@ -78,6 +78,7 @@ def _tune(model: Model, options: Any, original: Original, gates: Gates, progress
         original.data,
         gates,
         options.prune,
+        judged=original.judged,
         evaluate=gates.function(),
         step=options.step,
         finest=options.finest,
@@ -112,7 +113,7 @@ def _quantize(model: Model, options: Any, original: Original, gates: Gates, prog
     try:
         feeds = original.feeds()
     except ModelError:
-        if options.mode == "static" or gates.active:
+        if options.mode == "static" or gates.is_active:
             raise
         feeds = []
     judge = original.judge(gates)

@@ -7,16 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model, save
 from onnxprune.job.gates import Gates
 from onnxprune.job.run import Run
 from onnxprune.methods.calibration import calibration
 from onnxprune.statistics.feeds import input_specs
-from onnxprune.statistics.split import changed, first
+from onnxprune.statistics.images import SUFFIXES, ImageOptions
+from onnxprune.statistics.split import changed, first, split
 from onnxprune.validate.border import Border
 from onnxprune.validate.compare import Reference, compare, open_reference
 from onnxprune.validate.gates import evaluate
 from onnxprune.validate.session import open_session
+from onnxprune.validate.verdict import Where
 
 if TYPE_CHECKING:
     from onnxprune.graph.trace import Trace
@@ -26,7 +29,12 @@ if TYPE_CHECKING:
     from onnxprune.validate.compare import Comparison
 
 SAMPLES = 128
-"""So many samples of the user's data are compared when nobody gives a number."""
+"""So many samples are compared, and give ranges, when nobody gives a number."""
+
+NO_IMAGES = (
+    "size, mean, std and layout (--image-size, --mean, --std, --layout) are of images, and there are none; leave them "
+    "out, or scale the arrays yourself."
+)
 
 
 @dataclass(eq=False)
@@ -35,6 +43,7 @@ class Original:
 
     given: data of the user, of any kind that is read. folder: for models that must be files.
     border: what became of its inputs and outputs in the steps that were done. current: the model with these.
+    fits: something is fitted to the data, so a part of them is kept for judging.
     """
 
     source: Model
@@ -42,21 +51,38 @@ class Original:
     run: Run
     gates: Gates
     folder: Path
+    fits: bool = True
     border: Border = field(default_factory=Border)
     current: Model | None = None
     _open: list[Reference] = field(default_factory=list)
 
+    @cached_property
+    def _parts(self) -> tuple[Data | None, Data | None]:
+        """What methods fit to, and what results are judged on, where that is something else."""
+        data, judge = (self._read(given) for given in (self.given, self.gates.judge_data))
+        if judge is not None or data is None or not self.fits:
+            return data, judge
+        return split(data)
+
     @property
     def data(self) -> Data | None:
         """The checked data that methods fit to, as the model takes them after the steps that were done."""
-        if self.given_data is None or self.current is None:
-            return self.given_data
-        return changed(self.given_data, self.border.narrowed, input_specs(self.current.proto))
+        return self._taken(self._parts[0])
 
-    @cached_property
-    def given_data(self) -> Data | None:
-        """The checked data of the user; None where there are none."""
-        return None if self.given is None else calibration(self.source, self.given, self.run.samples, self.run.images)
+    @property
+    def judged(self) -> Data | None:
+        """The checked data that results are judged on; None where there are none."""
+        fit, judged = self._parts
+        return fit if judged is None else judged
+
+    @property
+    def where(self) -> Where:
+        """What figures are measured on, as a verdict wants to know it."""
+        if self.judged is None:
+            return "made-up"
+        if not self.fits:
+            return "all"
+        return "held-out" if self._parts[1] is not None else "fitted"
 
     @cached_property
     def traced(self) -> tuple[View, Trace]:
@@ -72,11 +98,21 @@ class Original:
 
     def feeds(self) -> list[dict[str, Array]]:
         """Return inputs to fit to, drawn at random where there are no data."""
-        return [dict(feed) for feed in self.reference.samples]
+        from onnxprune.statistics.batch import batch_size
+
+        drawn = self.reference  # tells, too, that onnxruntime runs the original at all
+        if self.data is not None:
+            some = self.data if self.run.samples is not None else first(self.data, SAMPLES)
+            return [dict(feed) for feed in some.batches(batch_size(*self.traced))]
+        if self.judged is not None:
+            drawn = self._session(self.source, self.traced, None, None, "")
+            drawn.session.close()
+        feeds = [dict(feed) for feed in drawn.samples]
+        return feeds if self.current is None else [self.border.narrowed(feed) for feed in feeds]
 
     def judge(self, gates: Gates) -> Any:
         """Return what tells whether a model keeps the limits; None without limits."""
-        if not gates.active:
+        if not gates.is_active:
             return None
         from onnxprune.methods.quantization.search import Judge
 
@@ -122,28 +158,61 @@ class Original:
         self._open.clear()
 
     def opened(self, model: Model, read: tuple[View, Trace], samples: int | None = None) -> Reference:
-        """Return a model in a session, with samples of the data: as many as the run says, or fewer."""
+        """Return a model in a session, with the samples that it is judged on: all of them, or the first few."""
+        data = self.judged if model is self.source else self._taken(self.judged)
+        if data is not None:
+            limit = None if self.where == "held-out" else self.run.samples or SAMPLES
+            data = first(data, samples or limit or data.samples)
+        return self._session(model, read, data, samples, self._named(data))
+
+    def _taken(self, data: Data | None) -> Data | None:
+        """Return data as the model takes them after the steps that were done."""
+        if data is None or self.current is None:
+            return data
+        return changed(data, self.border.narrowed, input_specs(self.current.proto))
+
+    def _named(self, data: Data | None) -> str:
+        """Return how reports call the samples."""
+        if data is None:
+            return ""
+        given = self.given if self.gates.judge_data is None else self.gates.judge_data
+        source = str(given) if isinstance(given, str | Path) else "the given data"
+        rest = {"held-out": " that nothing was fitted to", "fitted": ", which it was fitted to"}.get(self.where, "")
+        return f"{data.samples} sample{'s' * (data.samples != 1)} of {source}{rest}"
+
+    def _session(
+        self, model: Model, read: tuple[View, Trace], data: Data | None, samples: int | None, name: str
+    ) -> Reference:
         from onnxprune.statistics.batch import batch_size
 
-        run, is_source = self.run, model is self.source
-        data = self.given_data if is_source else self.data
-        count = samples or run.samples or SAMPLES
-        if data is not None:
-            data = first(data, count)
+        run = self.run
         return open_reference(
             model,
             file=model.path,
             traced=read,
             data=data.batches(batch_size(*read)) if data is not None else None,
-            data_name=f"{data.samples} samples of {_name(self.given)}" if data is not None else "",
+            data_name=name,
             data_count=data.samples if data is not None else None,
             samples=samples or run.samples,
             seed=run.seed,
             input_shapes=run.input_shapes,
             threads=run.threads,
             provider=run.provider,
-            border=self.border if is_source else None,
+            border=self.border if model is self.source else None,
         )
+
+    def _read(self, given: Any) -> Data | None:
+        """Return data of the user, read and checked.
+
+        Raises:
+            DataError: they do not fit the model.
+            UsageError: options for images, and the data are none.
+        """
+        if given is None:
+            return None
+        if self.run.images != ImageOptions() and not _are_images(given):
+            raise UsageError(NO_IMAGES)
+        return calibration(self.source, given, self.run.samples, self.run.images)
 
     def _drop_of_model(self, model: Model) -> float:
         return self.value - self.evaluated(model)
@@ -163,5 +232,11 @@ def traced(model: Model, run: Run) -> tuple[View, Trace]:
     return view, trace(view, dict(run.input_shapes))
 
 
-def _name(given: Any) -> str:
-    return str(given) if isinstance(given, str | Path) else "the given data"
+def _are_images(given: Any) -> bool:
+    """Tell whether data are an image or a folder that may hold some."""
+    if not isinstance(given, str | Path):
+        return False
+    path = Path(given)
+    return path.suffix.lower() in SUFFIXES or (
+        path.is_dir() and any(item.suffix.lower() in SUFFIXES for item in path.rglob("*"))
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
-from onnxprune.errors import GateError, UsageError
+from onnxprune.errors import DataError, GateError, NothingToPruneError, UsageError
 from onnxprune.files.identity import files_of, refuse_inputs
 from onnxprune.files.staging import Staging
 from onnxprune.graph.external import WeightFiles
@@ -18,10 +18,7 @@ from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_so
 from onnxprune.job.job import Job
 from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, report_text
 from onnxprune.report import Report
-from onnxprune.validate.verdict import advice
-
-SIMILAR = 0.95
-"""Cosine with the original below which the user is told that a model may have lost its skill."""
+from onnxprune.validate.verdict import LEAST_COSINE, advice
 
 
 def check_job(job: Job, *, suffix: str | None = None, also: tuple[Path, ...] = ()) -> Path:
@@ -60,7 +57,8 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
         suffix, also: see `check_job`.
 
     Raises:
-        GateError: a limit is not kept; nothing was written but the model before, if that is asked for.
+        GateError: a limit is not kept; nothing was written but the report, and the model before if that is asked for.
+        NothingToPruneError, DataError: nothing was written but the report.
         OutputError: something cannot be written.
         OnnxpruneError: see `carry_out`.
     """
@@ -90,8 +88,11 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
 
         try:
             done = carry_out(job, stage=stage, deliver=deliver)
-        except GateError:
-            staging.commit()  # the model of the step before, where that was asked for
+        except (GateError, NothingToPruneError, DataError) as error:
+            error.report.details["recipe"] = job.as_data()
+            if job.outputs.report is not None:
+                staging.text(job.outputs.report, report_text(job.outputs.report, error.report))
+            staging.commit()  # also the model of the step before, where that was asked for
             raise
         report = done.report
         report.details["recipe"] = job.as_data()
@@ -108,14 +109,14 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
 def read_by(job: Job, also: tuple[Path, ...] = ()) -> dict[str, Iterable[Path]]:
     """Return the files that a job reads, by what they are: no output may be one of them."""
     spec = job.gates.eval if isinstance(job.gates.eval, str) else None
-    data = job.data if isinstance(job.data, str | Path) else None
+    given = [item for item in (job.data, job.gates.judge_data) if isinstance(item, str | Path)]
     model = job.source_path
     return {
         "the model": [model] if model is not None else [],
         "weights of the model": WeightFiles(model) if model is not None else [],
         "read besides the model": [*job.reads, *also],
         "code of the evaluation": list(files_of(spec)),
-        "part of the data": list(files_of(data)),
+        "part of the data": [path for item in given for path in files_of(item)],
     }
 
 
@@ -147,14 +148,18 @@ def save(
 
 
 def next_steps(report: Report, job: Job, target: Path) -> list[str]:
-    """Return what to do about the questions that this run cannot answer."""
-    steps = []
+    """Return what to do about the questions that this run cannot answer; the last line is about what judged it."""
+    source = quote(str(job.source_path or "MODEL"))
     cosines = [figures["cosine"] or 0.0 for figures in report.parity.values() if figures]
-    if cosines and min(cosines) < SIMILAR:
-        steps.append(f"The outputs differ much (cosine {min(cosines):.2f}). {advice(report.command)}")
-    steps += [f"Faster? onnxprune bench {quote(str(job.source_path or 'MODEL'))} {quote(str(target))}"]
-    if report.parity and job.data is None:
-        steps.append("Random inputs show defects, not accuracy: --data runs inputs of yours, --eval measures.")
+    far = bool(cosines) and min(cosines) < LEAST_COSINE and report.details["verdict"]["status"] == "not judged"
+    steps = [f"The outputs differ much (cosine {min(cosines):.2f}). {advice(report.command)}"] if far else []
+    steps += [f"Faster? onnxprune bench {source} {quote(str(target))}"]
+    if job.data is None and job.gates.judge_data is None:
+        steps.append(
+            "Random inputs show defects, not accuracy: give inputs without labels (--data PATH), a bound to search "
+            f"under (onnxprune tune {source} --data PATH --min-agreement 0.98), or a gate (--max-drop X --eval "
+            "FILE.py:FUNCTION)."
+        )
     return steps
 
 

@@ -21,6 +21,11 @@ from onnxprune.methods.synthetic import WEAKER, synthetic
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.turned import turned_if_few
 
+NOT_REFITTED = (
+    "the prune that made this plan refitted what stays, and a plan only says what to remove: without data this result "
+    "is further from the original than that one; give the same data (--data)"
+)
+
 
 @dataclass(frozen=True)
 class ApplyOptions:
@@ -128,6 +133,8 @@ def apply(
     if samples is None and options.compensate not in (None, "none"):
         samples = synthetic(channels, options.input_shapes, options.seed, runtime)
         result = replace(result, warnings=(WEAKER,))
+    elif samples is None and plan.refitted and options.compensate is None:
+        result = replace(result, warnings=(NOT_REFITTED,))
     progress("refitting what stays")
     runtime = replace(runtime, memory=options.memory)
     return replace(refit(result, samples, options.compensate, runtime, options.steps), samples=samples)

@@ -60,7 +60,8 @@ def refit(
     notes = (note,) if note and mode is None else ()
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
     model = swept(seen.restored(done.model, pruned, result.model), result.model)
-    return replace(result, model=model, compensation=done, warnings=warnings)
+    refitted = replace(result.plan, refitted=True)
+    return replace(result, model=model, plan=refitted, compensation=done, warnings=warnings)
 
 
 def _refit_parts(result: PruneResult, seen: Seen, mode: Mode, runtime: Runtime) -> PruneResult:
@@ -85,6 +86,7 @@ def _refit_parts(result: PruneResult, seen: Seen, mode: Mode, runtime: Runtime) 
     model = swept(model, result.model)
     done = Compensation(model, list(layers.values()), None, tuple(warnings))
     note = (PARTED,) if mode == "distil" else ()
+    result = replace(result, plan=replace(result.plan, refitted=True))
     return replace(result, model=model, compensation=done, warnings=(*result.warnings, *warnings, *note))
 
 

@@ -35,11 +35,13 @@ from onnxprune.validate.gates import Evaluate
 class Task:
     """What all candidates of a search have in common.
 
+    data: what is fitted to. judged: what candidates are judged on.
     before: the user's value of the original.
     """
 
     model: Model | Path
     data: Data
+    judged: Data
     options: PruneOptions
     evaluate: Evaluate | None
     runtime: Runtime
@@ -63,7 +65,7 @@ class Bench:
         options = task.options
         self._task, self._model = task, model
         self._channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
-        self._judge = Judge(model, task.data, task.evaluate, task.runtime, task.before)
+        self._judge = Judge(model, task.judged, task.evaluate, task.runtime, task.before)
 
     def measure(self, keep: Keep) -> Judgement:
         """Return how near the candidate of the masks is to the original."""
@@ -130,7 +132,10 @@ class Trials:
                 path = folder / "original.onnx"
                 save(model, path)
             model = path.resolve()
-        shared = Task(model, store(task.data, folder), task.options, task.evaluate, task.runtime, task.before)
+        held = folder / "judged"
+        held.mkdir()
+        data, judged = store(task.data, folder), store(task.judged, held)
+        shared = Task(model, data, judged, task.options, task.evaluate, task.runtime, task.before)
         try:
             content = pickle.dumps(shared)
         except Exception as error:

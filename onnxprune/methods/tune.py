@@ -27,6 +27,7 @@ from onnxprune.methods.trials import Task, Trials, build
 from onnxprune.methods.unfitted import Unfitted, unfitted
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
+from onnxprune.statistics.data import Data
 from onnxprune.statistics.suspicion import suspicions
 from onnxprune.validate.gates import Evaluate, Gates
 
@@ -54,6 +55,7 @@ def tune(
     gates: Gates,
     options: PruneOptions | None = None,
     *,
+    judged: Data | None = None,
     evaluate: Evaluate | None = None,
     step: float = 0.1,
     finest: float = 0.02,
@@ -67,6 +69,7 @@ def tune(
 
     Args:
         data: inputs of the kind that the model is used on, without labels.
+        judged: inputs that candidates are judged on; None: the data themselves.
         gates: the bound.
         options: score, align, skip, only, compensate and so on; targets are not looked at.
         evaluate: function of a model path that returns a number, higher is better; for `gates.max_drop`.
@@ -85,7 +88,7 @@ def tune(
     if not 0 < finest <= step < 1:
         raise UsageError(f"steps {step:g} and {finest:g}: 0 < finest <= step < 1 is needed.")
     wanted = replace(options or PruneOptions(), ratio=None)
-    search = _Search(source, data, gates, wanted, evaluate, runtime or Runtime(), progress, state)
+    search = _Search(source, data, judged, gates, wanted, evaluate, runtime or Runtime(), progress, state)
     try:
         best = search.run(step, finest, max(1, workers))
     except NothingToPruneError:
@@ -105,6 +108,7 @@ class _Search:
         self,
         source: Source,
         data: DataSource,
+        judged: Data | None,
         gates: Gates,
         options: PruneOptions,
         evaluate: Evaluate | None,
@@ -118,7 +122,9 @@ class _Search:
         self._runtime = replace(runtime, memory=options.memory)
         self._channels = analyse(self._model, dict(options.input_shapes), options.heads, options.head_dim)
         require_weights(self._channels)
-        key = [self._model.sha256, self._data.sha256, options.to_dict(), asdict(gates)]
+        bound = [gates.min_cosine, gates.min_sqnr, gates.min_agreement, gates.max_drop]
+        held = judged.sha256 if judged is not None else None
+        key = [self._model.sha256, self._data.sha256, held, options.to_dict(), bound]
         self._state = SearchState.read(state, key)
         before = value_of(self._model, evaluate) if evaluate is not None else None
         seen = look(self._channels.view, self._data, runtime)
@@ -136,7 +142,7 @@ class _Search:
             self._state.write()
         self._warnings += self._state.notes
         self._measures = {name: MEASURES[name](self._channels) for name in ("macs", "params")}
-        self._task = Task(self._model, self._data, options, evaluate, self._runtime, before)
+        self._task = Task(self._model, self._data, judged or self._data, options, evaluate, self._runtime, before)
         self._keeps: dict[float, Keep | None] = {}
         self.visited: dict[float, Candidate] = {}
 

@@ -73,7 +73,7 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Job:
         model=folder / values.pop("model") if values.get("model") else None,
         data=_placed(folder, values.pop("data", None)),
         run=run,
-        gates=replace(gates, eval=_placed(folder, gates.eval)),
+        gates=replace(gates, eval=_placed(folder, gates.eval), judge_data=_placed(folder, gates.judge_data)),
         outputs=_outputs(values.pop("outputs", Outputs()), folder),
         **{name: value for name, value in values.items() if name != "model"},
     )

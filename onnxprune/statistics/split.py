@@ -9,8 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.statistics.data import Data, Unit
-from onnxprune.statistics.feeds import Feed, InputSpec
+from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fixed_batch
 from onnxprune.types import Array
+
+SHARE = 4
+"""One in so many samples is kept for judging."""
+FEWEST = 16
+"""Fewer samples are fitted to and judged on alike: one of four of them would say nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +68,21 @@ def changed(data: Data, change: Callable[[Feed], Feed], inputs: Sequence[InputSp
 def first(data: Data, count: int) -> Data:
     """Return the first so many samples, all where there are no more."""
     return part(data, np.arange(data.samples) < count)
+
+
+def split(data: Data) -> tuple[Data, Data | None]:
+    """Return what is fitted to, and what is judged on: one of every four samples, so spread over all of the data.
+
+    Which one of four changes from four to four, so that data in a rhythm (classes in turns) do not lose one beat.
+    Whole feeds stay whole, and where the model's batch is fixed, whole batches go to one side or the other. None for
+    the second part where there are too few.
+    """
+    size = (fixed_batch(data.inputs) if can_stack(data.inputs) else None) or 1
+    blocks = data.samples // size
+    if data.samples < FEWEST or blocks < SHARE:
+        return data, None
+    turns = np.arange(blocks // SHARE)
+    held = np.zeros(data.samples, bool)
+    for block in SHARE * turns + np.random.default_rng(SHARE).integers(SHARE, size=len(turns)):
+        held[block * size : (block + 1) * size] = True
+    return part(data, ~held), part(data, held)

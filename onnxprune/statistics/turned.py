@@ -8,8 +8,10 @@ import numpy as np
 
 from onnxprune.statistics.data import Data, read
 
-FEW = 128
-"""From so many samples on they are used as they are."""
+ENOUGH = 128
+"""So many samples are better than copies."""
+FEW = 96
+"""From so many on they are used as they are: what is left of `ENOUGH` when one in four is kept for judging."""
 CHANNELS = (1, 3, 4)
 
 
@@ -34,7 +36,7 @@ def turned_if_few(data: Data) -> Data:
     turned = (image for turn in axes for image in np.flip(images, turn))
     # a copy that is there already would count twice, and stand on both sides of a held-out share
     copies = list({image.tobytes(): image for image in turned}.values())
-    note = f"{data.samples} images are few: mirrored and turned copies are used as well; give {FEW} or more."
+    note = f"{data.samples} images are few: mirrored and turned copies are used as well; give {ENOUGH} or more."
     if len(copies) == len(images):
         return data
     grown = read({spec.name: np.stack(copies)}, data.inputs)

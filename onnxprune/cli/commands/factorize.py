@@ -33,4 +33,5 @@ Give at most one target out of --params, --macs and --energy.""",
         "--refit/--no-refit", default=None, help="Fit last factors to what the original gave [default: with --data]."
     ),
     options.layers("Leave nodes or tensors alone", "Factorize"),
+    default="MODEL-factorized.onnx",
 )

@@ -61,6 +61,7 @@ Give at most one target out of --ratio, --macs, --params, --size and --latency."
     options.compensation,
     options.memory,
     options.verify,
+    default="MODEL-pruned.onnx",
     outputs=("output", "no_clobber", "report", "plan", "no_provenance", "print_recipe"),
     prepare=_prepare,
 )

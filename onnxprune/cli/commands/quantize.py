@@ -86,5 +86,6 @@ With a quality gate, the layers that cost most stay in float until the gate hold
         "--verify/--no-verify", default=None, help="Compare the outputs with the original's [default: do, up to 1 GB]."
     ),
     click.option("--pass-through", is_flag=True, help="Write a model that is quantized already as it is."),
+    default="MODEL-int8.onnx, -int4, -fp16, -bf16",
     prepare=_prepare,
 )

@@ -43,4 +43,5 @@ command = method_command(
         help="Write a usual file, or sparse_initializer where that is smaller [default: dense].",
     ),
     options.layers("Leave nodes or tensors alone", "Sparsify"),
+    default="MODEL-sparse.onnx",
 )

@@ -51,6 +51,7 @@ on where it was.""",
     options.compensation,
     options.memory,
     options.verify,
+    default="MODEL-tuned.onnx",
     outputs=("output", "no_clobber", "report", "plan", "no_provenance", "print_recipe"),
     prepare=_prepare,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +29,6 @@ if TYPE_CHECKING:
     multiple=True,
     help="Largest difference that an output may have: logits:1e-3, or 1e-3 for all (repeatable).",
 )
-@click.option(
-    "--strict/--no-strict",
-    default=None,
-    help="Fail unless the verdict is good or nothing could be judged (default where the variable CI is set).",
-)
 @options.runs()
 @options.gates
 @options.screen
@@ -45,7 +39,6 @@ def command(
     layers: bool,
     layer_sqnr: float | None,
     tolerance: tuple[tuple[str, float], ...],
-    strict: bool | None,
     data: str | None,
     run: Run,
     gates: Gates,
@@ -77,7 +70,7 @@ def command(
         before, after = load(original), load(compressed)
         record.input = describe(before, run.input_shapes)
         record.output = describe(after, run.input_shapes)
-    source = Original(before, data, run, gates, original.parent)
+    source = Original(before, data, run, gates, original.parent, fits=False)
     with screen.stage(record, "validate", "running both models"):
         comparison = source.compare(compressed)
         noise = self_noise(source.reference, threads=run.threads, provider=run.provider)
@@ -102,5 +95,5 @@ def command(
     screen.show(record)
     if failures:
         raise GateError(f"{'; '.join(failures)}. The models are as they were.")
-    if verdict.status in ("poor", "failed") and (strict if strict is not None else bool(os.environ.get("CI"))):
+    if verdict.status in ("poor", "failed") and gates.is_strict:
         raise GateError(f"{verdict.sentence} The models are as they were.")
