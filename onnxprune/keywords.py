@@ -25,6 +25,8 @@ class CandidateKwargs(TypedDict, total=False):
     cut_unfitted: bool
     heads: bool | None
     head_dim: bool | None
+    resize_io: str | tuple[str, ...] | list[str]
+    states: str | tuple[str, ...] | list[str]
     input_shapes: Mapping[str, tuple[int, ...]]
     compensate: str | None
     steps: int | None

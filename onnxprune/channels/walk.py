@@ -135,8 +135,11 @@ def _pin_ends(state: State) -> None:
             if axis not in loose or dynamic[axis]:
                 _pin_but_ranked(state, ids, reason)
     for output, target in state.boundary.states:
-        for one, two in zip(state.axes.get(output, ()), state.axes.get(target, ()), strict=False):
-            state.space.tie(one, two)
+        sizes = zip(state.axes.get(output, ()), state.axes.get(target, ()), strict=False)
+        fixed = zip(state.trace.dynamic(output), state.trace.dynamic(target), sizes, strict=False)
+        for grows, moves, (one, two) in fixed:
+            if not grows and not moves and len(one) == len(two):
+                state.space.tie(one, two)
 
 
 def _pin_but_ranked(state: State, ids: IntArray, reason: str) -> None:

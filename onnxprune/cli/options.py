@@ -312,6 +312,26 @@ def compensation(function: Function) -> Function:
     return decorated
 
 
+def resizing(function: Function) -> Function:
+    """Add the options that let inputs and outputs shrink with the channels inside."""
+    resize = click.option(
+        "--resize-io",
+        multiple=True,
+        metavar="PATTERN",
+        help="These inputs and outputs may shrink with the channels inside, a state that is fed back on both sides "
+        "(repeatable).",
+    )
+    states = click.option(
+        "--state",
+        "states",
+        multiple=True,
+        metavar="OUT=IN",
+        help="An output is fed to an input in the next call, which their names do not show; both may shrink.",
+    )
+    decorated: Function = resize(states(function))
+    return decorated
+
+
 memory = click.option(
     "--memory",
     type=Bytes(),

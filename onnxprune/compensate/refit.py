@@ -172,7 +172,8 @@ class Walk:
                     until_new[member.x] = max(until_new.get(member.x, 0), level)
         shelf = Shelf(int(options.memory * ACTIVATIONS))
         self._old = Stages(original, original.proto, old, until_old, feeds, opener, shelf)
-        self._new = Stages(weights.model, weights.model.proto, new, until_new, feeds, opener, shelf)
+        narrow = [{name: self.cut(name, array) for name, array in feed.items()} for feed in feeds]
+        self._new = Stages(weights.model, weights.model.proto, new, until_new, narrow, opener, shelf)
 
     def compared(self) -> tuple[str, ...]:
         """Return the sums that readers write to, or some of their outputs where there are no sums."""

@@ -224,7 +224,7 @@ class _Work:
 
     def _examined(self, done: Done, before: Model, compressed: Path | Model, required: bool) -> Evidence:
         """Compare with the original; a first step also with what it removed zeroed."""
-        if hasattr(done.result, "border"):
+        if hasattr(done.result, "prepared"):
             return examine_trim(self.original, done.result, compressed, required)
         pruned = pruned_of(done.result) if done.number == 1 else None
         if pruned is not None:

@@ -55,7 +55,12 @@ class Method:
 def _prune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
     from onnxprune.methods.prune import prune
 
-    return prune(model, options, original.data, synthetic=True, runtime=original.run, progress=progress)
+    result = prune(model, options, original.data, synthetic=True, runtime=original.run, progress=progress)
+    if not result.border.is_open:
+        if not original.border.is_open:
+            raise UsageError("inputs and outputs change twice in this recipe; let one step do it.")
+        original.border, original.current = result.border, result.model
+    return result
 
 
 def _apply(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:

@@ -38,6 +38,8 @@ class PruneOptions:
     cut_unfitted: with data, prune groups too that no refit can make up for: those read by operators that it does not
         know, and those in branches that no sample takes.
     heads, head_dim: make attention heads, or positions inside of them, prunable (None: heads where recognised).
+    resize_io: globs over inputs and outputs that may shrink with the channels inside; both sides of a state that is
+        fed back shrink together. states: pairs "OUTPUT=INPUT" of such states that their names do not show.
     input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
     compensate: what is done about what is lost, out of `MODES`; None: with data "distil" where the network is small
         enough for gradient steps, else "lstsq"; without data "none".
@@ -63,6 +65,8 @@ class PruneOptions:
     cut_unfitted: bool = False
     heads: bool | None = None
     head_dim: bool | None = None
+    resize_io: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     compensate: str | None = None
     steps: int | None = None
@@ -70,12 +74,14 @@ class PruneOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("skip", "only"):
+        for name in ("skip", "only", "resize_io", "states"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
         object.__setattr__(self, "ratios", checked_ratios(self.ratios or {}, "ratios"))
         object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
         self._check_target()
+        if self.latency is not None and (self.resize_io or self.states):
+            raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
         if self.scope is not None:
             choose("scope", self.scope, SCOPES)
         if self.scope == "sensitivity" and self.target is None:

@@ -24,6 +24,7 @@ from onnxprune.methods.choice import Clock, choose
 from onnxprune.methods.latency import TOLERANCE, time_both
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
+from onnxprune.methods.resize import border_of, loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.seen import look
 from onnxprune.methods.synthetic import WEAKER
@@ -75,7 +76,8 @@ def prune(
         given = calibration(model, data) if data is not None else None
         samples = turned_if_few(given) if given is not None else None
     with clock.stage("analyse"):
-        channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
+        border = loose_border(model, options.resize_io, options.states)
+        channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim, border)
         require_weights(channels)
         doubts = suspicions(model, given, runtime.threads, runtime.provider) if given is not None else []
     work = _Work(channels, options, clock, runtime, progress)
@@ -132,14 +134,16 @@ class _Work:
         activity = None  # its Gram matrices have been used
         with clock.stage("rewrite"):
             plan = channels.plan(keep)
-            cut = rewrite(channels, keep)
+            border = border_of(channels, keep)
+            cut = with_shapes(rewrite(channels, keep), channels, border)
         notes = [
             *warnings,
             *([alone.note] if alone.note else []),
             *notes,
             *([WEAKER] if samples is not None and samples.synthetic else []),
         ]
-        result = PruneResult(cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut)
+        notes += shape_notes(channels, border)
+        result = PruneResult(cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut, border=border)
         with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
             self.progress("refitting what stays")
             # gradient steps towards what the original gives on noise are not what was measured to help

@@ -18,6 +18,7 @@ from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.steps import steps_of
 from onnxprune.statistics.data import Data
 
+RESIZED = "no gradient steps were taken after the refit: inputs changed their shape"
 PARTED = "no gradient steps were taken after the refit: samples take different branches of the model"
 
 
@@ -53,7 +54,9 @@ def refit(
         return _refit_parts(result, seen, mode or "distil", runtime)  # type: ignore[arg-type]
     original, pruned = seen.model, seen.form(result.model)
     positions = seen.positions(kept_positions(result.channels, result.keep))
-    plan, note = steps_of(seen, result, data, mode, steps, runtime)
+    plan, note = steps_of(seen, result, data, mode, steps, runtime) if result.border.is_open else (None, RESIZED)
+    if not result.border.is_open and mode == "distil":
+        mode = "lstsq"
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
     options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)
     done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan, progress)

@@ -12,6 +12,7 @@ from onnxprune.graph.model import Model
 from onnxprune.methods.latency import Latency
 from onnxprune.report import Report
 from onnxprune.statistics.data import Data
+from onnxprune.validate.border import Border
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class PruneResult:
     latency: measured on both models where that was the target.
     samples: inputs that the choice and the refit looked at, the user's or made up.
     report: what was found out about the result, where a job made it.
+    border: how its inputs and outputs follow from the original's.
     """
 
     model: Model
@@ -44,3 +46,4 @@ class PruneResult:
     latency: Latency | None = None
     samples: Data | None = None
     report: Report | None = None
+    border: Border = field(default_factory=Border)

@@ -57,6 +57,7 @@ Give at most one target out of --ratio, --macs, --params, --size and --latency."
     click.option("--only", multiple=True, metavar="PATTERN", help="Prune nothing but these (repeatable)."),
     click.option("--exact-only", is_flag=True, help="Prune only where removing equals zeroing (no LayerNorm over it)."),
     options.unfitted,
+    options.resizing,
     options.attention,
     options.compensation,
     options.memory,
