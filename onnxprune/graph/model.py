@@ -89,7 +89,7 @@ class Model:
             tensor = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
         try:
             return to_array(tensor)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"tensor '{tensor.name}': its content does not fit its shape ({error}).") from error
 
 

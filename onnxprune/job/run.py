@@ -9,6 +9,9 @@ from onnxprune.errors import UsageError
 from onnxprune.methods.calibration import Runtime
 from onnxprune.statistics.images import ImageOptions
 
+LARGEST_SIZE = 2**31 - 1
+"""Of an axis: what does not fit into 32 bits is a mistake."""
+
 SHARED = ("seed", "input_shapes", "memory")
 """What the options of methods take from the run, unless a step says it itself."""
 
@@ -32,6 +35,11 @@ class Run(Runtime):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        for name, shape in self.input_shapes.items():
+            if not all(isinstance(size, int) and 1 <= size <= LARGEST_SIZE for size in shape):
+                raise UsageError(
+                    f"input_shapes of '{name}': {list(shape)}: give whole numbers from 1 to {LARGEST_SIZE}."
+                )
         for name, least in (("samples", 1), ("seed", 0), ("threads", 0), ("memory", 1)):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):

@@ -77,7 +77,7 @@ def read(
     """
     if samples is not None and samples < 1:
         raise DataError(f"--samples {samples}: at least one sample is needed.")
-    stream = _Stream(open_source(spec, inputs, images or ImageOptions()), tuple(inputs), samples)
+    stream = _Stream(open_source(spec, inputs, images or ImageOptions(), samples), tuple(inputs), samples)
     found = _inspect(stream)
     size = fixed_batch(inputs) if can_stack(inputs) else None
     if not found.samples:
@@ -120,6 +120,9 @@ class _Stream:
                 return
 
     def _split(self, feed: Feed, mode: str | None, origin: str, limit: int | None) -> Iterator[Unit]:
+        flat = [s for s in self.inputs if not feed[s.name].ndim and s.shape]
+        if flat:
+            raise DataError(f"{origin}: '{flat[0].name}' is a single number, the model wants {flat[0]}.")
         extra = {feed[s.name].ndim - len(s.shape) for s in self.inputs if s.shape is not None}
         if mode == "feeds" or (mode is None and extra == {1}):
             for index in range(_common_length(feed, origin))[:limit]:

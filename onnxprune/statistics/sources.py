@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,16 +18,20 @@ from onnxprune.errors import DataError
 from onnxprune.processes import user_code
 from onnxprune.statistics.feeds import InputSpec
 from onnxprune.statistics.images import SUFFIXES, ImageOptions, read_images
+from onnxprune.statistics.packed import Rows, read_npz, wanted_rows
 from onnxprune.types import Array
-
-DECOMPRESSED_LIMIT_BYTES = 16 << 30
 
 Arrays = Mapping[str, Array]
 Source = Callable[[], Iterator[tuple[str, Arrays]]]
 """Yields (where it comes from, arrays by name), and can be called again."""
 
 
-def open_source(spec: str | Path | Iterable[Any] | Any, inputs: Sequence[InputSpec], images: ImageOptions) -> Source:
+def open_source(
+    spec: str | Path | Iterable[Any] | Any,
+    inputs: Sequence[InputSpec],
+    images: ImageOptions,
+    samples: int | None = None,
+) -> Source:
     """Return the stream of raw feeds behind a path, `file.py:function`, an iterable or a CalibrationDataReader.
 
     Raises:
@@ -44,18 +47,22 @@ def open_source(spec: str | Path | Iterable[Any] | Any, inputs: Sequence[InputSp
         return _function_source(Path(file), function)
     path = Path(text)
     if path.is_dir():
-        return _folder_source(path, inputs, images)
+        return _folder_source(path, inputs, images, samples)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; give .npz, .npy, a folder, or file.py:function.")
     if path.suffix == ".py":
         raise DataError(f"{path}: say which function yields the feeds: {path}:function.")
     if path.suffix.lower() in SUFFIXES:
         return lambda: ((str(path), feed) for feed in read_images([path], _only(inputs, path), images))
-    return lambda: iter([(str(path), read_arrays(path))])
+    rows = wanted_rows(inputs, samples)
+    return lambda: iter([(str(path), read_arrays(path, rows))])
 
 
-def read_arrays(path: Path) -> Arrays:
+def read_arrays(path: Path, rows: Rows | None = None) -> Arrays:
     """Return the arrays of a .npz (or .npy, named `arr_0`) file, without pickles and below a limit of size.
+
+    Args:
+        rows: (name, number of axes) -> how many rows are wanted of an array, see `packed.read_npz`.
 
     Raises:
         DataError: the file is of another kind, damaged, too large, or holds Python objects.
@@ -65,21 +72,16 @@ def read_arrays(path: Path) -> Arrays:
             return {"arr_0": np.load(path, mmap_mode="r", allow_pickle=False)}
         if path.suffix != ".npz":
             raise DataError(f"{path}: data are .npz, .npy, images, a folder of these, or file.py:function.")
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > DECOMPRESSED_LIMIT_BYTES:
-            raise DataError(
-                f"{path}: {size >> 30} GB when unpacked, the limit is {DECOMPRESSED_LIMIT_BYTES >> 30}; split it."
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        return read_npz(path, {} if rows is None else rows)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise whatever they meet
         raise DataError(
             f"{path}: not readable as arrays ({error}); write it with numpy.savez, without objects."
         ) from error
 
 
-def _folder_source(folder: Path, inputs: Sequence[InputSpec], images: ImageOptions) -> Source:
+def _folder_source(folder: Path, inputs: Sequence[InputSpec], images: ImageOptions, samples: int | None) -> Source:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     arrays = [path for path in files if path.suffix in (".npz", ".npy")]
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
@@ -94,7 +96,8 @@ def _folder_source(folder: Path, inputs: Sequence[InputSpec], images: ImageOptio
     if names <= {path.stem for path in arrays if path.suffix == ".npy"}:
         by_input = {path.stem: path for path in arrays if path.stem in names}
         return lambda: iter([(str(folder), {name: read_arrays(path)["arr_0"] for name, path in by_input.items()})])
-    return lambda: ((str(path), read_arrays(path)) for path in arrays)
+    rows = wanted_rows(inputs, samples)
+    return lambda: ((str(path), read_arrays(path, rows)) for path in arrays)
 
 
 def _only(inputs: Sequence[InputSpec], path: Path) -> InputSpec:

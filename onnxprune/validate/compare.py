@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 RANDOM_SAMPLES = 3
 """Random samples that are drawn when no number is given: they show a defect, they do not measure accuracy."""
 
+MOST_DRAWN, DRAWN_BYTES = 4096, 1 << 30
+"""More random feeds than this say nothing more, whatever number is asked for."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -116,7 +119,7 @@ def open_reference(
     opened = file or model
     session = open_session(opened, threads=threads, provider=provider)
     view, sizes = traced or _trace(model, input_shapes)
-    drawn, stress = _random_samples(view, sizes, session, samples or RANDOM_SAMPLES, seed, data is None)
+    drawn, stress = _random_samples(view, sizes, session, drawn_of(samples, data is None), seed, data is None)
     feeds: tuple[Feeds, ...] = drawn
     inputs = f"{len(drawn)} random inputs (seed {seed})"
     if data is not None:
@@ -199,6 +202,11 @@ def _trace(model: Model, input_shapes: Mapping[str, Shape] | None) -> tuple[View
     return view, trace(view, dict(input_shapes or {}))
 
 
+def drawn_of(samples: int | None, only: bool) -> int:
+    """Return how many random feeds to draw; a few where there are data besides."""
+    return min(samples or RANDOM_SAMPLES, MOST_DRAWN) if only else RANDOM_SAMPLES
+
+
 def _random_samples(
     view: View, sizes: Trace, session: Session, count: int, seed: int, wanted: bool
 ) -> tuple[tuple[Feeds, ...], Feeds | None]:
@@ -211,6 +219,8 @@ def _random_samples(
             raise
         return (), None
     tables = len(source.tables)
+    size = sum(array.nbytes for array in source.sample(0).values())
+    count = max(1, min(count, DRAWN_BYTES // max(size, 1)))
     samples = tuple(source.sample(number, number % tables) for number in range(count))
     seen = wanted and count > 1
     return samples, source.sample(count, 1) if tables > 1 and not seen else None

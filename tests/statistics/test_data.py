@@ -1,5 +1,6 @@
 """Every source of calibration data gives the same feeds, and data that do not fit end in one clear line."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,10 +133,38 @@ def test_pickles_damaged_files_and_bombs_are_refused(tmp_path: Path, monkeypatch
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
     (tmp_path / "empty.npy").write_bytes(b"")
     np.savez_compressed(tmp_path / "large.npz", x=np.zeros(1 << 20))
-    monkeypatch.setattr("onnxprune.statistics.sources.DECOMPRESSED_LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr("onnxprune.statistics.packed.LIMIT_BYTES", 1 << 20)
     for name in ("objects.npz", "broken.npz", "empty.npy", "large.npz"):
         with pytest.raises(DataError, match=name):
             read_arrays(tmp_path / name)
+
+
+def test_only_the_rows_that_are_wanted_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.npz"
+    values = np.arange(5000 * 12, dtype=np.float32).reshape(5000, 3, 4)
+    np.savez_compressed(path, x=values)
+    monkeypatch.setattr("onnxprune.statistics.packed.LIMIT_BYTES", 4096)
+    assert np.array_equal(next(iter(read(path, SPECS, samples=7)))["x"], values[:7])
+    with pytest.raises(DataError, match="when unpacked"):
+        read(path, SPECS)
+    fixed = [InputSpec("x", FLOAT, (5000, 3, 4)), InputSpec("y", FLOAT, (2, 3, 4))]
+    with pytest.raises(DataError, match="when unpacked"):  # the first axis counts no samples here
+        read(path, fixed, samples=7)
+
+
+@pytest.mark.parametrize("shape", ["(-1, 3, 4)", "(10**12, 3, 4)", "(9" + "9" * 5000 + ",)", "[3]", "(3,) + x"])
+def test_headers_are_not_believed(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    content = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header + bytes(64)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    with pytest.raises(DataError):
+        read(tmp_path / "x.npz", SPECS)
+
+
+def test_a_single_number_is_no_sample() -> None:
+    with pytest.raises(DataError, match="single number"):
+        read({"x": np.float32(3)}, SPECS)
 
 
 def test_a_path_that_leads_nowhere_says_what_to_give(tmp_path: Path) -> None:
