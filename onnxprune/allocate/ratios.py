@@ -61,7 +61,7 @@ def ratios_of_groups(names: Names, groups: Iterable[ChannelGroup], table: Mappin
 def _parse(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if path.suffix == ".json":
             raise UsageError(f"ratios file '{path}': is not JSON ({error}).") from error
     try:
@@ -72,5 +72,5 @@ def _parse(text: str, path: Path) -> Any:
         ) from error
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"ratios file '{path}': is neither JSON nor YAML ({error}).") from error

@@ -20,6 +20,7 @@ from onnxprune.graph.repair import repaired
 from onnxprune.graph.save import save
 from onnxprune.graph.source_file import read_bytes
 from onnxprune.graph.tensors import is_external, tensor_bytes, to_array
+from onnxprune.processes import memory
 from onnxprune.types import Array
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def load(source: Source) -> Model:
         path = Path(source)
         try:
             content = _read(path)
+            memory.allow(model=len(content))
             return _checked(Model(_parse(content, f"'{path}'"), path, file_bytes=len(content)))
         except ModelError as error:
             if str(path) in str(error):

@@ -22,6 +22,7 @@ from onnxprune.job.original import NO_IMAGES, Original, traced
 from onnxprune.job.outcome import Done, begun, figures_of, masked_figures, model_of, note_error, note_verdict, pruned_of
 from onnxprune.job.sizes import describe, describe_view
 from onnxprune.job.trim_law import examine_trim
+from onnxprune.processes import memory
 from onnxprune.report import Report, Side
 from onnxprune.statistics.images import ImageOptions
 
@@ -96,6 +97,7 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
     report = begun(job)
     try:
         check_sources(job)
+        memory.allow(given=job.run.memory)
         with stage(report, "load", "reading the model"):
             source = load(_required(job.model))
         with scratch_folder() as folder:

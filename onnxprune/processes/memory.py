@@ -10,12 +10,13 @@ from pathlib import Path
 from onnxprune.processes import journal
 
 DEFAULT_BYTES = 4 << 30
-"""For statistics, a refit, activations and the libraries, where nothing was said."""
+"""What --memory is where nothing was said."""
 
-MODEL_TIMES = 12
-"""So many copies of the model may exist besides: as read, changed, masked, serialised, and in sessions."""
+ROOM_BYTES = 4 << 30
+"""For activations, sessions and the libraries, besides what --memory is about."""
 
-DATA_TIMES = 4
+MODEL_TIMES, DATA_TIMES = 16, 4
+"""So many copies of the largest model and of the data may exist: as read, changed, masked, serialised, in sessions."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,37 @@ class Limit:
         return Limit(int(size), told)
 
 
-def allow(model: int, data: int = 0, memory: int | None = None) -> Limit:
-    """Bound what this command may take from now on, where it is watched, and return the bound.
+@dataclass
+class _Counted:
+    """What the limit of this process follows from."""
+
+    model: int = 0
+    data: int = 0
+    given: int | None = None
+
+
+_counted = _Counted()
+
+
+def allow(*, model: int = 0, data: int = 0, given: int | None = None) -> Limit:
+    """Bound what this command may take by what it has read so far, where it is watched, and return the bound.
 
     Args:
-        model, data: bytes of the files that are read.
-        memory: what the user gives; None: the default.
+        model, data: bytes of what was just read.
+        given: what the user gives for --memory.
     """
-    given = memory or DEFAULT_BYTES
-    size = given + MODEL_TIMES * model + DATA_TIMES * data
-    told = (
-        f"the limit of {size / (1 << 30):.1f} GB ({given / (1 << 30):.3g} GB and {MODEL_TIMES} times the model"
-        f"{f' and {DATA_TIMES} times the data' if data else ''}); a larger --memory raises it"
-    )
-    journal.note("limit", f"{size} {told}")
-    return Limit(size, told)
+    _counted.model, _counted.data = max(_counted.model, model), max(_counted.data, data)
+    _counted.given = given or _counted.given
+    limit = limit_of(_counted.model, _counted.data, _counted.given)
+    journal.note("limit", f"{limit.bytes} {limit.told}")
+    return limit
+
+
+def limit_of(model: int, data: int, given: int | None) -> Limit:
+    """Return the bound for a model and data of so many bytes."""
+    base = (given or DEFAULT_BYTES) + ROOM_BYTES
+    size = base + MODEL_TIMES * model + DATA_TIMES * data
+    return Limit(size, f"the {size / (1 << 30):.1f} GB that such a model is given (a larger --memory allows more)")
 
 
 def taken(process: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import DataError
+from onnxprune.processes import memory
 from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fit, fixed_batch, match_names
 from onnxprune.statistics.images import ImageOptions
 from onnxprune.statistics.sources import Source, open_source
@@ -172,6 +173,7 @@ def _inspect(stream: _Stream) -> _Findings:
         if found.kept is not None:
             found.kept.append(unit)
     found.sha256 = digest.hexdigest()
+    memory.allow(data=size)
     if found.samples and not varies:
         found.warnings.append("the data are constant: every value is the same; statistics on them say little.")
     if found.samples == 1:
