@@ -19,7 +19,7 @@ from onnxprune.graph.external import external_tensors, locate, read
 from onnxprune.graph.repair import repaired
 from onnxprune.graph.save import save
 from onnxprune.graph.source_file import read_bytes
-from onnxprune.graph.tensors import is_external, tensor_bytes, to_array
+from onnxprune.graph.tensors import check_contents, is_external, tensor_bytes, to_array
 from onnxprune.processes import memory
 from onnxprune.types import Array
 
@@ -165,6 +165,7 @@ def _checked(given: Model) -> Model:
     check_versions(model.proto)
     for tensor in external_tensors(model.proto):
         locate(tensor, model.folder)
+    check_contents(model.proto)
     check_structure(model.proto)
     return model
 

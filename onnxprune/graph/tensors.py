@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto
 
+from onnxprune.errors import ModelError
 from onnxprune.types import Array
 
 SMALL_BYTES = 1024
@@ -92,6 +93,23 @@ def tensor_bytes(tensor: TensorProto) -> int | None:
         return None
     elements: int = math.prod(tensor.dims)
     return -(-elements * bits // 8)
+
+
+def check_contents(proto: onnx.ModelProto) -> None:
+    """Make sure that embedded tensors hold as many bytes as their shapes ask for, whatever the shapes say.
+
+    Raises:
+        ModelError: one does not.
+    """
+    for tensor in walk(proto):
+        if is_external(tensor) or not tensor.HasField("raw_data"):
+            continue
+        needed, held = tensor_bytes(tensor), len(tensor.raw_data)
+        if needed is not None and needed != held:
+            raise ModelError(
+                f"tensor '{tensor.name}': its content does not fit its shape ({held} bytes instead of {needed}); "
+                "export the model again."
+            )
 
 
 def _type_name(data_type: int) -> str:

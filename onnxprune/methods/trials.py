@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -144,24 +143,15 @@ class Trials:
                 "that they can import, or use one worker."
             ) from error
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.workers, spawn, _begin, (content, os.getpid()))
+        return ProcessPoolExecutor(self.workers, spawn, parent.begin, (os.getpid(), content))
 
 
-_content = b""
 _bench: Bench | None = None
-
-
-def _begin(content: bytes, starter: int) -> None:
-    """Take the task in a new process, which ends with the one that started it; an interruption is that one's."""
-    global _content
-    parent.end_with(starter)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _content = content
 
 
 @on_one_thread
 def _measure(keep: Keep) -> Judgement:
     """Measure in a process of the pool; what is wrong with the task is raised here, where the parent hears of it."""
     global _bench
-    _bench = _bench or Bench(pickle.loads(_content))
+    _bench = _bench or Bench(pickle.loads(parent.task))
     return _bench.measure(keep)

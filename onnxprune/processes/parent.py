@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _EVERY_SECONDS = 0.5
 
 
@@ -23,6 +23,29 @@ def end_with(parent: int) -> None:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if hasattr(os, "getppid") and os.getppid() != parent:
         os._exit(1)
+
+
+def adopt() -> None:
+    """Let processes whose parent goes become children of this one, so that it can wait for their end."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+task = b""
+"""What a worker was started for."""
+
+
+def begin(starter: int, content: bytes) -> None:
+    """Begin a worker, which ends with the one that started it; an interruption is that one's to handle.
+
+    It stands here because hardly anything must be imported for it: until it has run, a worker knows nothing of its
+    parent's end.
+    """
+    global task
+    end_with(starter)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    task = content
 
 
 def _watch(parent: int) -> None:

@@ -29,7 +29,7 @@ from onnxprune.processes import journal, memory, parent
 GRACE_SECONDS = 1.2
 """So long a command may clean up after it was told to end."""
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS, OTHERS_SECONDS = 0.2, 0.5
 FAILED = 2
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -136,6 +136,7 @@ class _Watch:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda number, frame: None)
         signal.set_wakeup_fd(self.ringer, warn_on_full_buffer=False)
+        parent.adopt()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         owner.sweep(Path(tempfile.gettempdir()))
         while (status := self._status()) is None:
@@ -143,7 +144,20 @@ class _Watch:
             self._hear()
             self._look()
         self._read()
+        if self.stopped is not None or self.ended is None:
+            self._wait_for_others()
+        for draft in self.drafts:
+            owner.remove_own(draft)
+        owner.sweep(Path(tempfile.gettempdir()))
         return self._told(os.waitstatus_to_exitcode(status))
+
+    def _wait_for_others(self) -> None:
+        """Wait a moment for the workers of the child, which end with it: only then their folders can go."""
+        end = time.monotonic() + OTHERS_SECONDS
+        with suppress(ChildProcessError):
+            while time.monotonic() < end:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.01)
 
     def _status(self) -> int | None:
         try:
@@ -190,9 +204,6 @@ class _Watch:
         """Return the exit code, after a line where the command could not say itself why it ended."""
         if self.ended is not None:
             return self.ended
-        for draft in self.drafts:
-            owner.remove_own(draft)
-        owner.sweep(Path(tempfile.gettempdir()))
         if self.stopped is None and -code in STOPS:
             self.stopped = -code
         if self.stopped is not None:

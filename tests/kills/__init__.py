@@ -1,0 +1,1 @@
+"""Commands that are ended at random moments: nothing half-written, nobody left running, the old output kept."""
