@@ -58,7 +58,7 @@ def compensate(
         mode: "lstsq" (all weights), "bias" (mean and variance of each output channel only), "none", or "distil":
             after "lstsq" gradient steps on the distance of the whole network to the original (needs onnx-ad).
         steps: how many gradient steps, how large.
-        progress: told which step is taken.
+        progress: told which layers are fitted and which step is taken.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -71,7 +71,7 @@ def compensate(
     options, feeds = replace(options or RefitOptions(), recurrent=mode != "bias", shared=mode != "bias"), list(data)
     if mode == "bias":
         options = replace(options, mix=False, lstsq=replace(options.lstsq, match_only=True))
-    result = refit(original, pruned, positions, feeds, options)
+    result = refit(original, pruned, positions, feeds, options, progress)
     if mode != "distil":
         return Compensation(result.model, result.errors)
     try:

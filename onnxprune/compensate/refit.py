@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -82,13 +82,20 @@ class Refit:
     compared: tuple[str, ...]
 
 
-def refit(original: Model, pruned: Model, positions: Positions, feeds: Iterable[Feed], options: RefitOptions) -> Refit:
-    """Return the pruned model with refitted readers, and the error of each before and after."""
+def refit(
+    original: Model,
+    pruned: Model,
+    positions: Positions,
+    feeds: Iterable[Feed],
+    options: RefitOptions,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Refit:
+    """Return the pruned model with refitted readers, and the error of each before and after; tells level k of n."""
     proto = onnx.ModelProto()
     proto.CopyFrom(pruned.proto)
     weights = Weights(Model(proto, pruned.path, dict(pruned.pending)))
     sequence = Walk(original, weights, positions, list(feeds), options)
-    errors = sequence.run()
+    errors = sequence.run(progress)
     return Refit(weights.model, errors, sequence.cut, sequence.compared())
 
 
@@ -180,10 +187,12 @@ class Walk:
         totals = [reader.total for reader in self.readers if reader.total]
         return tuple(totals or [reader.y for reader in self.readers[:: max(1, len(self.readers) // 8)]])
 
-    def run(self) -> list[LayerError]:
+    def run(self, progress: Callable[[str], None] = lambda text: None) -> list[LayerError]:
         """Walk through all levels and return the error of every reader before and after."""
         errors = []
-        for level in range(max([*self._level.values(), *self._shared_level], default=0) + 1):
+        levels = max([*self._level.values(), *self._shared_level], default=0) + 1
+        for level in range(levels):
+            progress(f"refitting layers, level {level + 1} of {levels}")
             self._old.advance(level)
             for together, own in zip(self._shared, self._shared_level, strict=True):
                 if own == level:

@@ -6,6 +6,7 @@ import pytest
 from onnx import helper
 
 from onnxprune.compensate import distil as room
+from onnxprune.compensate.compensate import compensate
 from onnxprune.compensate.distil import DistilOptions, distil
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.compensate.lean import without_dead
@@ -114,3 +115,11 @@ def test_the_loss_alone_takes_no_derivatives() -> None:
     (loss,) = Session(alone, threads=1).run([gradient.loss], whole)
     np.testing.assert_allclose(loss, Session(gradient.proto, threads=1).run([gradient.loss], whole)[0], rtol=1e-6)
     assert len(alone.graph.node) < len(gradient.proto.graph.node) / 2
+
+
+def test_a_refit_tells_how_far_it_is() -> None:
+    told: list[str] = []
+    model = small(4)
+    compensate(model, model, {}, [{"x": normal(8, 2, 5, 5)}], progress=told.append)
+    assert told[0] == f"refitting layers, level 1 of {len(told)}"
+    assert len(told) == 3

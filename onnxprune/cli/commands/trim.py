@@ -48,9 +48,7 @@ SPEC: 0-3,7, labels of the axis (person,car), or @FILE with one of these a line.
         "--fix", multiple=True, metavar="INPUT=VALUE", help="The input is constant: a number or an .npy file."
     ),
     click.option("--dims", multiple=True, metavar="NAME=SIZE", help="A dynamic dimension has this size."),
-    click.option(
-        "--input-channels", multiple=True, metavar="INPUT:AXIS=SPEC", help="Keep these channels of an input."
-    ),
+    click.option("--input-channels", multiple=True, metavar="INPUT:AXIS=SPEC", help="Keep these channels of an input."),
     click.option("--gray", multiple=True, metavar="INPUT", help="One channel instead of three equal ones."),
     click.option("--renumber", is_flag=True, help="Ids count what is left: no tables in the graph."),
     options.verify,
