@@ -280,6 +280,7 @@ class Context:
         if shape is not None and shape != found:
             raise RuleError(f"{self.node.label}: the rule gives shape {found}, the trace {shape}")
         self.spoken += axes
+        self.space.hold(axes)
         for ids in axes:
             if len(ids) == 1 and ids is not self.state.unit:
                 self.pin(ids, "it becomes an axis of a single position")

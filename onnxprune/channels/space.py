@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxprune.errors import ModelError
 from onnxprune.types import IntArray
 
 Axes = list[IntArray]
@@ -30,6 +31,13 @@ class Product:
         return tuple(len(f) for f in self.factors)
 
 
+MAX_AXIS = 1 << 26
+"""Positions of one axis; an axis of a network has a thousandth of that."""
+MAX_IDS = 1 << 27
+"""Positions in all that may be free, eight bytes each."""
+SMALLER = "give it smaller sizes (--input-shape for those that are dynamic), or export it again."
+
+
 @dataclass(eq=False)
 class Space:
     """Allocates ids and records what must hold between them."""
@@ -39,17 +47,29 @@ class Space:
     products: list[Product] = field(default_factory=list)
     pins: list[tuple[IntArray, str]] = field(default_factory=list)
     inexact: list[IntArray] = field(default_factory=list)
+    held: int = 0
+    _held: set[int] = field(default_factory=set)
     _born_pinned: set[int] = field(default_factory=set)
 
     def fresh(self, size: int) -> IntArray:
         """Return `size` ids that nothing else has."""
-        ids = np.arange(self.count, self.count + size, dtype=np.int64)
         self.count += size
-        return ids
+        if self.count > MAX_IDS:
+            raise ModelError(f"its tensors have more than {MAX_IDS} positions to follow; {SMALLER}")
+        return np.arange(self.count - size, self.count, dtype=np.int64)
+
+    def hold(self, axes: Axes) -> None:
+        """Take in axes that were put together (a Concat of a tensor with itself, again and again, doubles)."""
+        for ids in axes:
+            if ids.base is None and id(ids) not in self._held:
+                self._held.add(id(ids))
+                self.held += len(ids)
+        if self.held > MAX_IDS:
+            raise ModelError(f"its tensors have more than {MAX_IDS} positions to follow; {SMALLER}")
 
     def pinned(self, size: int, reason: str) -> IntArray:
         """Return an axis that may not change: one id for all its positions."""
-        ids = np.full(size, self.count, dtype=np.int64)
+        ids = np.broadcast_to(np.int64(self.count), (size,))  # takes no memory, whatever the size
         self._born_pinned.add(self.count)
         self.pins.append((ids[:1], reason))
         self.count += 1
@@ -57,7 +77,7 @@ class Space:
 
     def is_born_pinned(self, ids: IntArray) -> bool:
         """Tell whether an axis was made by `pinned`, or of such axes (or is empty)."""
-        if len(ids) == 0 or bool((ids == ids[0]).all()):
+        if len(ids) == 0 or ids.strides == (0,) or bool((ids == ids[0]).all()):
             return len(ids) == 0 or int(ids[0]) in self._born_pinned
         return int(ids[0]) in self._born_pinned and all(int(i) in self._born_pinned for i in np.unique(ids))
 

@@ -10,7 +10,8 @@ from onnxprune.channels.context import Context, RuleError, State
 from onnxprune.channels.numbers import moved
 from onnxprune.channels.registry import RULES
 from onnxprune.channels.shuffle import find_shuffles, visit_shuffle
-from onnxprune.channels.space import Axes
+from onnxprune.channels.space import MAX_AXIS, SMALLER, Axes
+from onnxprune.errors import ModelError
 from onnxprune.graph.trace import Shape, trace
 from onnxprune.graph.view import Node, View
 from onnxprune.types import IntArray
@@ -19,6 +20,7 @@ from onnxprune.types import IntArray
 def walk(view: View, input_shapes: dict[str, Shape] | None = None, boundary: Boundary | None = None) -> State:
     """Trace a view and apply the rule of every node."""
     state = State(view, trace(view, input_shapes), boundary=boundary or Boundary())
+    check_sizes(state)
     for key in view.inputs:
         if key in state.trace.shapes:
             state.axes[key] = _input_axes(state, key)
@@ -37,6 +39,17 @@ def walk(view: View, input_shapes: dict[str, Shape] | None = None, boundary: Bou
     _pin_unseen(state)
     _pin_ends(state)
     return state
+
+
+def check_sizes(state: State) -> None:
+    """Refuse sizes that only a broken or malicious file has, before they take memory.
+
+    Raises:
+        ModelError: naming the tensor and what to do.
+    """
+    for key, shape in state.trace.shapes.items():
+        if max(shape, default=0) > MAX_AXIS:
+            raise ModelError(f"'{key}' has an axis of {max(shape)} positions, more than {MAX_AXIS}; {SMALLER}")
 
 
 def _is_folded(state: State, key: str) -> bool:
@@ -64,6 +77,8 @@ def visit(state: State, node: Node) -> None:
             state.defects.append(reason)
         except RuleError as error:
             reason = str(error)
+        except ModelError:
+            raise
         except Exception as error:  # a defect of a rule must not break a model: pin and report it
             reason = f"{node.label}: defect in its rule ({type(error).__name__}: {error})"
             state.defects.append(reason)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from onnxprune.cli import commands, screen
+from onnxprune.cli.refusal import refusal
 from onnxprune.errors import OnnxpruneError
 from onnxprune.files.shown import one_line, shown
 from onnxprune.processes.memory import is_shortage
@@ -75,12 +76,14 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        arguments = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)
         except OnnxpruneError as error:
             if error.exit_code in (DEFECT, USAGE) and is_shortage(error):
                 _fail(ctx, f"{_SHORTAGE} {one_line(error)}", USAGE)
-            _fail(ctx, one_line(error), error.exit_code)
+            refused = refusal(arguments) if error.exit_code == DEFECT else None
+            _fail(ctx, one_line(refused or str(error)), USAGE if refused else error.exit_code)
         except click.ClickException as error:
             _fail(ctx, _with_help(error), error.exit_code)
         except KeyboardInterrupt:
@@ -94,6 +97,8 @@ class Commands(click.Group):
         except Exception as error:
             if is_shortage(error):
                 _fail(ctx, _SHORTAGE, USAGE)
+            if (refused := refusal(arguments)) is not None:
+                _fail(ctx, one_line(refused), USAGE)
             text = f"{type(error).__name__}: {one_line(error)}"
             _fail(ctx, f"this is a defect of onnxprune, please report it (-v shows where): {text}", DEFECT)
 

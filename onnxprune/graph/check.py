@@ -5,10 +5,11 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.repair import OLDEST_OPSET, lenient
-from onnxprune.graph.tensors import skeleton
+from onnxprune.graph.repair import OLDEST_OPSET, graphs, lenient
+from onnxprune.graph.tensors import skeleton, walk
 
 OLDEST_IR = 3
+TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
 def check_versions(proto: onnx.ModelProto) -> None:
@@ -33,6 +34,32 @@ def check_versions(proto: onnx.ModelProto) -> None:
             raise ModelError(
                 f"opset {opset.version} is older than {OLDEST_OPSET}; raise it with onnx.version_converter first."
             )
+
+
+def check_tensors(proto: onnx.ModelProto) -> None:
+    """Refuse stored tensors of types that do not exist or of sizes below 0, and names that are no text.
+
+    Raises:
+        ModelError: naming the tensor.
+    """
+    for tensor in walk(proto):
+        if tensor.data_type not in TYPES:
+            raise ModelError(f"tensor '{tensor.name}' has the type {tensor.data_type}, which ONNX does not have.")
+        if any(dim < 0 for dim in tensor.dims):
+            raise ModelError(f"tensor '{tensor.name}' has the shape {list(tensor.dims)}; sizes are not negative.")
+    for graph in graphs(proto.graph):
+        named = (*graph.initializer, *graph.input, *graph.output, *graph.value_info, *graph.node)
+        names = [item.name for item in named]
+        names += [name for node in graph.node for name in (*node.input, *node.output, node.op_type, node.domain)]
+        refers = next((n for n in graph.node if any(a.ref_attr_name for a in n.attribute)), None)
+        if refers is not None:
+            raise ModelError(
+                f"{refers.op_type} '{refers.name}': an attribute of it is that of a function, but it stands in none; "
+                "export the model again."
+            )
+        if any(isinstance(name, bytes) for name in names):
+            broken = next(name for name in names if isinstance(name, bytes))
+            raise ModelError(f"the name {broken!r} is not UTF-8 text; export the model again.")
 
 
 def check_structure(proto: onnx.ModelProto) -> None:

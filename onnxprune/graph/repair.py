@@ -39,7 +39,7 @@ def lenient(proto: onnx.ModelProto) -> onnx.ModelProto:
     and tensors without a shape get one.
     """
     copy = skeleton(proto, keep_dims=False)
-    version = _default_opset(proto)
+    foreign = foreign_operators(proto)
     for graph in graphs(copy.graph):
         for value in (*graph.input, *graph.output):
             kind = value.type.WhichOneof("value")
@@ -48,13 +48,20 @@ def lenient(proto: onnx.ModelProto) -> onnx.ModelProto:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.shape.SetInParent()
         for node in graph.node:
-            if not node.domain and version and not _is_standard(node.op_type, version):
+            if not node.domain and node.op_type in foreign:
                 node.domain = FOREIGN
     copy.opset_import.append(onnx.helper.make_opsetid(FOREIGN, 1))
     return copy
 
 
 FOREIGN = "operators.of.a.runtime"
+
+
+def foreign_operators(proto: onnx.ModelProto) -> set[str]:
+    """Return the operators in ONNX's own domain that its operator set does not have."""
+    version = _default_opset(proto)
+    used = {node.op_type for graph in graphs(proto.graph) for node in graph.node if not node.domain}
+    return {operator for operator in used if version and not _is_standard(operator, version)}
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -82,6 +89,8 @@ def _default_opset(proto: onnx.ModelProto) -> int:
 
 
 def _missing_domains(proto: onnx.ModelProto) -> list[str]:
+    if not proto.opset_import:  # no runtime takes such a file
+        return []
     known = {"" if o.domain == "ai.onnx" else o.domain for o in proto.opset_import}
     used = dict.fromkeys(node.domain for graph in graphs(proto.graph) for node in graph.node)
     domains = ["" if domain == "ai.onnx" else domain for domain in used]
@@ -114,7 +123,7 @@ def _name_graphs(proto: onnx.ModelProto) -> str | None:
 
 
 def _stores_beside_inputs(proto: onnx.ModelProto) -> bool:
-    if proto.ir_version >= 4:
+    if proto.ir_version != 3:
         return False
     inputs = {value.name for value in proto.graph.input}
     return any(tensor.name not in inputs for tensor in proto.graph.initializer)

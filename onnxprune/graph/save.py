@@ -22,6 +22,7 @@ from onnxprune.files.staging import Staging, create, final_mode, reason
 from onnxprune.graph.check import check_structure, shape_problem
 from onnxprune.graph.data_file import needs_data_file, set_location, write_data_file
 from onnxprune.graph.external import data_files
+from onnxprune.graph.repair import foreign_operators
 from onnxprune.graph.source_file import read_bytes
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def _with_data_file(model: Model, target: Path, drafts: Staging) -> onnx.ModelPr
 
 def _check_result(proto: onnx.ModelProto, source: Model) -> None:
     try:
+        if made := foreign_operators(proto) - foreign_operators(source.proto):
+            raise ModelError(f"the model is not valid ONNX: it has no operator {', '.join(sorted(made))}")
         check_structure(proto)
     except ModelError as error:
         raise OnnxpruneError(f"the result is not valid, nothing was written; please report this. {error}") from error
