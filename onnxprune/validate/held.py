@@ -127,8 +127,18 @@ class Pieces:
 
 
 def narrowed(arrays: Mapping[str, Array], kept: Kept) -> dict[str, Array]:
-    """Return tensors of the original without the positions that the pruned model does not keep."""
-    return {name: taken(array, kept(name)) for name, array in arrays.items()}
+    """Return tensors of the original without the positions that the pruned model does not keep.
+
+    Raises:
+        CannotHoldError: channels lie on an axis of dynamic size (batch times heads), which was traced at another.
+    """
+    found = {}
+    for name, array in arrays.items():
+        axes = kept(name) or ()
+        if any(p is not None and len(p) and p[-1] >= size for p, size in zip(axes, array.shape, strict=False)):
+            raise CannotHoldError(f"'{name}' has channels on an axis of dynamic size")
+        found[name] = taken(array, axes)
+    return found
 
 
 def _fed(session: Session, feeds: Feeds, held: Mapping[str, Array]) -> dict[str, Array]:
