@@ -117,7 +117,8 @@ def worst_layers(result: Any) -> list[str]:
             layer.name: -layer.sqnr_db for layer in result.layers if layer.quantized and layer.sqnr_db is not None
         }
     else:
-        errors = {layer.name: layer.error for layer in result.layers if layer.error is not None}
+        thin: Any = getattr(result, "layers", ())
+        errors = {layer.name: layer.error for layer in thin if layer.error is not None}
     known = {name: error for name, error in errors.items() if math.isfinite(error)}
     return sorted(known, key=lambda name: -known[name])[:3]
 
