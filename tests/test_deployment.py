@@ -9,6 +9,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -17,6 +18,8 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 
 
 def test_every_dependency_is_pinned_with_what_it_needs_itself() -> None:
+    if any(metadata.version(name) != PINS[name] for name in ("onnx", "numpy", "click")):
+        pytest.skip("other versions than the pinned ones are installed, and they may need other packages")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [re.split(r"[<>=!~ ;\[]", text)[0] for text in project["dependencies"]]
     for name in needed:

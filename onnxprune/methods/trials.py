@@ -111,8 +111,9 @@ class Trials:
         if self.workers == 1:
             self._bench = self._bench or Bench(self._task)
             return [self._bench.measure(keep) for keep in keeps]
-        self._pool = self._pool or self._start()
-        waiting = [self._pool.submit(_measure, keep) for keep in keeps]
+        with parent.undisturbed():
+            self._pool = self._pool or self._start()
+            waiting = [self._pool.submit(_measure, keep) for keep in keeps]
         try:
             return [future.result() for future in waiting]
         except BrokenProcessPool as error:

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _EVERY_SECONDS = 0.5
@@ -46,6 +47,19 @@ def begin(starter: int, content: bytes) -> None:
     end_with(starter)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = content
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Start processes that never hear of an interruption, not even while they import; here it waits for a moment."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _watch(parent: int) -> None:

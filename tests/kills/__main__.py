@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import yaml
 
+from onnxprune.files import owner
 from tests import networks
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -52,7 +53,10 @@ def prepare(folder: Path) -> None:
 
 
 def old_outputs(folder: Path) -> dict[str, bytes]:
-    """Write what stands where outputs go, and return it."""
+    """Write what stands where outputs go, and return it; what a run before was killed with is out of the way."""
+    for place in (folder, folder / "tmp"):
+        for path in place.glob("*onnxprune-*"):
+            owner.remove_own(path)
     old = {"out.onnx": (folder / "net.onnx").read_bytes(), "plan.json": b"{}", "report.json": b"{}"}
     for name, content in old.items():
         (folder / name).write_bytes(content)
@@ -126,8 +130,13 @@ def looked_at(folder: Path, old: dict[str, bytes], number: signal.Signals) -> li
 
 
 def swept(folder: Path) -> list[str]:
-    """Run a command to its end and return what is left of those before."""
+    """Kill a search with everything it has, run another command to its end, and return what is left of both."""
     old_outputs(folder)
+    process = start(folder, "tune", "killed")
+    while process.poll() is None and not list((folder / "tmp").glob("*onnxprune-*")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
     process = start(folder, "prune", "last")
     _, errors = process.communicate(timeout=300)
     drafts = [path.name for place in (folder, folder / "tmp") for path in place.glob("*onnxprune-*")]
