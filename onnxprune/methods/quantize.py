@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import onnx
@@ -14,12 +15,16 @@ import onnx
 from onnxprune.errors import DataError, GateError, NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.quantization import (
+    between,
+    bias,
     equalize,
     fitted,
+    guard,
     half,
     inside,
     integer,
     layers,
+    measure,
     native,
     normal_form,
     observe,
@@ -34,7 +39,7 @@ from onnxprune.methods.quantization import (
 from onnxprune.methods.quantization.compact import compact
 from onnxprune.methods.quantization.fold_norms import fold_norms
 from onnxprune.methods.quantization.layers import Layer
-from onnxprune.methods.quantization.lift import captured_nodes, opset_of, split_gemms, unshare_biases
+from onnxprune.methods.quantization.lift import captured_nodes, embedded, opset_of, split_gemms, unshare_biases
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.options import MODES, QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import prepare
@@ -45,6 +50,10 @@ from onnxprune.types import Array, FloatArray
 Feeds = dict[str, Array]
 
 LEAST_OPSET = {"static": 13, "dynamic": 11, "weight-only": 0, "fp16": 0, "bf16": 13}
+NOT_FASTER = (
+    "static int8 is not faster than float on this machine, so there is nothing to gain but a smaller file; take "
+    "--no-measure for that, or --mode weight-only or fp16."
+)
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
@@ -98,8 +107,8 @@ def quantize(
         raise DataError("static mode takes ranges from inputs; give --data, or take --mode dynamic.")
     if synthetic and options.rounding == "gptq":
         raise DataError("--rounding gptq fits weights to inputs of the model; give --data.")
-    work = _Work(model, mode, options, list(feeds), threads, synthetic)
-    result = work.search(judge)
+    work = _Work(model, mode, options, list(feeds), threads, synthetic, judge is not None)
+    result = work.find(judge)
     if mode != "static" and result.model.proto.ByteSize() >= model.size_bytes:
         raise NothingToPruneError(
             f"{mode} mode would make the file no smaller: there are too few weights that it stores in fewer bits. "
@@ -125,11 +134,17 @@ class _Work:
         feeds: list[Feeds],
         threads: int = 0,
         synthetic: bool = False,
+        gated: bool = False,
     ) -> None:
-        self.source, self.mode, self.options, self.feeds, self.threads = model, mode, options, feeds, threads
+        self.source, self.mode, self.options, self.threads = model, mode, options, threads
         self.fits = bool(feeds) and not synthetic
+        self.guarded = mode == "static" and options.guard and self.fits and not gated
+        self.float_ms = 0.0
+        self.feeds, self.held = guard.split(model.proto, feeds) if self.guarded else (feeds, [])
+        self.guarded, feeds = bool(self.held), self.feeds
         self.warnings: list[str] = []
         self.smoothed = self.equalized = 0
+        self.slow: frozenset[str] = frozenset()
         self.prepared = prepare(model, LEAST_OPSET[mode])
         proto = self.prepared.proto
         self.fixed = self._rewritten(proto) | captured_nodes(proto.graph)
@@ -137,8 +152,8 @@ class _Work:
         if mode == "static":
             self.fixed |= normal_form.odd_gemms(proto.graph)
         self.operators = self._operators()
-        if mode == "static" and integer.is_transformer(proto):
-            self.fixed |= integer.activation_products(proto)
+        if mode == "static":
+            self.fixed |= between.kept_float(proto.graph, self.operators, self.fixed)
         self.layers = [layer for layer in self._candidates() if layer.name not in self.fixed]
         inner, float_inside = inside.layers_inside(proto.graph)
         self.layers += [layer for layer in inner if mode in inside.MODES and layer.name not in self.fixed]
@@ -153,7 +168,7 @@ class _Work:
         self.rounded: dict[str, tuple[Array, Array, Array]] = {}
         self.fitted = fitted.NOTHING
         if mode == "static":
-            self.fitted = fitted.fit(proto, self._static, options, feeds, threads, self.fits)
+            self._fit()
 
     def _rewritten(self, proto: onnx.ModelProto) -> set[str]:
         """Bring the working copy into the form that its mode wants; return the nodes that stay float by wish."""
@@ -176,20 +191,98 @@ class _Work:
         native.release()
         return blocked
 
-    def search(self, judge: search.Judge | None) -> QuantizeResult:
+    def find(self, judge: search.Judge | None) -> QuantizeResult:
         """Build the model, with as few layers in float as the limits need."""
         outcome = search.Outcome(frozenset(), {})
-        if judge is not None:
+        measured = self.mode == "static" and self.fits and measure.wanted(self.options.measure)
+        if measured:
+            self._measure_parts()
+        limits = judge or (self._guard if self.guarded else None)
+        holds = self.mode == "static" and limits is not None and not limits.failures(Model(self.build(self.fixed)))
+        if self.mode == "static" and limits is not None and not holds:
+            self._fit(needed=True)
+        if judge is not None and not holds:
             names = [layer.name for layer in self.layers if layer.operator not in layers.MOVES]
             outcome = search.search(self.build, names, self.fixed, judge)
             if outcome.failures:
                 raise GateError(f"{'; '.join(outcome.failures)}, with every layer in float. Nothing was written.")
+        elif self.guarded and not holds:
+            outcome = self._guarded()
         proto = self.build({*self.fixed, *outcome.left})
+        if measured:
+            self._require_faster(proto)
         found = tuple(
-            replace(layer, quantized=layer.name not in outcome.left, cost_db=outcome.alone.get(layer.name))
+            replace(layer, quantized=layer.name not in outcome.left | self.slow, cost_db=outcome.alone.get(layer.name))
             for layer in self.layers
         )
         return QuantizeResult(Model(proto), self.mode, found, self._settings(), tuple(self.warnings))
+
+    def _measure_parts(self) -> None:
+        """Leave parts in float that are slower in int8 on this machine."""
+        proto, sample = self.prepared.proto, guard.one_sample(self.source.proto, self.feeds[0])
+        self.float_ms = measure.race([self.source_inside()], sample, self.threads)[0]
+        if self.float_ms < measure.LEAST_MS:
+            return
+        slow = measure.slow_layers(proto, self._static(proto), self.fixed, sample, self.threads)
+        names = [layer.name for layer in self.layers if layer.operator in layers.COMPUTE]
+        if slow >= {*names}:
+            raise NothingToPruneError(NOT_FASTER)
+        self.slow = frozenset(name for name in names if name in slow)
+        self.fixed |= slow
+        self.fixed |= between.kept_float(proto.graph, self.operators, self.fixed)
+        if self.slow:
+            self.warnings.append(
+                f"{len(self.slow)} of {len(names)} layers stay float: measured on this machine, their parts of the "
+                "network are no faster in 8 bits (--no-measure quantizes them)"
+            )
+
+    def _require_faster(self, proto: onnx.ModelProto) -> None:
+        """Stop where the whole is not faster.
+
+        Raises:
+            NothingToPruneError: it is not, or nothing is left in 8 bits.
+        """
+        sample = guard.one_sample(self.source.proto, self.feeds[0])
+        before, after = measure.race([self.source_inside(), proto], sample, self.threads)
+        if before >= measure.LEAST_MS and after > measure.GAIN * before:
+            raise NothingToPruneError(f"{NOT_FASTER} It took {after / before:.2f} of the float model's time.")
+
+    def source_inside(self) -> onnx.ModelProto:
+        """Return the source with all of its tensors inside."""
+        return embedded(self.source)
+
+    def _fit(self, *, needed: bool = False) -> None:
+        """Fit weights or biases to the data, as the options ask for or rounding to nearest has shown to be needed."""
+        if self.fitted is fitted.NOTHING:
+            proto, options = self.prepared.proto, self.options
+            self.fitted = fitted.fit(proto, self._static, options, self.feeds, self.threads, self.fits, needed)
+
+    @cached_property
+    def _guard(self) -> guard.Guard:
+        return guard.Guard(self.source, self.held, self.threads)
+
+    def _guarded(self) -> search.Outcome:
+        """Keep layers float until held-out samples agree with the original."""
+        names = {layer.name for layer in self.layers if layer.operator in layers.COMPUTE} - self.fixed
+
+        def ranking() -> list[str]:
+            few = layers.watched_feeds(self.feeds)
+            proto = self.prepared.proto
+            noise = bias.own_noise(proto, self._static(self.fitted.put(proto, ())), few, self.threads)
+            return sorted(names, key=lambda name: (-noise.get(name, 0.0), name))
+
+        outcome = search.guarded(self.build, ranking, self.fixed, self._guard)
+        if outcome.left >= names:
+            raise NothingToPruneError(
+                "no layer can be quantized without changing what the model gives on held-out samples; take --mode "
+                "fp16, or --no-guard to have int8 in spite of that."
+            )
+        if outcome.left:
+            self.warnings.append(
+                f"{len(outcome.left)} of {len(names)} layers stay float: in 8 bits they change what the model gives on "
+                "held-out samples"
+            )
+        return outcome
 
     def build(self, left: Collection[str], form: str | None = None) -> onnx.ModelProto:
         """Return the quantized model, with these nodes in float.
@@ -222,7 +315,10 @@ class _Work:
 
     def _static(self, proto: onnx.ModelProto, left: Collection[str] = (), form: str = "qdq") -> onnx.ModelProto:
         how = replace(self._integers(), form=form)
-        return integer.quantize_static(proto, self.ranges, how, self.operators, {*self.fixed, *left})
+        floats = {*self.fixed, *left}
+        if left:  # what lay between two layers now may lie between float ones
+            floats |= between.kept_float(self.prepared.proto.graph, self.operators, floats)
+        return integer.quantize_static(proto, self.ranges, how, self.operators, floats)
 
     def watched(self, result: QuantizeResult) -> tuple[Layer, ...]:
         """Return the layers with the noise at the output of each."""
@@ -265,7 +361,7 @@ class _Work:
         if self.mode == "weight-only":
             return ["MatMul"]
         if self.mode == "static":
-            return integer.static_operators(self.prepared.proto)
+            return list(integer.STATIC_OPERATORS)
         return sorted({node.op_type for node in self.prepared.proto.graph.node} - set(self.options.op_block_list))
 
     def _candidates(self) -> list[Layer]:
@@ -285,7 +381,7 @@ class _Work:
         )
 
     def _ranges(self) -> Any:
-        options = self.options
+        options, graph = self.options, self.prepared.proto.graph
         found = ranges.collect(
             self.prepared.proto,
             self.feeds,
@@ -293,6 +389,7 @@ class _Work:
             operators=self.operators,
             percentile=options.percentile,
             same=integer.clamped(self.prepared.proto, self.operators, self.fixed),
+            only={n for node in graph.node if node.name not in self.fixed for n in (*node.input, *node.output)},
             threads=self.threads,
         )
         native.release()

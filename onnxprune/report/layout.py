@@ -173,8 +173,9 @@ def _layers(report: Report) -> Iterator[Section]:
         return
     how = report.details.get("quantization", {})
     told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in how.items())
-    kept = [layer["name"] for layer in layers if layer["precision"] == "float"]
-    lines = [f"Quantized {len(layers) - len(kept)} of {_many(len(layers), 'layer')}: {told}."]
+    computing = [layer for layer in layers if layer.get("computes", True)]  # what lies between follows them
+    kept = [layer["name"] for layer in computing if layer["precision"] == "float"]
+    lines = [f"Quantized {len(computing) - len(kept)} of {_many(len(computing), 'layer')}: {told}."]
     if kept:
         more = f" and {len(kept) - LOCKED_NAMES} more" if len(kept) > LOCKED_NAMES else ""
         lines.append(f"In float: {', '.join(kept[:LOCKED_NAMES])}{more}.")

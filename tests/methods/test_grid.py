@@ -1,15 +1,16 @@
 """Static int8 whose weights are fitted to the data on their grid."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxprune.errors import DataError, UsageError
+from onnxprune.errors import DataError, NothingToPruneError, UsageError
 from onnxprune.graph.model import load
-from onnxprune.methods.quantization import fitted, grid, prepare, rounding
+from onnxprune.methods.quantization import fitted, grid, guard, prepare, rounding
 from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
 from onnxprune.types import Array
@@ -34,7 +35,7 @@ def test_on_images_that_were_not_seen_the_error_is_smaller_than_that_of_rounding
     wanted = run(source.proto, {"input": images[128:]})
     errors = {}
     for name in ("nearest", "gptq"):
-        made = quantize(source, QuantizeOptions(mode="static", rounding=name), feeds=feeds, threads=1)
+        made = quantize(source, QuantizeOptions(mode="static", rounding=name, guard=False), feeds=feeds, threads=1)
         assert made.settings["rounding"] == name
         errors[name] = float(np.square(run(made.model.proto, {"input": images[128:]}) - wanted).mean())
     assert errors["gptq"] < share * errors["nearest"]
@@ -102,12 +103,25 @@ def test_inputs_that_were_made_up_are_not_fitted_to() -> None:
 
 
 def test_a_large_model_or_one_with_few_samples_is_fitted_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitted, "LEAST_SAMPLES", 16)
-    assert quantize(networks.convnet(), feeds=FEEDS, threads=1).settings["rounding"] == "gptq"
-    assert quantize(networks.convnet(), feeds=FEEDS[:7], threads=1).settings["rounding"] == "nearest"
-    monkeypatch.setattr(grid, "SMALL", 1000)
-    assert quantize(networks.convnet(), feeds=FEEDS, threads=1).settings["rounding"] == "nearest"
-    asked = QuantizeOptions(mode="static", rounding="gptq")
+    monkeypatch.setattr(guard, "LEAST_SQNR_DB", 200.0)  # rounding to nearest is not good enough
+    monkeypatch.setattr(guard, "LEAST_AGREEMENT", 2.0)
+    seen: list[bool] = []
+    fit = fitted.fit
+
+    def watched(*given: Any) -> fitted.Fitted:
+        found = fit(*given)
+        seen.append(bool(found.layers))
+        return found
+
+    monkeypatch.setattr(fitted, "fit", watched)
+    for samples, small, expected in ((8, 1 << 22, True), (1000, 1 << 22, False), (8, 1000, False)):
+        monkeypatch.setattr(fitted, "LEAST_SAMPLES", samples)
+        monkeypatch.setattr(grid, "SMALL", small)
+        seen.clear()
+        with pytest.raises(NothingToPruneError, match="no layer can be quantized"):
+            quantize(networks.convnet(), feeds=FEEDS, threads=1)
+        assert seen == [False, expected]
+    asked = QuantizeOptions(mode="static", rounding="gptq", guard=False)
     assert quantize(networks.convnet(), asked, feeds=FEEDS, threads=1).settings["rounding"] == "gptq"
 
 

@@ -68,9 +68,19 @@ With a quality gate, the layers that cost most stay in float until the gate hold
         "--correct-bias", is_flag=True, help="Take the mean error of each layer out of its bias, static mode."
     ),
     click.option(
+        "--guard/--no-guard",
+        default=True,
+        help="Layers stay float until held-out samples agree, static mode [default: do].",
+    ),
+    click.option(
+        "--measure/--no-measure",
+        default=None,
+        help="Parts that are slower in 8 bits here stay float, static mode [default: do, unless CI is set].",
+    ),
+    click.option(
         "--rounding",
         type=click.Choice(["nearest", "gptq"]),
-        help="Of weights, static and weight-only [default: gptq with --data, static: up to 4 M weights; else nearest].",
+        help="Of weights, static and weight-only [default: gptq; static: where nearest is not enough].",
     ),
     click.option(
         "--keep-io-types/--convert-io-types",

@@ -52,6 +52,28 @@ def mean_errors(
     return {name: total / counts[name] for name, total in sums.items()}
 
 
+def own_noise(
+    original: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Iterable[Feeds], threads: int = 0
+) -> dict[str, float]:
+    """Return the noise that each quantized layer adds alone, as a share of the energy of what it gives."""
+    both = _Both(original, quantized)
+    errors = {}
+    for node in quantized.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.name in both.floats:
+            error = both.add(node)
+            if error is not None:
+                errors[error] = node.name
+    energy: dict[str, float] = {}
+
+    def take(name: str, array: Array) -> None:
+        flat = np.asarray(array, np.float32).ravel()
+        energy[name] = energy.get(name, 0.0) + float(flat @ flat)
+
+    if errors:
+        each(both.proto, [*errors, *(both.floats[name] for name in errors.values())], feeds, take, threads)
+    return {name: energy[error] / max(energy[both.floats[name]], 1e-30) for error, name in errors.items()}
+
+
 def add_to_biases(proto: onnx.ModelProto, corrections: Mapping[str, Array]) -> None:
     """Add what is missing to the biases of the named layers, in place; a layer without one gets one."""
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -119,7 +141,7 @@ class _Both:
         if any(source is None for source in inputs):
             return None
         maker.input[:] = [source or "" for source in inputs]
-        maker.name, maker.output[:] = f"twin of {maker.name}", [f"{name}.twin"]
+        maker.name, maker.output[:] = f"twin of {name}", [f"{name}.twin"]
         self.proto.graph.node.append(maker)
         self._twins[name] = f"{name}.twin"
         return self._twins[name]

@@ -46,19 +46,25 @@ def fit(
     feeds: Sequence[dict[str, Array]],
     threads: int,
     real: bool,
+    needed: bool = False,
 ) -> Fitted:
     """Return what the options ask for.
 
     Args:
         proto: prepared. quantized: returns a prepared model as QDQ.
         real: the feeds are inputs of the model, not made up.
+        needed: rounding to nearest was not good enough, so weights are fitted where nothing else was asked for.
     """
-    samples = sum(max((array.shape[0] for array in feed.values() if array.ndim), default=1) for feed in feeds)
-    worth_it = real and samples >= LEAST_SAMPLES and grid.is_small(proto)
-    round_weights = options.rounding == "gptq" or (options.rounding is None and worth_it)
+    round_weights = options.rounding == "gptq" or (needed and options.rounding is None and can_fit(proto, feeds, real))
     if not round_weights and not options.correct_bias:
         return NOTHING
     made = quantized(proto)
     layers = grid.rounded(proto, made, feeds, threads) if round_weights else {}
     means = bias.mean_errors(proto, made, feeds, threads) if options.correct_bias else {}
     return Fitted(layers, {name: mean for name, mean in means.items() if name not in layers})
+
+
+def can_fit(proto: onnx.ModelProto, feeds: Sequence[dict[str, Array]], real: bool) -> bool:
+    """Tell whether weights are fitted without being asked to: enough samples, and a model that takes seconds."""
+    samples = sum(max((array.shape[0] for array in feed.values() if array.ndim), default=1) for feed in feeds)
+    return real and samples >= LEAST_SAMPLES and grid.is_small(proto)

@@ -15,6 +15,7 @@ from onnxprune.methods.quantization.machine import IntegerTypes
 from onnxprune.methods.quantization.native import quant_type, quiet, types_known, with_own_ranges
 from onnxprune.methods.quantization.normal_form import keep_domains
 from onnxprune.methods.quantization.recognise import nodes
+from onnxprune.methods.quantization.tidy import read_floats
 
 DYNAMIC_OPERATORS = ("MatMul", "LSTM", "Attention", "Gather", "EmbedLayerNormalization")
 """Conv stays out: onnxruntime's ConvInteger is several times slower than float."""
@@ -32,9 +33,6 @@ MOVES = frozenset(
 
 CLAMPS = frozenset({"Relu", "Clip"})
 
-MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul", "Gather")
-"""What is quantized of a transformer: sums, norms and attention scores stay float."""
-
 
 @dataclass(frozen=True)
 class Integers:
@@ -44,17 +42,6 @@ class Integers:
     per_channel: bool = True
     symmetric: bool = False
     form: str = "qdq"
-
-
-def is_transformer(proto: onnx.ModelProto) -> bool:
-    """Tell whether a model has attention: products of two activations and a softmax."""
-    kinds = {node.op_type for node in proto.graph.node}
-    return "Softmax" in kinds and bool(activation_products(proto))
-
-
-def static_operators(proto: onnx.ModelProto) -> list[str]:
-    """Return the operators to quantize: all that the CPU runs in 8 bits, in a transformer only those with weights."""
-    return list(MATRIX_OPERATORS if is_transformer(proto) else STATIC_OPERATORS)
 
 
 def clamped(proto: onnx.ModelProto, operators: Collection[str], left: Collection[str]) -> dict[str, str]:
@@ -80,12 +67,6 @@ def shown(proto: onnx.ModelProto, operators: Collection[str], left: Collection[s
     """Return the names of Relu and Clip nodes whose input is read elsewhere too: integers must not take its range."""
     inner = clamped(proto, operators, left)
     return {n.name for n in proto.graph.node if n.op_type in CLAMPS and n.input[0] not in inner}
-
-
-def activation_products(proto: onnx.ModelProto) -> set[str]:
-    """Return the names of the MatMul nodes without a stored matrix."""
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    return {node.name for node in proto.graph.node if node.op_type == "MatMul" and not stored & set(node.input)}
 
 
 def quantize_dynamic(
@@ -153,8 +134,6 @@ def quantize_static(
     if how.form == "qoperator":  # there a Relu is only the range of what it reads
         left = {*left, *shown(proto, operators, left)}
     extra: dict[str, Any] = {"ActivationSymmetric": how.symmetric, "WeightSymmetric": how.types.weight == "s8"}
-    if operators == list(MATRIX_OPERATORS):
-        extra["OpTypesToExcludeOutputQuantization"] = operators
     types = quant_type(how.types.weight), quant_type(how.types.activation)
     head = _copy(proto), how.per_channel, how.types.reduce_range
     tail: tuple[Any, ...] = (ranges, [], list(left), operators, extra)
@@ -163,6 +142,7 @@ def quantize_static(
             return _run(with_own_ranges(ONNXQuantizer)(*head, QuantizationMode.QLinearOps, True, *types, *tail), proto)
         made = _run(with_own_ranges(QDQQuantizer)(*head, *types, *tail), proto)
     _read_floats_before_bodies(made.graph)
+    read_floats(made.graph, proto.graph, left)
     return made
 
 

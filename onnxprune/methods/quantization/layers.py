@@ -28,6 +28,11 @@ F = TypeVar("F", bound=Mapping[str, Array])
 EMBEDDED_LIMIT = 1 << 30
 WATCHED_SAMPLES = 8
 
+COMPUTE = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "Gather", "EmbedLayerNormalization"}
+)
+"""Operators that compute with weights; the others follow them."""
+
 MOVES = frozenset("Reshape Transpose Flatten Squeeze Unsqueeze Split Slice Resize Pad MaxPool Relu Clip".split())
 """Operators that follow the precision of what they are given."""
 
@@ -48,6 +53,7 @@ class Layer:
         return {
             "name": self.name,
             "operator": self.operator,
+            "computes": self.operator in COMPUTE,
             "precision": "quantized" if self.quantized else "float",
             "sqnr_db": _rounded(self.sqnr_db),
             "alone_sqnr_db": _rounded(self.cost_db),

@@ -28,7 +28,8 @@ def each(
     made = [name for name in dict.fromkeys(names) if name not in inputs]
     session = Session(observed(Model(proto), made), threads=threads)
     for feed in feeds:
-        values = dict(zip(made, session.run(made, dict(feed)), strict=True)) | dict(feed)
+        found = session.run(made, dict(feed)) if made else []
+        values = dict(zip(made, found, strict=True)) | dict(feed)
         for name in dict.fromkeys(names):
             take(name, values[name])
 

@@ -6,7 +6,7 @@ they are given in pieces.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def collect(
     operators: list[str],
     percentile: float = 99.99,
     same: Mapping[str, str] | None = None,
+    only: Collection[str] | None = None,
     threads: int = 0,
 ) -> Any:
     """Return onnxruntime's `TensorsData`: the range of every float tensor that one of the operators touches.
@@ -39,6 +40,7 @@ def collect(
         proto: with the types of its tensors in `value_info`.
         feeds: inputs; each one is run and forgotten.
         method: minmax, entropy or percentile.
+        only: tensors that are observed; None takes all that the operators touch.
         same: tensors that are not observed -> the tensor whose range they get.
 
     Raises:
@@ -46,7 +48,7 @@ def collect(
         DataError: no inputs, or values that are not finite.
     """
     with scratch_folder() as folder, quiet():
-        calibrator = _calibrator(proto, Path(folder), method, operators, percentile, same or {})
+        calibrator = _calibrator(proto, Path(folder), method, operators, percentile, same or {}, only)
         calibrator.infer_session = _session(Path(folder) / "augmented.onnx", threads)
         calibrator.model = None
         number = 0
@@ -79,7 +81,13 @@ class _Reader:
 
 
 def _calibrator(
-    proto: onnx.ModelProto, folder: Path, method: str, operators: list[str], percentile: float, same: Mapping[str, str]
+    proto: onnx.ModelProto,
+    folder: Path,
+    method: str,
+    operators: list[str],
+    percentile: float,
+    same: Mapping[str, str],
+    only: Collection[str] | None,
 ) -> Any:
     from onnxruntime.quantization import calibrate
 
@@ -102,7 +110,8 @@ def _calibrator(
 
     def without(model: onnx.ModelProto) -> tuple[set[str], Any]:
         tensors, declared = choose(model)
-        return tensors - {name for name, other in same.items() if other in tensors}, declared
+        tensors -= {name for name, other in same.items() if other in tensors}
+        return tensors if only is None else tensors & {*only}, declared
 
     calibrator.select_tensors_to_calibrate = without
     calibrator.augment_graph()

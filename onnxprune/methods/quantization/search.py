@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from onnxprune.graph.model import Model
 from onnxprune.validate.compare import Comparison, Reference, compare
@@ -62,6 +62,32 @@ class Outcome:
     left: frozenset[str]
     alone: dict[str, float]
     failures: tuple[str, ...] = ()
+
+
+class Limits(Protocol):
+    """Tells what a quantized model does not keep."""
+
+    def failures(self, model: Model) -> list[str]:
+        """Return it in words; empty if the model is good enough."""
+        ...
+
+
+def guarded(build: Build, ranking: Callable[[], Sequence[str]], fixed: Collection[str], guard: Limits) -> Outcome:
+    """Keep the noisiest layers float until a guard holds, as few as bisection finds.
+
+    Args:
+        ranking: gives the names of the layers, the noisiest first, if it comes to that.
+    """
+    if not guard.failures(Model(build(fixed))):
+        return Outcome(frozenset(), {})
+    order = list(ranking())
+    low, count = 0, min(1, len(order))
+    while count < len(order) and guard.failures(Model(build({*fixed, *order[:count]}))):
+        low, count = count, min(2 * count, len(order))
+    while count - low > max(1, count // 8):
+        middle = (low + count) // 2
+        low, count = (middle, count) if guard.failures(Model(build({*fixed, *order[:middle]}))) else (low, middle)
+    return Outcome(frozenset(order[:count]), {})
 
 
 def search(build: Build, names: Sequence[str], fixed: Collection[str], judge: Judge) -> Outcome:
