@@ -105,6 +105,7 @@ def test_inputs_that_were_made_up_are_not_fitted_to() -> None:
 def test_a_large_model_or_one_with_few_samples_is_fitted_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "LEAST_SQNR_DB", 200.0)  # rounding to nearest is not good enough
     monkeypatch.setattr(guard, "LEAST_AGREEMENT", 2.0)
+    monkeypatch.setattr(guard, "LEAST_SAMPLES", 8)
     seen: list[bool] = []
     fit = fitted.fit
 

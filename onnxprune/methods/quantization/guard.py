@@ -29,7 +29,7 @@ LEAST_AGREEMENT = 0.98
 LEAST_SQNR_DB = 22.0
 HELD_OUT = 4
 """One sample in so many is held out."""
-LEAST_SAMPLES = 16
+LEAST_SAMPLES = 32
 """With fewer there is no guard: what a quarter of them says is chance."""
 STEPS = 16
 """Steps for which a state is fed back."""
