@@ -99,3 +99,25 @@ def test_what_cannot_be_pruned_raises_with_a_report() -> None:
     with pytest.raises(onnxprune.NothingToPruneError) as caught:
         onnxprune.prune(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), ratio=0.5)
     assert caught.value.report.details["error"]["code"] == 4
+
+
+SPELT = {
+    "input_shapes": "--input-shape",
+    "ratios": "--group-ratios",
+    "plan": "PLAN.json",
+    "states": "--state",
+    "measure_latency": "--latency",
+}
+"""Options that the command line calls otherwise. A search looks for its target itself, and leaves states alone."""
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_option_of_a_method_is_in_the_help_of_its_command(run: Run, name: str) -> None:
+    shown = " ".join(run(name, "--help").stdout.split())
+    targets = (
+        {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states"}
+        if name == "tune"
+        else set()
+    )
+    fields = [item.name for item in dataclasses.fields(METHODS[name].options) if item.name not in targets]
+    assert [f for f in fields if SPELT.get(f, f"--{f.replace('_', '-')}") not in shown] == []
