@@ -124,6 +124,8 @@ class TrimKwargs(TypedDict, total=False):
     labels: Spec | None
     labels_key: str | None
     tokens: Mapping[str, Spec]
+    tokens_from: str | Path | None
+    tokenizer: str | Path | None
     rare: str
     scatter: str | tuple[str, ...] | list[str]
     fix: Mapping[str, Value]
@@ -132,6 +134,7 @@ class TrimKwargs(TypedDict, total=False):
     gray: str | tuple[str, ...] | list[str]
     renumber: bool
     input_shapes: Mapping[str, tuple[int, ...]]
+    vocabulary: int | None
 
 
 class ApplyKwargs(TypedDict, total=False):

@@ -147,6 +147,11 @@ class _Work:
 
     def _tokens(self, model: Model, name: str, entries: object) -> Model:
         rows = find_lookups(View(model), name)[0].parameter.dims[0]
+        if (self.options.vocabulary or 0) > rows:
+            raise UsageError(
+                f"tokens {name}: the tokenizer has {self.options.vocabulary} ids, the embedding {rows} rows; give the "
+                "tokenizer of this model."
+            )
         kept = positions(entries, rows, None, f"tokens {name}")  # type: ignore[arg-type]
         rare = self.options.rare
         if rare.startswith("unk="):

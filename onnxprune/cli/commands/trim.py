@@ -33,6 +33,10 @@ SPEC: 0-3,7, labels of the axis (person,car), or @FILE with one of these a line.
     click.option("--labels-key", metavar="KEY", help="Metadata key with the names [default: names, character, ..]."),
     click.option("--tokens", multiple=True, metavar="INPUT=SPEC", help="Keep these rows of the embedding of INPUT."),
     click.option(
+        "--tokens-from", type=options.PATH, metavar="TEXT", help="A text: `--tokens INPUT=text` keeps what it uses."
+    ),
+    click.option("--tokenizer", type=options.PATH, metavar="FILE", help="The tokenizer.json of the model, to read it."),
+    click.option(
         "--rare",
         metavar="int8|int5|nearest|unk=ID",
         default="int8",

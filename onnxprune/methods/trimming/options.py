@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import UsageError
@@ -11,7 +12,9 @@ from onnxprune.methods.layer_options import named, words
 from onnxprune.methods.trimming.constant import Value, read_value
 from onnxprune.methods.trimming.spec import Spec, items, split_target
 from onnxprune.methods.trimming.tiers import TIERS
+from onnxprune.methods.trimming.vocabulary import collect, size_of
 
+TEXT = "text"
 RARE = (*TIERS, "nearest")
 
 
@@ -24,7 +27,8 @@ class TrimOptions:
         "tokens": those of the one `tokens` entry. A tensor inside the model can be named like an output.
     labels: names of the positions of the axes in `keep`, as "@FILE" or a list; None: those in the model's metadata.
     labels_key: metadata key that holds the names; None: where exporters keep them.
-    tokens: input -> ids whose rows of the embedding stay.
+    tokens: input -> ids whose rows of the embedding stay; "text": those that `tokens_from` uses.
+    tokens_from, tokenizer: a text, and the tokenizer.json of the model (extra `text`).
     rare: what stands for the other ids: "int8" (a copy in 8 bits), "int5" (in 5.33 bits), "nearest" (most similar
         row), "unk=ID".
     scatter: "OUTPUT" or "OUTPUT:AXIS": scores over the vocabulary are computed for `tokens` only and spread to the old
@@ -35,6 +39,7 @@ class TrimOptions:
     gray: inputs whose three channels become one, exact where they are equal.
     renumber: ids count what is left; no table in the graph turns them into the old ones.
     input_shapes: graph input -> full shape, where dynamic sizes need to be fixed for the analysis.
+    vocabulary: ids that the tokenizer has, found from it; the embedding must have as many rows or more.
     """
 
     outputs: tuple[str, ...] = ()
@@ -42,6 +47,8 @@ class TrimOptions:
     labels: Spec | None = None
     labels_key: str | None = None
     tokens: Mapping[str, Spec] = field(default_factory=dict)
+    tokens_from: Path | None = None
+    tokenizer: Path | None = None
     rare: str = "int8"
     scatter: tuple[str, ...] = ()
     fix: Mapping[str, Value] = field(default_factory=dict)
@@ -50,6 +57,7 @@ class TrimOptions:
     gray: tuple[str, ...] = ()
     renumber: bool = False
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("outputs", "scatter", "gray"):
@@ -60,12 +68,25 @@ class TrimOptions:
         object.__setattr__(self, "fix", {k: read_value(k, v) for k, v in table_of(self.fix).items()})
         object.__setattr__(self, "dims", {k: _whole(k, v) for k, v in table_of(self.dims).items()})
         object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
+        self._collect()
         if self.labels is not None:
             object.__setattr__(self, "labels", items(self.labels, "labels"))
         if self.rare not in RARE and not self.rare.startswith("unk="):
             raise UsageError(f"rare '{self.rare}': choose one of {', '.join(RARE)}, unk=ID.")
         if self.scatter and not self.tokens:
             raise UsageError("scatter spreads scores of tokens: say with tokens which stay.")
+
+    def _collect(self) -> None:
+        """Let the ids of the text take the place of the word `text`, and of its files."""
+        wanted = [name for name, entries in self.tokens.items() if tuple(entries) == (TEXT,)]  # type: ignore[arg-type]
+        if bool(wanted) != bool(self.tokens_from) or bool(wanted) != bool(self.tokenizer):
+            raise UsageError("tokens of a text need all three: tokens INPUT=text, tokens_from, and tokenizer.")
+        if wanted and self.tokens_from is not None and self.tokenizer is not None:
+            ids = collect(Path(self.tokens_from), Path(self.tokenizer))
+            object.__setattr__(self, "tokens", {**self.tokens, **dict.fromkeys(wanted, ids)})
+            object.__setattr__(self, "vocabulary", size_of(Path(self.tokenizer)))
+            object.__setattr__(self, "tokens_from", None)
+            object.__setattr__(self, "tokenizer", None)
 
     @classmethod
     def of(cls, **values: Any) -> TrimOptions:
