@@ -66,6 +66,10 @@ def _start(activity: Activity, readings: Sequence[Reading], positions: IntArray)
         powers = [statistics.variance * np.einsum("pe,pe->p", w, w) for w in weights]
         return Diagonal(np.sum([(p / max(float(p.sum()), 1e-30))[positions].sum(axis=1) for p in powers], axis=0))
     covariance, cut = statistics.covariance, np.unique(positions)
+    size = float(np.trace(covariance)) / len(covariance)
+    if not 0 < size < np.inf:
+        return Diagonal(np.zeros(len(positions)))
+    covariance = covariance / size  # costs are shares; without it huge activations underflow in the inverse
     metric = np.zeros((len(cut), len(cut)))
     for reading in readings:
         weight = reading.matrix(activity.view)
