@@ -17,6 +17,7 @@ ROOMS = [
     {"statistics"},
     {"channels"},
     {"graph"},
+    {"operators"},
     {"files", "processes"},
     {"errors", "types"},
 ]

@@ -19,9 +19,9 @@ from onnxprune.allocate.measures import Measure
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.errors import ModelError
-from onnxprune.graph.count import RULES
 from onnxprune.graph.trace import Shape
 from onnxprune.graph.view import Node
+from onnxprune.operators.operator import operator_of
 from onnxprune.statistics import cache
 from onnxprune.statistics.session import Session
 from onnxprune.types import Array
@@ -63,7 +63,7 @@ class Timetable:
         layers, written = 0.0, 0
         for node in self.channels.view.nodes:
             dynamic = any(key in self.channels.trace.shapes and key not in self._static for key in node.outputs)
-            if (node.domain, node.op_type) in RULES and not node.branches:
+            if operator_of(node) is not None and not node.branches:
                 layers += self._time(node, shapes)
             elif dynamic:
                 written += sum(int(np.prod(self._one_sample(key, shapes.get(key, ())))) for key in node.outputs if key)

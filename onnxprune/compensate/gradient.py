@@ -6,6 +6,7 @@ compared tensors of weight * mean((given - target)^2).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,27 +20,20 @@ from onnxprune.compensate.stages import embedded
 from onnxprune.errors import ModelError
 from onnxprune.graph.follow import shared_names
 from onnxprune.graph.model import Model
+from onnxprune.operators.call import attributes_of
+from onnxprune.operators.operator import operator_of
 from onnxprune.types import Array
 
 TRAINED: dict[str, tuple[int, ...]] = {
-    "Conv": (1, 2),
-    "ConvTranspose": (2,),
-    "Gemm": (1, 2),
-    "MatMul": (0, 1),
     "Add": (0, 1),
     "Mul": (0, 1),
     "BatchNormalization": (1, 2),
     "LayerNormalization": (1, 2),
     "InstanceNormalization": (1, 2),
     "PRelu": (1,),
-    "LSTM": (1, 2, 3),
-    "GRU": (1, 2, 3),
-    "RNN": (1, 2, 3),
 }
-"""Operator -> inputs that are weights; constants elsewhere (bounds, sizes, scales) stay. onnx-ad has no derivative by
-the weight of ConvTranspose."""
+"""Operator that multiplies by no matrix -> its inputs that are learned; constants elsewhere (bounds, sizes) stay."""
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 MASKING = 1e4
 """Constants this large are masks or bounds, no weights."""
 
@@ -200,20 +194,22 @@ def _trained(node: onnx.NodeProto, grouped: set[str]) -> tuple[int, ...]:
         return ()
     if is_grouped(node) and node.input[1] not in grouped:
         return (2,)
-    return TRAINED.get(node.op_type, ())
+    operator = operator_of(node)
+    return operator.trained if operator is not None else TRAINED.get(node.op_type, ())
 
 
 def _blocks(node: onnx.NodeProto, index: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the weight as (blocks, rows, columns); (1, 1, 1) where it is no matrix."""
-    size = int(np.prod(shape))
-    if node.op_type == "Conv" and index == 1:
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        return groups, shape[0] // groups, size // shape[0]
-    if node.op_type in GATES and index < 3:
-        return shape[0] * GATES[node.op_type], shape[1] // GATES[node.op_type], shape[2]
-    if node.op_type in ("MatMul", "Gemm") and len(shape) > 1 and index < 2:
-        return size // (shape[-2] * shape[-1]), shape[-2], shape[-1]
-    return 1, 1, 1
+    operator = operator_of(node)
+    met = operator.contractions(attributes_of(node)) if operator is not None else ()
+    contraction = next((c for c in met if c.weight == index), None)
+    if operator is None or contraction is None or len(shape) < 2:
+        return 1, 1, 1
+    if operator.gates:
+        return shape[0] * operator.gates, shape[1] // operator.gates, shape[2]
+    if contraction.writes == 0:  # all axes behind the first are read
+        return contraction.groups, shape[0] // contraction.groups, math.prod(shape[1:])
+    return math.prod(shape[:-2]), shape[-2], shape[-1]
 
 
 def _add_loss(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.compensate.layouts import Convolution, Dense
 from onnxprune.compensate.readers import Consumers, Reader
+from onnxprune.operators.layouts import Convolution, Dense
 from onnxprune.types import Array, FloatArray, IntArray
 
 CARRIERS = frozenset({"Add", "Sub", "Identity", "Dropout", "AveragePool", "GlobalAveragePool"})

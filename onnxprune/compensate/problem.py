@@ -9,8 +9,8 @@ from itertools import repeat
 import numpy as np
 
 from onnxprune.compensate import wide
-from onnxprune.compensate.layouts import Layout
 from onnxprune.compensate.solve import STRENGTHS
+from onnxprune.operators.layouts import Layout
 from onnxprune.types import Array
 
 CHUNK_BYTES = 1 << 25

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
-from onnxprune.compensate.layouts import Layout, layout_of
 from onnxprune.compensate.stages import dynamic_names, reads, tensor_levels
 from onnxprune.compensate.weights import Weights
+from onnxprune.operators.call import attributes_of
+from onnxprune.operators.layouts import Layout
+from onnxprune.operators.operator import Operator, operator_of
 from onnxprune.types import Array, FloatArray
 
-BIAS_INPUT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 HIDDEN = 1e-6
 """Outputs scaled by less than this share of the largest scale are left as they are."""
 
@@ -145,82 +147,87 @@ def find_readers(weights: Weights) -> list[Reader]:
 
 
 def _reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, dynamic: set[str]) -> Reader | None:
-    if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
-        return None
-    for weight_index in (1, 0) if node.op_type == "MatMul" else (1,):
-        x, name = node.input[1 - weight_index], node.input[weight_index]
-        weight = weights.value(name) if name not in dynamic and x in dynamic else None
-        layout = layout_of(node, weight, weight_index) if weight is not None else None
-        if weight is None or layout is None or not weights.can_change(name):
+    for place in _places(node, weights, dynamic):
+        if not weights.can_change(node.input[place.index]):
             continue
-        found = _sink(node, weight_index, layout, weight, weights, consumers)
+        found = _sink(node, place, weights, consumers)
         if found is not None:
-            sink, scale, y = _scaled(*found, node, weight, layout, weights, consumers)
-            return Reader(node, x, y, weight_index, weight, layout, sink, scale)
+            sink, scale, y = _scaled(*found, place, weights, consumers)
+            return Reader(node, place.x, y, place.index, place.weight, place.layout, sink, scale)
     return None
 
 
 def plain_reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, dynamic: set[str]) -> Reader | None:
     """Return a linear layer as it stands, whoever else uses its constants."""
-    if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
-        return None
-    for weight_index in (1, 0) if node.op_type == "MatMul" else (1,):
-        x, name = node.input[1 - weight_index], node.input[weight_index]
-        weight = weights.value(name) if name not in dynamic and x in dynamic else None
-        layout = layout_of(node, weight, weight_index) if weight is not None else None
-        if weight is None or layout is None:
-            continue
-        found = _sink(node, weight_index, layout, weight, weights, consumers, shared=True)
+    for place in _places(node, weights, dynamic):
+        found = _sink(node, place, weights, consumers, shared=True)
         if found is not None:
-            ones = np.ones(int(np.prod(layout.matrix(weight).shape[:2])))
-            return Reader(node, x, found[1], weight_index, weight, layout, found[0], ones)
+            sink, y = found
+            return Reader(node, place.x, y, place.index, place.weight, place.layout, sink, np.ones(place.outs))
     return None
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Input `index` of a node is a constant matrix, x is what it is multiplied with."""
+
+    operator: Operator
+    x: str
+    index: int
+    weight: Array
+    layout: Layout
+
+    @property
+    def outs(self) -> int:
+        """Number of outputs, of all groups."""
+        return int(np.prod(self.layout.matrix(self.weight).shape[:2]))
+
+
+def _places(node: onnx.NodeProto, weights: Weights, dynamic: set[str]) -> Iterator[_Place]:
+    """Yield the inputs of a node that are constants and meet a computed tensor; recurrent ones have a refit apart."""
+    operator = operator_of(node)
+    if operator is None or operator.layout is None or operator.gates or len(node.input) < 2:
+        return
+    attributes = attributes_of(node)
+    for met in operator.contractions(attributes):
+        x, name = node.input[met.data], node.input[met.weight]
+        weight = weights.value(name) if name not in dynamic and x in dynamic else None
+        layout = operator.layout(attributes, weight.shape, met.weight) if weight is not None else None
+        if weight is not None and layout is not None:
+            yield _Place(operator, x, met.weight, weight, layout)
+
+
 def _sink(
-    node: onnx.NodeProto,
-    weight_index: int,
-    layout: Layout,
-    weight: Array,
-    weights: Weights,
-    consumers: Consumers,
-    shared: bool = False,
+    node: onnx.NodeProto, place: _Place, weights: Weights, consumers: Consumers, shared: bool = False
 ) -> tuple[Sink | None, str] | None:
     """Return where the bias goes (None: nowhere) and the tensor behind it; None if the bias cannot be known.
 
     Args:
         shared: a bias counts though its other users do not allow to change it.
     """
-    y, outs = node.output[0], int(np.prod(layout.matrix(weight).shape[:2]))
-    if node.op_type in BIAS_INPUT:
-        index = BIAS_INPUT[node.op_type]
-        factor = float(next((a.f for a in node.attribute if a.name == "beta"), 1.0))
+    y, outs, index = node.output[0], place.outs, place.operator.bias
+    if index is not None:
+        factor = float(attributes_of(node).get(place.operator.factor, 1.0))
         if len(node.input) <= index or not node.input[index]:
             return Sink(node, None, np.zeros(outs), factor or 1.0), y
         value = _vector(node.input[index], (outs,), weights, shared)
         return (Sink(node, index, value, factor), y) if value is not None and factor else None
     add = consumers.only(y, "Add")
     if add is not None:
-        place = 1 if add.input[0] == y else 0
-        value = _vector(add.input[place], (outs,) if weight_index == 1 else (outs, 1), weights, shared)
+        side = 1 if add.input[0] == y else 0
+        value = _vector(add.input[side], (outs,) if place.index == 1 else (outs, 1), weights, shared)
         if value is not None:
-            return Sink(add, place, value), add.output[0]
+            return Sink(add, side, value), add.output[0]
     return None, y
 
 
 def _scaled(
-    sink: Sink | None,
-    y: str,
-    node: onnx.NodeProto,
-    weight: Array,
-    layout: Layout,
-    weights: Weights,
-    consumers: Consumers,
+    sink: Sink | None, y: str, place: _Place, weights: Weights, consumers: Consumers
 ) -> tuple[Sink | None, FloatArray, str]:
     """Take a BatchNormalization or a Mul by constants behind the reader into it."""
-    outs = int(np.prod(layout.matrix(weight).shape[:2]))
+    outs = place.outs
     norm = consumers.only(y, "BatchNormalization")
-    if norm is not None and (node.op_type.startswith("Conv") or weight.ndim == 2):
+    if norm is not None:
         values = [weights.value(name) for name in norm.input[1:5]]
         if all(v is not None and v.shape == (outs,) for v in values):
             gain, offset, mean, variance = (np.asarray(v, np.float64) for v in values)
@@ -232,7 +239,7 @@ def _scaled(
                 return Sink(norm, 2, offset, 1.0, -scale * mean), scale, norm.output[0]
     gain_node = consumers.only(y, "Mul")
     if gain_node is not None and sink is not None and sink.index is not None:
-        along = (outs, *(1,) * (weight.ndim - 2)) if node.op_type.startswith("Conv") else (outs,)
+        along = (outs, *(1,) * (place.weight.ndim - 2))
         factor = weights.value(gain_node.input[1 if gain_node.input[0] == y else 0])
         if factor is not None and factor.size == outs and factor.shape[-len(along) :] == along:
             scale = factor.reshape(-1).astype(np.float64)

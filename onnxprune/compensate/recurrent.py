@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.compensate.layouts import Dense
 from onnxprune.compensate.lstsq import Fit
 from onnxprune.compensate.problem import Problem
 from onnxprune.compensate.weights import Weights
+from onnxprune.operators.layouts import Dense
 from onnxprune.types import Array, FloatArray, IntArray
 
 OPS = frozenset({"LSTM", "GRU", "RNN"})

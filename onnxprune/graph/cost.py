@@ -14,10 +14,11 @@ import onnx
 
 from onnxprune.errors import OnnxpruneError
 from onnxprune.graph.cost_rules import CALL, FREE, FUSED, NANO, work
-from onnxprune.graph.count import Shape, Shapes, node_key
+from onnxprune.graph.count import Shapes, node_key
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
+from onnxprune.operators.call import Shape
 
 TRIP = 15e-6
 """Seconds of one run of a body besides its nodes."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-from onnxprune.graph.count import Shape, Shapes
+from onnxprune.graph.count import Shapes
 from onnxprune.graph.view import Node
+from onnxprune.operators.call import Shape
 
 CALL = 1.2e-6
 """Seconds that any node takes."""

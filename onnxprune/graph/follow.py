@@ -16,8 +16,8 @@ import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
-from onnxprune.graph.unfuse import default_opset, unfused
 from onnxprune.graph.view import Path, View
+from onnxprune.operators.fused import default_opset, unfused
 
 UNSEEN = "onnxprune.unseen"
 """Stem of the outputs of nodes that stand for what a branch that is not followed reads."""

@@ -10,33 +10,16 @@ import numpy as np
 import onnx
 
 from onnxprune.allocate import Names
-from onnxprune.compensate.layouts import Layout, MatrixRows, Rows, layout_of
 from onnxprune.compensate.weights import FLOATS
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external, set_array
 from onnxprune.graph.view import Node, Parameter, View
+from onnxprune.operators.layouts import Layout, Recurrent
+from onnxprune.operators.operator import operator_of
 from onnxprune.types import Array
 
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 ROLES = {1: "input", 2: "recurrence"}
-
-
-@dataclass(frozen=True)
-class Recurrent:
-    """y[d, r] = sum over c of w[d, r, c] * x[c]: the weights of a recurrent layer, one block for each direction."""
-
-    def matrix(self, weight: Array) -> Array:
-        return weight.astype(np.float64)
-
-    def weight(self, matrix: Array, shape: tuple[int, ...]) -> Array:
-        return matrix.reshape(shape)
-
-    def inputs(self, x: Array, y_shape: tuple[int, ...]) -> Rows:
-        return MatrixRows(x.reshape(-1, x.shape[-1]))
-
-    def outputs(self, y: Array) -> Array:
-        return y.reshape(1, -1, y.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +38,11 @@ class Linear:
     perms: tuple[tuple[int, ...], ...]
     dims: tuple[int, ...]
     layout: Layout
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Tell whether the node hands its state from step to step."""
+        return isinstance(self.layout, Recurrent)
 
     @property
     def key(self) -> str:
@@ -83,8 +71,9 @@ def linear_layers(view: View) -> list[Linear]:
     found: dict[str, Linear] = {}
     names = Counter(node.name for node in view.nodes)
     for node in view.nodes:
-        for index in _places(node):
-            layer = _linear(view, node, index, names[node.name] == 1)
+        operator = operator_of(node)
+        for met in operator.contractions(node.attributes) if operator is not None else ():
+            layer = _linear(view, node, met.weight, names[node.name] == 1)
             if layer is not None:
                 found.setdefault(layer.key, layer)
     return list(found.values())
@@ -142,19 +131,9 @@ def chosen_layers(
     return left, reasons
 
 
-def _places(node: Node) -> tuple[int, ...]:
-    """Inputs of a node that may be a weight."""
-    if node.domain:
-        return ()
-    if node.op_type in RECURRENT:
-        return (1, 2)
-    if node.op_type == "MatMul":
-        return (1, 0)
-    return (1,) if node.op_type in ("Conv", "ConvTranspose", "Gemm") else ()
-
-
 def _linear(view: View, node: Node, index: int, own_name: bool) -> Linear | None:
-    if not node.has_input(index):
+    operator = operator_of(node)
+    if operator is None or operator.layout is None or not node.has_input(index):
         return None
     resolved = resolve(view, node.inputs[index])
     if resolved is None:
@@ -163,11 +142,11 @@ def _linear(view: View, node: Node, index: int, own_name: bool) -> Linear | None
     dims = parameter.dims
     for perm in perms:
         dims = tuple(dims[axis] for axis in perm)
-    layout = Recurrent() if node.op_type in RECURRENT else layout_of(node.proto, np.broadcast_to(0.0, dims), index)
+    layout = operator.layout(node.attributes, dims, index)
     if layout is None or not parameter.elements:
         return None
     name = node.name if node.name and own_name else next(output for output in node.outputs if output)
-    if node.op_type in RECURRENT:
+    if operator.gates:
         name = f"{name}:{ROLES[index]}"
     return Linear(name, node, index, parameter, perms, dims, layout)
 

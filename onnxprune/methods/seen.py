@@ -12,9 +12,9 @@ from onnxprune.compensate.refit import Positions
 from onnxprune.errors import ModelError
 from onnxprune.graph.follow import Followed, follow, read_tensors, restore, shared_names
 from onnxprune.graph.model import Model
-from onnxprune.graph.unfuse import is_fused
 from onnxprune.graph.view import View
 from onnxprune.methods.calibration import Runtime
+from onnxprune.operators.fused import is_fused
 from onnxprune.score.activity import Activity
 from onnxprune.score.parted import Parted
 from onnxprune.statistics.data import Data

@@ -19,7 +19,7 @@ from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import Parameter, View
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
-from onnxprune.methods.linear import RECURRENT, Linear, chosen_layers, content, linear_layers, put, twins
+from onnxprune.methods.linear import Linear, chosen_layers, content, linear_layers, put, twins
 from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.sparsity.options import SparsifyOptions
 from onnxprune.methods.sparsity.shares import SCOPES
@@ -162,7 +162,7 @@ class _Work:
 
     def recurrent(self, seen: Seen, goals: Mapping[str, Goal]) -> None:
         """Zeros in recurrent layers, on what enters them in the original network."""
-        todo = [c for c in self.chosen if c.layer.node.op_type in RECURRENT and c.layer.name not in self._methods]
+        todo = [c for c in self.chosen if c.layer.is_recurrent and c.layer.name not in self._methods]
         graph = seen.model.proto.graph
         made = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
         there = twins([c.layer for c in todo], seen.view)
@@ -184,7 +184,7 @@ class _Work:
 
     def walk(self, seen: Seen, goals: Mapping[str, Goal]) -> None:
         """Zeros in all other layers, one after the other; those that cannot be followed get them by magnitude."""
-        todo = [c for c in self.chosen if c.layer.name not in self._methods and c.layer.node.op_type not in RECURRENT]
+        todo = [c for c in self.chosen if c.layer.name not in self._methods and not c.layer.is_recurrent]
         form = seen.form(self._model)
         weights = self._weights
         if form is not self._model:

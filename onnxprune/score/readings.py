@@ -9,10 +9,10 @@ import numpy as np
 
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.graph.view import Node, View
+from onnxprune.operators.operator import operator_of
 from onnxprune.score.weights import read_weight
 from onnxprune.types import Array, FloatArray, IntArray
 
-RECURRENT = ("LSTM", "GRU", "RNN")
 PASSING = ("Identity", "Cast", "DequantizeLinear", "Transpose")
 
 
@@ -58,33 +58,18 @@ def find_readings(view: View) -> list[Reading]:
 
 
 def _readings(view: View, node: Node) -> Iterator[Reading]:
-    for data_input, axis, weight_input, weight_axis in _places(view, node):
-        if not node.has_input(weight_input) or (data_input >= 0 and not node.has_input(data_input)):
+    operator = operator_of(node)
+    for met in operator.contractions(node.attributes) if operator is not None else ():
+        if met.groups > 1 or not node.has_input(met.weight) or (met.data >= 0 and not node.has_input(met.data)):
             continue
-        source = _source(view, node.inputs[weight_input])
+        source = _source(view, node.inputs[met.weight])
         if source is None:
             continue
         key, order = source
         rank = len(order)
-        tensor = node.inputs[data_input] if data_input >= 0 else node.outputs[0]
-        if tensor and -rank <= weight_axis < rank:
-            yield Reading(node, data_input, tensor, axis, key, order[weight_axis % rank])
-
-
-def _places(view: View, node: Node) -> list[tuple[int, int, int, int]]:
-    """Return (input of the activation, its axis, input of the weight, its axis)."""
-    if node.domain not in ("", "ai.onnx"):
-        return []
-    if node.op_type in ("Conv", "ConvTranspose") and node.attribute("group", 1) == 1:
-        return [(0, 1, 1, 1 if node.op_type == "Conv" else 0)]
-    if node.op_type == "Gemm":
-        left, right = int(node.attribute("transA", 0)), int(node.attribute("transB", 0))
-        return [(0, 1 - left, 1, right), (1, right, 0, 1 - left)]
-    if node.op_type == "MatMul":
-        return [(0, -1, 1, -2), (1, -2, 0, -1)]
-    if node.op_type in RECURRENT:
-        return [(0, 2, 1, 2), (-1, 3, 2, 2)]
-    return []
+        tensor = node.inputs[met.data] if met.data >= 0 else node.outputs[0]
+        if tensor and -rank <= met.reads < rank:
+            yield Reading(node, met.data, tensor, met.data_axis, key, order[met.reads % rank])
 
 
 def _source(view: View, key: str) -> tuple[str, tuple[int, ...]] | None:

@@ -62,11 +62,6 @@ def test_a_node_of_unknown_shape_is_left_out():
     assert count.macs(view, {"x0": (2, 3)}) == {}
 
 
-def test_registering_an_operator_twice_raises():
-    with pytest.raises(ValueError, match="twice"):
-        count.counts("Conv")(lambda call: 0)
-
-
 def test_weights_are_floats_and_quantised_integers_but_no_shapes():
     def stored(name: str, dtype: str, *dims: int) -> onnx.TensorProto:
         return numpy_helper.from_array(np.zeros(dims, dtype), name)

@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.compensate.layouts import Convolution
 from onnxprune.graph.trace import Trace
 from onnxprune.graph.view import View
 from onnxprune.methods.factors.forms import Problem, channel_basis, pca, ranks, strip_basis
-from onnxprune.methods.linear import RECURRENT, Linear, resolve
+from onnxprune.methods.linear import Linear, resolve
+from onnxprune.operators.layouts import Convolution
 from onnxprune.types import Array
 
 GRID = 8
@@ -134,7 +134,7 @@ class Candidate:
 def obstacle(view: View, layer: Linear) -> str | None:
     """Return why low rank cannot replace a layer."""
     node, dims = layer.node, layer.dims
-    if node.op_type in RECURRENT and layer.index == 2:
+    if layer.is_recurrent and layer.index == 2:
         return "the recurrence stands inside the operator"
     if node.op_type == "ConvTranspose" or node.attribute("group", 1) != 1:
         return "transposed or grouped convolution"
@@ -157,7 +157,7 @@ def candidate(
     node, shapes = layer.node, trace.shapes
     x = shapes.get(node.inputs[0 if layer.index else 1], ())
     y = shapes.get(next(name for name in node.outputs if name), ())
-    if node.op_type in RECURRENT:
+    if layer.is_recurrent:
         places = (int(np.prod(x[:2])),) * 3
     elif kernel:
         inside, outside = int(np.prod(x[2:])), int(np.prod(y[2:]))

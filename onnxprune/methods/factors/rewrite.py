@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper
 
-from onnxprune.compensate.layouts import Dense
 from onnxprune.graph.editor import Editor
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import View
 from onnxprune.methods.factors.candidates import Option
-from onnxprune.methods.linear import RECURRENT, Linear
+from onnxprune.methods.linear import Linear
+from onnxprune.operators.layouts import Dense
 from onnxprune.types import Array
 
 SPATIAL = ("kernel_shape", "strides", "pads", "dilations", "auto_pad")
@@ -43,7 +43,7 @@ class _Replacement:
         node = self._layer.node
         if node.op_type == "Gather":
             self._table()
-        elif node.op_type in RECURRENT:
+        elif self._layer.is_recurrent:
             self._recurrent()
         elif node.op_type == "Conv":
             {"low rank": self._conv, "tucker": self._tucker, "spatial": self._spatial}[self._option.form]()

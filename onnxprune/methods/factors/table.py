@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.compensate.layouts import Rows
+from onnxprune.operators.layouts import Rows
 from onnxprune.types import Array
 
 

@@ -5,55 +5,31 @@ Every part that reads stored tensors says which inputs of the fused node its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-MICROSOFT = "com.microsoft"
+from onnxprune.operators.operator import MICROSOFT, Dims, Part, Unfused, operator_of
+
 ACTIVATIONS = {"Relu": (), "Tanh": (), "Sigmoid": (), "LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta")}
 """Activation -> its parameters, in the order in which a fused node lists them."""
 SPLIT_BY_INPUT = 13
 """From this opset on a Split takes its sizes as an input."""
 
-Dims = Callable[[str], tuple[int, ...] | None]
-"""Name of a stored tensor -> its shape; None for any other tensor."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A node of the written-out layer.
-
-    wires: for each input the number of the fused node's input that it is, -1: none. Empty: it reads nothing stored.
-    """
-
-    node: NodeProto
-    wires: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Unfused:
-    """The parts of a fused node.
-
-    twins: tensor between the parts -> (tensor whose positions it has, its axis that is the last one here; None: all).
-    """
-
-    parts: tuple[Part, ...]
-    twins: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
-
 
 def unfused(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
     """Return a fused node as its parts; None where it is none that is known, or reads no stored matrix."""
-    rule = RULES.get((node.domain, node.op_type))
-    return rule(node, dims, opset) if rule is not None and opset else None
+    operator = operator_of(node)
+    return operator.parts(node, dims, opset) if operator is not None and operator.parts is not None and opset else None
 
 
 def is_fused(node: NodeProto) -> bool:
     """Tell whether an operator may be written out."""
-    return (node.domain, node.op_type) in RULES
+    operator = operator_of(node)
+    return operator is not None and operator.parts is not None
 
 
 def _values(node: NodeProto) -> dict[str, Any]:
@@ -84,7 +60,8 @@ def _activated(node: NodeProto, op_type: str, parameters: Sequence[float]) -> Un
     return Unfused(tuple(parts), twins)
 
 
-def _fused_conv(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
+def conv_parts(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
+    """y = activation(conv(x, w) + b + z)"""
     kind = _values(node).get("activation", b"").decode()
     parameters = list(_values(node).get("activation_params", ()))
     if (kind and kind not in (*ACTIVATIONS, "Clip")) or dims(node.input[1]) is None:
@@ -92,7 +69,8 @@ def _fused_conv(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
     return None if kind == "Clip" and len(parameters) < 2 else _activated(node, "Conv", parameters)
 
 
-def _fused_gemm(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
+def gemm_parts(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
+    """y = activation(gemm(x, w, b))"""
     values = _values(node)
     kind = values.get("activation", b"").decode()
     if (kind and kind not in ACTIVATIONS) or dims(node.input[1]) is None:
@@ -119,7 +97,7 @@ def _product(node: NodeProto, names: tuple[str, str], turned: bool, factor: floa
     return parts
 
 
-def _fused_matmul(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
+def matmul_parts(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
     """y = alpha * op(a) op(b)"""
     values, shape = _values(node), dims(node.input[1])
     if shape is None or len(shape) != 2 or any(values.get(n) for n in ("transA", "transBatchA", "transBatchB")):
@@ -129,7 +107,7 @@ def _fused_matmul(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
     return Unfused(tuple(parts), {f"{node.output[0]}/linear": (node.output[0], None)})
 
 
-def _einsum(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
+def einsum_parts(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
     """y[.., o] = sum over c of x[.., c] * w[c, o], the last axis of x contracted with either axis of w."""
     equation = _values(node).get("equation", b"").decode().replace(" ", "")
     terms, arrow, result = equation.partition("->")
@@ -150,7 +128,7 @@ def _einsum(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
     return None
 
 
-def _attention(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
+def attention_parts(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
     """q, k, v = parts of x W + b; y = attention of q, k, v"""
     values, names = _values(node), [*node.input, *[""] * 7][:7]
     shape = dims(names[1])
@@ -176,16 +154,6 @@ def _attention(node: NodeProto, dims: Dims, opset: int) -> Unfused | None:
         inputs.pop()
     parts.append(Part(helper.make_node("MultiHeadAttention", inputs, [output], domain=MICROSOFT, **kept)))
     return Unfused(tuple(parts), {packed: (names[1], 1), biased: (names[1], 1)})
-
-
-Rule = Callable[[NodeProto, Dims, int], Unfused | None]
-RULES: dict[tuple[str, str], Rule] = {
-    (MICROSOFT, "FusedConv"): _fused_conv,
-    (MICROSOFT, "FusedGemm"): _fused_gemm,
-    (MICROSOFT, "FusedMatMul"): _fused_matmul,
-    (MICROSOFT, "Attention"): _attention,
-    ("", "Einsum"): _einsum,
-}
 
 
 def default_opset(proto: onnx.ModelProto) -> int:

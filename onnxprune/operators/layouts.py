@@ -6,12 +6,11 @@ Everything is blocks: weights (groups, outs, features), inputs (groups, rows, fe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import onnx
 
-from onnxprune.statistics.patches import Patches, Window, begin_pads
+from onnxprune.operators.patches import Patches, Window, begin_pads
 from onnxprune.types import Array, IntArray
 
 
@@ -121,37 +120,18 @@ class Convolution:
         return np.ascontiguousarray(y.transpose(1, 0, 2))
 
 
-def layout_of(node: onnx.NodeProto, weight: Array, weight_index: int) -> Layout | None:
-    """Return how a node multiplies its stored weight, or None if it is no linear reader that can be refitted."""
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type in ("Conv", "ConvTranspose"):
-        return _convolution(node.op_type, attributes, weight)
-    if weight.ndim != 2:
-        return None
-    if node.op_type == "MatMul":
-        return Dense() if weight_index == 1 else Dense(transposed=True, input_axis=-2, output_axis=-2)
-    if node.op_type == "Gemm" and attributes.get("alpha", 1.0):
-        scale = float(attributes.get("alpha", 1.0))
-        if weight_index == 1:
-            axis = 0 if attributes.get("transA") else 1
-            return Dense(bool(attributes.get("transB")), axis, 1, scale)
-    return None
+@dataclass(frozen=True)
+class Recurrent:
+    """y[d, r] = sum over c of w[d, r, c] * x[c]: the weights of a recurrent layer, one block for each direction."""
 
+    def matrix(self, weight: Array) -> Array:
+        return weight.astype(np.float64)
 
-def _convolution(op_type: str, attributes: dict[str, Any], weight: Array) -> Layout | None:
-    axes = weight.ndim - 2
-    ones, raw = (1,) * axes, attributes.get("auto_pad", b"NOTSET")
-    auto_pad = raw.decode() if isinstance(raw, bytes) else str(raw)
-    transposed = op_type == "ConvTranspose"
-    if axes < 1 or (transposed and (auto_pad.startswith("SAME") or "output_shape" in attributes)):
-        return None
-    kernel = weight.shape[2:]
+    def weight(self, matrix: Array, shape: tuple[int, ...]) -> Array:
+        return matrix.reshape(shape)
 
-    def ints(name: str) -> tuple[int, ...]:
-        return tuple(attributes.get(name) or ones)
+    def inputs(self, x: Array, y_shape: tuple[int, ...]) -> Rows:
+        return MatrixRows(x.reshape(-1, x.shape[-1]))
 
-    pads = tuple(attributes.get("pads") or (0,) * (2 * axes))
-    strides, dilations = ints("strides"), ints("dilations")
-    begins = (0,) * axes if auto_pad != "NOTSET" else pads[:axes]
-    window = Window(kernel, strides, dilations, begins, transposed)
-    return Convolution(window, int(attributes.get("group", 1)), pads, auto_pad)
+    def outputs(self, y: Array) -> Array:
+        return y.reshape(1, -1, y.shape[-1])

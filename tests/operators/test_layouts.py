@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnxprune.compensate.layouts import layout_of
+from onnxprune.operators.operator import operator_of
 from onnxprune.statistics.session import Session
 
 CASES = [
@@ -31,8 +31,7 @@ def test_patches_times_weights_are_the_convolution(op_type, x_shape, w_shape, at
     graph = helper.make_graph([node], "g", info[:1], info[1:], [onnx.numpy_helper.from_array(w, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (y,) = Session(model, threads=1).run(["y"], {"x": x})
-    layout = layout_of(node, w, 1)
-    assert layout is not None
+    layout = operator_of(node).layout(attributes, w.shape, 1)
     rows = layout.inputs(x, y.shape)
     np.testing.assert_array_equal(layout.weight(layout.matrix(w), w.shape), w)
     expected = layout.outputs(y)
