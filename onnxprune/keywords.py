@@ -30,6 +30,7 @@ class CandidateKwargs(TypedDict, total=False):
     input_shapes: Mapping[str, tuple[int, ...]]
     compensate: str | None
     steps: int | None
+    effort: str | None
     memory: int | None
     seed: int
 
@@ -146,5 +147,6 @@ class ApplyKwargs(TypedDict, total=False):
     input_shapes: Mapping[str, tuple[int, ...]]
     compensate: str | None
     steps: int | None
+    effort: str | None
     memory: int | None
     seed: int

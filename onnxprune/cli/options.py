@@ -296,6 +296,14 @@ def outputs(default: str, *names: str) -> Decorator:
     return _bundle(_outputs, *(table[name] for name in names))
 
 
+effort = click.option(
+    "--effort",
+    metavar="quick|default|thorough|TIME",
+    help="How long gradient steps go on: none, a fixed budget, as long as held-out samples get better, or a time (90s, "
+    "30m, 2h) [default: default].",
+)
+
+
 def compensation(function: Function) -> Function:
     """Add the options that say how what is lost is made up for."""
     mode = click.option(
@@ -308,7 +316,7 @@ def compensation(function: Function) -> Function:
     steps = click.option(
         "--steps", type=click.IntRange(min=1), metavar="N", help="Gradient steps [default: up to 600, by size]."
     )
-    decorated: Function = mode(steps(function))
+    decorated: Function = mode(steps(effort(function)))
     return decorated
 
 

@@ -78,7 +78,7 @@ def compensate(
         model, loss = _distilled(original, result, feeds, steps or DistilOptions(threads=options.threads), progress)
     except ModelError as error:
         return Compensation(result.model, result.errors, None, (f"no gradient steps: {error}",))
-    return Compensation(model, result.errors, loss)
+    return Compensation(model, result.errors, loss, loss.notes)
 
 
 def _distilled(

@@ -35,13 +35,29 @@ class Descent:
         self._first = {name: np.zeros_like(w) for name, w in weights.items()}
         self._second = {name: np.zeros_like(w) for name, w in weights.items() if name not in matrices}
 
-    def step(self, slopes: Iterable[Array]) -> None:
+    @property
+    def steps_taken(self) -> int:
+        """How many steps were taken."""
+        return self._step
+
+    def memory(self) -> dict[str, dict[str, Array]]:
+        """Return what the optimiser remembers: "m", means of gradients, "v", of their squares."""
+        return {"m": self._first, "v": self._second}
+
+    def resume(self, weights: dict[str, Array], first: dict[str, Array], second: dict[str, Array], steps: int) -> None:
+        """Go on from weights, and what was remembered, after so many steps."""
+        self.weights, self._first, self._second, self._step = weights, first, second, steps
+
+    def step(self, slopes: Iterable[Array], fraction: float | None = None) -> None:
         """Take one step along the gradients, given in the order of the weights; what is infinite there counts as 0.
 
         The root of zero, as in spectra of silence, has an infinite slope.
+
+        Args:
+            fraction: how much of the way is done, for the rate; None: as the steps are counted.
         """
         self._step += 1
-        cosine = 0.5 * (1 + np.cos(np.pi * self._step / (self._steps + 1)))
+        cosine = 0.5 * (1 + np.cos(np.pi * (self._step / (self._steps + 1) if fraction is None else fraction)))
         rate = self._rate * min(1.0, self._step / RISE) * cosine
         with one_thread():
             for name, slope in zip(self.weights, slopes, strict=True):

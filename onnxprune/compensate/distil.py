@@ -20,7 +20,10 @@ import onnx
 
 from onnxprune.compensate.descent import Descent
 from onnxprune.compensate.draws import Draws, draws_of
+from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import Gradient, gradient_graph
+from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
+from onnxprune.compensate.objective import HeldOut
 from onnxprune.compensate.slopes import SEEN, Cut, Slopes, Teacher
 from onnxprune.compensate.weights import Weights
 from onnxprune.errors import ModelError
@@ -49,6 +52,7 @@ class DistilOptions:
     samples: for a step. batch: of one run, at most; runs go side by side on `threads` cores (None: on all).
     rate: size of the largest step, relative to the root mean square of the weights that it changes.
     inner: weight of all inner tensors together in the loss; the outputs together have 1.
+    effort: a long one goes on for as long as it says, whatever stands above.
     """
 
     steps: int = 600
@@ -62,15 +66,22 @@ class DistilOptions:
     threads: int | None = None
     seconds: float | None = None
     forced: bool = False
+    effort: Effort | None = None
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """Loss on held-out samples before and after some steps, relative to the variance of the original's tensors."""
+    """Loss on held-out samples before and after some steps, relative to the variance of the original's tensors.
+
+    curve: (steps, loss) of every look. outlook: what more of them would probably give. notes: what went otherwise.
+    """
 
     before: float
     after: float
     steps: int = 0
+    curve: tuple[tuple[int, float], ...] = ()
+    outlook: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def distil(
@@ -98,23 +109,38 @@ def distil(
     teacher = Teacher(original, {**outputs, **inner})
     example = draws.example()
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
-    variance = _variances(probe, (teacher(feed) for feed in islice(draws.examples(), 1 if draws.stacked else SEEN)))
-    compared = _loss_weights(
+    variance = variances(probe, (teacher(feed) for feed in islice(draws.examples(), 1 if draws.stacked else SEEN)))
+    compared = loss_weights(
         variance, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner
     )
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
     slopes = Slopes.open(gradient, teacher, options.threads)
+    if options.effort is not None and options.effort.is_long:
+        return _as_long_as_asked(pruned, slopes, draws, options, progress)
     before, left = slopes.loss(gradient.weights, draws), _affordable(slopes, draws, options)
     for slower in SLOWER:
         descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, left)
         walk = Walk(descent, slopes, draws, before, Progress(progress, left))
         weights, after, steps = walk.down(np.random.default_rng(options.seed))
         if steps:
-            return _with_weights(pruned, gradient, weights), Distilled(before, after, steps)
+            curve = tuple(walk.curve)
+            found = Distilled(before, after, steps, curve, outlook(before, curve))
+            return with_weights(pruned, gradient, weights), found
         left -= walk.taken if options.seconds is not None else 0
         if left < FEWEST_STEPS and options.seconds is not None:
             break
     return pruned, Distilled(before, before)
+
+
+def _as_long_as_asked(
+    pruned: Model, slopes: Slopes, draws: Draws, options: DistilOptions, progress: Callable[[str], None]
+) -> tuple[Model, Distilled]:
+    pace = Pace(seconds=options.effort.seconds if options.effort else None, rate=options.rate, seed=options.seed)
+    found = LongWalk(HeldOut(slopes, draws), draws, pace, tell=progress).run()
+    told = Distilled(
+        found.before, found.after, found.steps, found.curve, outlook(found.before, found.curve), found.notes
+    )
+    return (with_weights(pruned, slopes.gradient, found.weights) if found.steps else pruned), told
 
 
 def _affordable(slopes: Slopes, draws: Draws, options: DistilOptions) -> int:
@@ -144,13 +170,13 @@ def before_last(graph: onnx.GraphProto, name: str) -> str:
     return name
 
 
-def _variances(names: Iterable[str], values: Iterable[Mapping[str, Array]]) -> dict[str, float]:
+def variances(names: Iterable[str], values: Iterable[Mapping[str, Array]]) -> dict[str, float]:
     """Return the variance of tensors over all values of several feeds: that of one sample may be of one number."""
     parts = list(values)
     return {name: float(np.concatenate([part[name].ravel() for part in parts]).var()) for name in names}
 
 
-def _loss_weights(
+def loss_weights(
     variance: Mapping[str, float], outputs: Sequence[str], inner: Sequence[str], share: float
 ) -> dict[str, float]:
     weights = {name: share / len(inner) for name in inner if share}
@@ -171,6 +197,7 @@ class Walk:
     before: float
     progress: Progress
     taken: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
 
     def down(self, generator: np.random.Generator) -> tuple[dict[str, Array], float, int]:
         """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
@@ -184,6 +211,7 @@ class Walk:
             if step % look and step < steps:
                 continue
             loss = self.slopes.loss(self.descent.weights, self.draws)
+            self.curve.append((step, loss if np.isfinite(loss) else -1.0))
             if loss < best[1]:
                 best = (dict(self.descent.weights), loss, step)
             elif not best[2] and (step >= PATIENCE * steps or not loss < WORSE * self.before):
@@ -206,7 +234,8 @@ class Progress:
         self.tell_text(f"gradient step {step} of {self.steps}, held-out distance {loss:.3g}{left}")
 
 
-def _with_weights(model: Model, gradient: Gradient, weights: Mapping[str, Array]) -> Model:
+def with_weights(model: Model, gradient: Gradient, weights: Mapping[str, Array]) -> Model:
+    """Return a copy of a model with the weights that changed."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     store = Weights(Model(proto, model.path, dict(model.pending)))

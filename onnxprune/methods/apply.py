@@ -10,10 +10,11 @@ from typing import Any
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
+from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
-from onnxprune.methods.layer_options import choose, named
+from onnxprune.methods.layer_options import check_effort, choose, named, require_data
 from onnxprune.methods.options import MODES
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
@@ -35,8 +36,8 @@ class ApplyOptions:
     force: apply it to another model as well, as long as its tensors fit.
     input_shapes: graph input -> full shape, as it was when the plan was made.
     heads, head_dim: as they were when the plan was made.
-    compensate, steps, memory, seed: see `PruneOptions`. Without data, what stays is refitted only where `compensate`
-        asks for it, to made-up inputs.
+    compensate, steps, effort, memory, seed: see `PruneOptions`. Without data, what stays is refitted only where
+        `compensate` asks for it, to made-up inputs.
     """
 
     plan: Path | Plan | None = None
@@ -46,12 +47,14 @@ class ApplyOptions:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     compensate: str | None = None
     steps: int | None = None
+    effort: str | None = None
     memory: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.compensate is not None:
             choose("compensate", self.compensate, MODES)
+        check_effort(self.effort, self.compensate, self.steps)
         if isinstance(self.plan, str):
             object.__setattr__(self, "plan", Path(self.plan))
 
@@ -125,6 +128,7 @@ def apply(
     """
     runtime, plan, model = runtime or Runtime(), options.read_plan(), load(source)
     check_source(model, plan, options.force)
+    require_data(options.effort, data)
     samples = turned_if_few(calibration(model, data)) if data is not None else None
     channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
     keep = channels.keep(plan)
@@ -137,4 +141,6 @@ def apply(
         result = replace(result, warnings=(NOT_REFITTED,))
     progress("refitting what stays")
     runtime = replace(runtime, memory=options.memory)
-    return replace(refit(result, samples, options.compensate, runtime, options.steps), samples=samples)
+    effort = None if options.effort is None else Effort.of(options.effort)
+    fitted = refit(result, samples, options.compensate, runtime, options.steps, progress=progress, effort=effort)
+    return replace(fitted, samples=samples)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
 
 
@@ -71,3 +72,30 @@ def choose(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise UsageError(f"{option} '{value}': choose one of {', '.join(allowed)}.")
+
+
+def check_effort(effort: str | None, compensate: str | None = None, steps: int | None = None) -> None:
+    """Refuse an effort that is none, or says something else than other options.
+
+    Raises:
+        UsageError: it is none, or contradicts them.
+    """
+    if effort is None:
+        return
+    found = Effort.of(effort)
+    if steps is not None and found.word != "default":
+        raise UsageError(f"effort {effort} and steps {steps} both say how many steps to take; leave one out.")
+    if found.word == "quick" and compensate == "distil":
+        raise UsageError("effort quick takes no gradient steps, compensate distil does; leave one out.")
+    if found.is_long and compensate not in (None, "distil"):
+        raise UsageError(f"effort {effort} is for gradient steps, compensate {compensate} takes none; leave one out.")
+
+
+def require_data(effort: str | None, data: object) -> None:
+    """Refuse a long effort without inputs: steps towards what the original gives on noise help nobody.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if effort is not None and data is None and Effort.of(effort).is_long:
+        raise UsageError(f"effort {effort} needs inputs of the model: give data.")

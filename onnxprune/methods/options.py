@@ -9,8 +9,9 @@ from typing import Any, Self
 from onnxprune import score
 from onnxprune.allocate import MEASURES, SCOPES
 from onnxprune.allocate.ratios import checked_ratios
+from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
-from onnxprune.methods.layer_options import choose, named
+from onnxprune.methods.layer_options import check_effort, choose, named
 
 DEFAULT_RATIO = 0.4
 TARGETS = (*MEASURES, "latency")
@@ -44,6 +45,8 @@ class PruneOptions:
     compensate: what is done about what is lost, out of `MODES`; None: with data "distil" where the network is small
         enough for gradient steps, else "lstsq"; without data "none".
     steps: number of gradient steps; None: up to 600, by the size of the network.
+    effort: how long gradient steps go on: "quick" (none), "default" (a fixed budget), "thorough" (as long as samples
+        that are held out get better) or a time of the clock such as "30m". None: default.
     memory: bytes that statistics of the data may take, None leaves it to them.
     seed: of the scores that draw.
     """
@@ -70,6 +73,7 @@ class PruneOptions:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     compensate: str | None = None
     steps: int | None = None
+    effort: str | None = None
     memory: int | None = None
     seed: int = 0
 
@@ -92,6 +96,7 @@ class PruneOptions:
             score.find(self.score)
         if self.compensate is not None:
             choose("compensate", self.compensate, MODES)
+        check_effort(self.effort, self.compensate, self.steps)
         for name in ("align", "min_channels", "memory", "steps"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -126,6 +131,11 @@ class PruneOptions:
         if self.target is None and not self.ratios:
             values["ratio"] = self.level
         return values
+
+    @property
+    def wanted_effort(self) -> Effort | None:
+        """The effort, read."""
+        return None if self.effort is None else Effort.of(self.effort)
 
     def _check_target(self) -> None:
         given = [name for name in ("ratio", *TARGETS) if getattr(self, name) is not None]

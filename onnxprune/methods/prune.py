@@ -22,6 +22,7 @@ from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.choice import Clock, choose
 from onnxprune.methods.latency import TOLERANCE, time_both
+from onnxprune.methods.layer_options import require_data
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.resize import border_of, loose_border, shape_notes, with_shapes
@@ -70,6 +71,7 @@ def prune(
         UsageError: an option does not fit the model.
     """
     options = options or PruneOptions()
+    require_data(options.effort, data)
     clock, runtime = Clock(), replace(runtime or Runtime(), memory=options.memory)
     with clock.stage("load"):
         model = load(source)
@@ -148,7 +150,8 @@ class _Work:
             self.progress("refitting what stays")
             # gradient steps towards what the original gives on noise are not what was measured to help
             mode = options.compensate or ("lstsq" if samples is not None and samples.synthetic else None)
-            result = refit(result, samples, mode, runtime, options.steps, seen, self.progress)
+            effort = options.wanted_effort
+            result = refit(result, samples, mode, runtime, options.steps, seen, self.progress, effort)
             result = replace(result, warnings=(*result.warnings, *refit_notes(result)), samples=samples)
         return result if options.latency is None or not keep else self._timed(result, samples if real else None)
 

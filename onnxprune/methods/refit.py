@@ -8,6 +8,7 @@ from dataclasses import replace
 import onnx
 
 from onnxprune.compensate.compensate import Compensation, LayerError, Mode, RefitOptions, compensate, kept_positions
+from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.refit import MEMORY
 from onnxprune.errors import UsageError
 from onnxprune.graph.follow import Place, placed
@@ -15,7 +16,7 @@ from onnxprune.graph.sweep import swept
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.seen import Seen, look
-from onnxprune.methods.steps import steps_of
+from onnxprune.methods.steps import QUICK, steps_of
 from onnxprune.statistics.data import Data
 
 RESIZED = "no gradient steps were taken after the refit: inputs changed their shape"
@@ -30,6 +31,7 @@ def refit(
     steps: int | None = None,
     seen: Seen | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    effort: Effort | None = None,
 ) -> PruneResult:
     """Return the result with its layers refitted.
 
@@ -40,6 +42,7 @@ def refit(
         steps: number of gradient steps; None leaves it to the size of the network.
         seen: the original as the data see it; None: found out here.
         progress: told what is being done.
+        effort: how long gradient steps go on; None: as `steps` and the size of the network say.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -54,13 +57,15 @@ def refit(
         return _refit_parts(result, seen, mode or "distil", runtime)  # type: ignore[arg-type]
     original, pruned = seen.model, seen.form(result.model)
     positions = seen.positions(kept_positions(result.channels, result.keep))
-    plan, note = steps_of(seen, result, data, mode, steps, runtime) if result.border.is_open else (None, RESIZED)
+    plan, note = None, RESIZED
+    if result.border.is_open:
+        plan, note = steps_of(seen, result, data, mode, steps, runtime, effort)
     if not result.border.is_open and mode == "distil":
         mode = "lstsq"
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
     options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)
     done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan, progress)
-    notes = (note,) if note and mode is None else ()
+    notes = (note,) if note and note != QUICK and mode is None else ()
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
     model = swept(seen.restored(done.model, pruned, result.model), result.model)
     refitted = replace(result.plan, refitted=True)

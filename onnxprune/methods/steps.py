@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune.channels.analyse import Channels
 from onnxprune.compensate.closed_cost import closed_form_seconds
 from onnxprune.compensate.distil import FEWEST_STEPS, DistilOptions, too_dear
+from onnxprune.compensate.effort import Effort
 from onnxprune.graph import count
 from onnxprune.graph.cost import cost
 from onnxprune.methods.calibration import Runtime
@@ -35,18 +36,30 @@ BACKWARD = 10
 MOST_STEPS = DistilOptions.steps
 WANTED_STEPS, FEWEST_SAMPLES = 150, 16
 """A step takes fewer samples where the seconds would not be enough for so many steps."""
+QUICK = "no gradient steps were taken after the refit: quick is the closed form alone"
 ACTIVATION_BYTES = 1 << 29
 """Activations of one run of the pruned network; the gradient needs about three times as much."""
 
 
 def steps_of(
-    seen: Seen, result: PruneResult, data: Data, mode: str | None, asked: int | None, runtime: Runtime
+    seen: Seen,
+    result: PruneResult,
+    data: Data,
+    mode: str | None,
+    asked: int | None,
+    runtime: Runtime,
+    effort: Effort | None = None,
 ) -> tuple[DistilOptions, str]:
     """Return how many steps of how many samples to take, and why none are taken unless asked for."""
     channels = result.channels
-    plain, scale = DistilOptions(threads=runtime.threads or None), _scale(channels, data)
+    plain, scale = DistilOptions(threads=runtime.threads or None, effort=effort), _scale(channels, data)
+    if effort is not None and effort.word == "quick":
+        return plain, QUICK
     if find_spec("onnx_ad") is None:
         return plain, "no gradient steps were taken after the refit: they need onnx-ad; pip install onnx-ad."
+    if effort is not None and effort.is_long:
+        size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), plain.samples // SIDE_BY_SIDE)
+        return replace(plain, batch=size, forced=True), ""
     forced = mode == "distil"
     left = ASKED_SECONDS if forced else _seconds_left(seen, result, data)
     price = _sample_seconds(result, scale)

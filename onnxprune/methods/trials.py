@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from types import TracebackType
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
+from onnxprune.compensate.effort import Effort
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model, load, save
@@ -48,12 +49,23 @@ class Task:
 
 
 def build(
-    channels: Channels, keep: Keep, task: Task, reasons: Mapping[str, str], warnings: Sequence[str]
+    channels: Channels,
+    keep: Keep,
+    task: Task,
+    reasons: Mapping[str, str],
+    warnings: Sequence[str],
+    effort: Effort | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> PruneResult:
-    """Return the model that keeps the channels of the masks, refitted; gradient steps would cost minutes each."""
+    """Return the model that keeps the channels of the masks, refitted; gradient steps would cost minutes each.
+
+    Args:
+        effort: a long one takes them all the same.
+    """
     cut, plan = rewrite(channels, keep), channels.plan(keep)
     result = PruneResult(cut, plan, channels, keep, dict(reasons), tuple(warnings), uncompensated=cut)
-    return refit(result, task.data, task.options.compensate or "lstsq", task.runtime, task.options.steps)
+    steps, mode = task.options.steps, task.options.compensate or ("distil" if effort else "lstsq")
+    return refit(result, task.data, mode, task.runtime, steps, progress=progress, effort=effort)
 
 
 class Bench:

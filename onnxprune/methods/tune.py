@@ -13,6 +13,7 @@ from onnxprune.allocate.measures import MEASURES
 from onnxprune.allocate.sensitivity import knapsack
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.groups import Keep
+from onnxprune.compensate.effort import Effort
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
@@ -97,7 +98,8 @@ def tune(
         raise
     if latency:
         search.with_latency()
-    result = search.build(best.asked)
+    effort = wanted.wanted_effort
+    result = search.build(best.asked, effort if effort is not None and effort.is_long else None)
     if state is not None:
         state.unlink(missing_ok=True)
     return TuneResult(result, search.visited[best.asked], tuple(search.visited.values()))
@@ -164,10 +166,10 @@ class _Search:
             raise NothingToPruneError(self._why_nothing())
         return best
 
-    def build(self, share: float) -> PruneResult:
-        """Return the model that leaves a share of the MACs."""
-        keep = self._keep(share)
-        return build(self._channels, keep or {}, self._task, self._reasons, self._warnings)
+    def build(self, share: float, effort: Effort | None = None) -> PruneResult:
+        """Return the model that leaves a share of the MACs; a long effort is spent on it alone, when it is found."""
+        keep = self._keep(share) or {}
+        return build(self._channels, keep, self._task, self._reasons, self._warnings, effort, self._progress)
 
     def with_latency(self) -> None:
         """Measure the latency of what the search came by, one after the other."""

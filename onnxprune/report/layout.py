@@ -102,10 +102,11 @@ def _compensation(report: Report) -> Iterator[Section]:
         before, after = (median(layer[when] for layer in used) for when in ("before", "after"))
         lines[0] += f": median error {figures.figure(before)} before, {figures.figure(after)} after"
     if "distance" in done:
-        distance = {when: figures.figure(value) for when, value in done["distance"].items()}
+        distance = {when: figures.figure(done["distance"][when]) for when in ("before", "after")}
         lines.append(
             f"Gradient steps: distance to the original {distance['before']} before, {distance['after']} after."
         )
+        lines += [done["distance"]["outlook"]] if done["distance"].get("outlook") else []
     yield Section("", (f"{lines[0]}.", *lines[1:]))
     rows = tuple(
         (
