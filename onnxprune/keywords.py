@@ -111,6 +111,8 @@ class QuantizeKwargs(TypedDict, total=False):
     equalize: bool
     correct_bias: bool
     pass_through: bool
+    guard: bool
+    measure: bool | None
 
 
 Spec = str | int | Sequence[str | int] | tuple[int | str, ...]

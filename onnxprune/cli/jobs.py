@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,10 @@ def finish(
 
         target = check_job(job, suffix=suffix, also=also)
         job = replace(job, outputs=replace(job.outputs, output=target))
-        click.echo(to_yaml(job.as_data()), nl=False)
+        if screen.json:
+            screen.print_json(f"{json.dumps(job.as_data(), indent=2)}\n")
+        else:
+            click.echo(to_yaml(job.as_data()), nl=False)
         return
     job = replace(job, argv=tuple(click.get_current_context().meta.get(ARGUMENTS, ())))
     try:
@@ -88,6 +92,6 @@ def finish(
         raise
     except OnnxpruneError as error:
         if screen.json and error.report is not None:
-            screen.print_json(error.report)
+            screen.print_json(error.report.to_json())
         raise
     screen.show(done.report)

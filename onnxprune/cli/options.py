@@ -172,8 +172,8 @@ class ScoreOption(click.Option):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         from onnxprune.score import names
 
-        self.help = f"{self.help} One of {', '.join(names())}."
-        return super().get_help_record(ctx)
+        flags, about = super().get_help_record(ctx) or ("", "")
+        return flags, f"{about} One of {', '.join(names())}."
 
 
 score = click.option(

@@ -118,10 +118,10 @@ class Screen:
             console = Console(stderr=self.json, highlight=False)
             print_report(report, console, verbose=self.verbose)
         if self.json:
-            self.print_json(report)
+            self.print_json(report.to_json())
 
-    def print_json(self, report: Report) -> None:
-        """Print the report as JSON."""
-        click.echo(report.to_json(), nl=False, file=_for_json)
+    def print_json(self, text: str) -> None:
+        """Print the one JSON document of a command."""
+        click.echo(text, nl=False, file=_for_json)
         if _for_json is not None:
             _for_json.flush()

@@ -77,10 +77,20 @@ def check_structure(proto: onnx.ModelProto) -> None:
 def shape_problem(proto: onnx.ModelProto) -> str | None:
     """Return what strict shape inference complains about, or None."""
     try:
-        onnx.shape_inference.infer_shapes(skeleton(proto), check_type=True, strict_mode=True)
+        onnx.shape_inference.infer_shapes(_dense(skeleton(proto)), check_type=True, strict_mode=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         return one_line(error)
     return None
+
+
+def _dense(copy: onnx.ModelProto) -> onnx.ModelProto:
+    """Declare sparse initializers of a copy as inputs: shape inference gives them no shape."""
+    for graph in graphs(copy.graph):
+        for sparse in graph.sparse_initializer:
+            values = sparse.values
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(values.name, values.data_type, sparse.dims))
+        del graph.sparse_initializer[:]
+    return copy
 
 
 def one_line(error: BaseException) -> str:

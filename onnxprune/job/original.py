@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model, save
@@ -93,7 +95,9 @@ class Original:
     def reference(self) -> Reference:
         """The original in a session, with the samples that outputs are compared on."""
         if not self._open:
-            self._open.append(self.opened(self.source, self.traced))
+            sizes = self._sizes()
+            read = traced(self.source, replace(self.run, input_shapes=sizes)) if sizes else self.traced
+            self._open.append(self.opened(self.source, read))
         return self._open[0]
 
     def feeds(self) -> list[dict[str, Array]]:
@@ -165,6 +169,21 @@ class Original:
             data = first(data, samples or limit or data.samples)
         return self._session(model, read, data, samples, self._named(data))
 
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        """Return input -> shape, where the model after the steps that were done has fixed what was dynamic."""
+        if self.current is None:
+            return {}
+        _, trace = self.traced
+        found = dict(self.run.input_shapes)
+        for name, now in declared_sizes(self.current.proto).items():
+            before = trace.shapes.get(name, ())
+            if len(before) != len(now):
+                continue
+            both = list(zip(now, before, trace.dynamic(name), strict=True))
+            if any(size and free for size, _, free in both):
+                found[name] = tuple(size if size and free else old for size, old, free in both)
+        return found if found != dict(self.run.input_shapes) else {}
+
     def _taken(self, data: Data | None) -> Data | None:
         """Return data as the model takes them after the steps that were done."""
         if data is None or self.current is None:
@@ -195,7 +214,7 @@ class Original:
             data_count=data.samples if data is not None else None,
             samples=samples or run.samples,
             seed=run.seed,
-            input_shapes=run.input_shapes,
+            input_shapes=self._sizes() or run.input_shapes,
             threads=run.threads,
             provider=run.provider,
             border=self.border if model is self.source else None,
@@ -230,6 +249,15 @@ def traced(model: Model, run: Run) -> tuple[View, Trace]:
 
     view = View(model)
     return view, trace(view, dict(run.input_shapes))
+
+
+def declared_sizes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return input -> its sizes as the graph declares them, 0 where they are dynamic."""
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in proto.graph.input
+        if value.type.tensor_type.HasField("shape")
+    }
 
 
 def _are_images(given: Any) -> bool:

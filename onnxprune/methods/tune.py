@@ -15,7 +15,7 @@ from onnxprune.channels.analyse import analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import NothingToPruneError, UsageError
-from onnxprune.graph.model import Source, load
+from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.candidates import latency_share, value_of
 from onnxprune.methods.choice import Clock, measured_curves, prepare
@@ -43,6 +43,11 @@ class TuneResult:
     best: Candidate
     curve: tuple[Candidate, ...]
     report: Report | None = None
+
+    @property
+    def model(self) -> Model:
+        """The smallest model that keeps the bound."""
+        return self.result.model
 
     def pareto(self) -> list[Candidate]:
         """Return the candidates that no other one beats in both MACs and closeness."""

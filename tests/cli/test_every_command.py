@@ -1,0 +1,135 @@
+"""Laws of all commands: one JSON document whatever else is asked for, and options that are described everywhere."""
+
+import dataclasses
+import inspect
+import json
+import re
+import typing
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from onnxprune import keywords
+from onnxprune.cli.group import Commands, cli
+from onnxprune.job.gates import Gates
+from onnxprune.job.methods import METHODS
+from onnxprune.job.outputs import Outputs
+from onnxprune.job.run import Run as JobRun
+from tests import networks
+from tests.cli import page
+from tests.cli.conftest import Run
+
+COMMANDS = page.names()
+VALUES = {
+    "--seed": "1",
+    "--samples": "8",
+    "--threads": "1",
+    "--provider": "CPUExecutionProvider",
+    "--input-shape": "x:2,3,12,12",
+    "--min-cosine": "-1",
+    "--min-sqnr": "-99",
+    "--min-agreement": "0",
+    "--max-drop": "9",
+    "--memory": "64MB",
+    "--report": "report.json",
+    "--plan": "plan-written.json",
+    "--eval": "value.py:value",
+    "--data": "data/x.npz",
+    "--judge-data": "data/x.npz",
+    "-v": None,
+    "--no-strict": None,
+    "--no-cache": None,
+    "--no-clobber": None,
+    "--no-provenance": None,
+    "--verify": None,
+    "--no-latency": None,
+}
+"""Options that several commands share, with a value each."""
+OWN = {
+    "apply": ["net.onnx", "plan.json"],
+    "bench": ["net.onnx", "--runs", "3"],
+    "factorize": ["net.onnx"],
+    "inspect": ["net.onnx"],
+    "prune": ["net.onnx", "--compensate", "none"],
+    "quantize": ["net.onnx", "--mode", "fp16"],
+    "run": ["recipe.yaml"],
+    "sensitivity": ["net.onnx"],
+    "sparsify": ["net.onnx"],
+    "trim": ["net.onnx", "--keep", "logits=0-4"],
+    "tune": ["net.onnx", "--compensate", "none", "--step", "0.5", "--finest", "0.5"],
+    "validate": ["net.onnx", "net.onnx"],
+}
+
+
+@pytest.fixture
+def desk(run: Run, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with everything that commands read."""
+    monkeypatch.chdir(model.parent)
+    networks.store(networks.convnet(width=16), model)
+    (model.parent / "value.py").write_text("def value(model):\n    return 1.0\n")
+    (model.parent / "recipe.yaml").write_text("model: net.onnx\nsteps: [prune: {compensate: none}]\n")
+    return model.parent
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_is_one_document_with_every_common_option(run: Run, desk: Path, command: str) -> None:
+    if command == "apply":
+        run("prune", "net.onnx", "--compensate", "none", "--no-verify", "--plan", "plan.json", "-o", "other.onnx")
+    known = Commands().get_command(click.Context(cli), command)
+    assert known is not None
+    flags = [flag for option in known.params for flag in (*option.opts, *option.secondary_opts)]
+    common = [word for flag, value in VALUES.items() if flag in flags for word in (flag, value) if word is not None]
+    result = run(command, *OWN[command], *common, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["command"] == command
+    if "--print-recipe" in flags:
+        again = [*OWN[command], *(word for word in common if word != "--no-clobber"), "--print-recipe"]
+        assert json.loads(run(command, *again, "--json").stdout) == yaml.safe_load(run(command, *again).stdout)
+
+
+def test_a_gate_that_fails_leaves_one_json_document(run: Run, desk: Path) -> None:
+    result = run("prune", "net.onnx", "--compensate", "none", "--min-cosine", "1", "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["verdict"]["status"] == "failed"
+
+
+def test_the_page_of_options_is_what_the_commands_say() -> None:
+    """Where it is not: python -m tests.cli.page."""
+    assert page.FILE.read_text() == page.text()
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_option_of_a_method_is_said_in_its_class(name: str) -> None:
+    kinds = [kind for kind in METHODS[name].options.__mro__ if dataclasses.is_dataclass(kind)]
+    text = " ".join(kind.__doc__ or "" for kind in kinds)
+    shared = set(typing.get_type_hints(JobRun))
+    assert [f.name for f in fields(name) if not re.search(rf"\b{f.name}\b", text) and f.name not in shared] == []
+
+
+def test_what_jobs_have_in_common_is_on_the_page_of_options() -> None:
+    names = [item.name for kind in (Gates, Outputs, JobRun) for item in dataclasses.fields(kind)]
+    shown = page.FILE.read_text()
+    parts = {
+        "images": "--image-size",
+        "evaluation": "--eval",
+        "input_shapes": "--input-shape",
+        "intermediates": "--keep ",
+    }
+    spelt = {name: parts.get(name, f"--{name.replace('_', '-')}") for name in names}
+    assert [name for name, flag in spelt.items() if flag not in shown and f"--no-{flag[2:]}" not in shown] == []
+
+
+def test_every_method_has_its_keywords_its_options_and_its_result_in_the_package() -> None:
+    import onnxprune
+
+    for name in METHODS:
+        assert hasattr(keywords, f"{name.capitalize()}Kwargs")
+        assert callable(getattr(onnxprune, name))
+        assert METHODS[name].options.__name__ in onnxprune.__all__
+        assert inspect.get_annotations(getattr(onnxprune, name))["return"] in onnxprune.__all__
+
+
+def fields(name: str) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(METHODS[name].options)
