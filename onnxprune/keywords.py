@@ -45,6 +45,7 @@ class PruneKwargs(CandidateKwargs, total=False):
     latency: float | None
     scope: str | None
     ratios: Mapping[str, float]
+    drop: str | tuple[str, ...] | list[str]
 
 
 class TuneKwargs(CandidateKwargs, total=False):

@@ -26,17 +26,24 @@ class Shaped(Protocol):
         """Return the shape of every tensor after pruning."""
 
 
-MEASURES: dict[str, Callable[[Shaped], Measure]] = {}
+class Prepare(Protocol):
+    """Makes a measure. whole: what shares are of, where `channels` is a part of it already; None: `channels` itself."""
+
+    def __call__(self, channels: Shaped, whole: Shaped | None = None) -> Measure:
+        """Return the measure."""
 
 
-def measures(name: str) -> Callable[[Callable[[Shaped], Measure]], Callable[[Shaped], Measure]]:
+MEASURES: dict[str, Prepare] = {}
+
+
+def measures(name: str) -> Callable[[Prepare], Prepare]:
     """Register what a target is measured in.
 
     Raises:
         ValueError: the name is taken.
     """
 
-    def register(prepare: Callable[[Shaped], Measure]) -> Callable[[Shaped], Measure]:
+    def register(prepare: Prepare) -> Prepare:
         if name in MEASURES:
             raise ValueError(f"the target '{name}' is registered twice")
         MEASURES[name] = prepare
@@ -46,26 +53,41 @@ def measures(name: str) -> Callable[[Callable[[Shaped], Measure]], Callable[[Sha
 
 
 @measures("macs")
-def macs_left(channels: Shaped) -> Measure:
+def macs_left(channels: Shaped, whole: Shaped | None = None) -> Measure:
     """Multiply-accumulates of one run."""
-    return _share(lambda keep: sum(count.macs(channels.view, channels.shapes(keep)).values()), "MACs")
+    return _share(_macs, channels, whole, "MACs")
 
 
 @measures("params")
-def params_left(channels: Shaped) -> Measure:
+def params_left(channels: Shaped, whole: Shaped | None = None) -> Measure:
     """Elements of all weights."""
-    return _share(lambda keep: sum(count.params(channels.view, channels.shapes(keep)).values()), "parameters")
+    return _share(_params, channels, whole, "parameters")
 
 
 @measures("size")
-def size_left(channels: Shaped) -> Measure:
+def size_left(channels: Shaped, whole: Shaped | None = None) -> Measure:
     """Bytes of the file with its external data; what is no weight stays as it is."""
-    rest = max(0, channels.view.model.size_bytes - sum(count.size_bytes(channels.view, {}).values()))
-    return _share(lambda keep: rest + sum(count.size_bytes(channels.view, channels.shapes(keep)).values()), "bytes")
+    return _share(_bytes, channels, whole, "bytes")
 
 
-def _share(total: Callable[[Keep], int], unit: str) -> Measure:
-    before = total({})
+def _macs(part: Shaped) -> Callable[[Keep], int]:
+    return lambda keep: sum(count.macs(part.view, part.shapes(keep)).values())
+
+
+def _params(part: Shaped) -> Callable[[Keep], int]:
+    return lambda keep: sum(count.params(part.view, part.shapes(keep)).values())
+
+
+def _bytes(part: Shaped) -> Callable[[Keep], int]:
+    rest = max(0, part.view.model.size_bytes - sum(count.size_bytes(part.view, {}).values()))
+    return lambda keep: rest + sum(count.size_bytes(part.view, part.shapes(keep)).values())
+
+
+def _share(
+    total: Callable[[Shaped], Callable[[Keep], int]], channels: Shaped, whole: Shaped | None, unit: str
+) -> Measure:
+    left = total(channels)
+    before = total(whole)({}) if whole is not None else left({})
     if before <= 0:
         raise UsageError(f"the model has no {unit} to count, so no share of them can be asked for; give --ratio.")
-    return lambda keep: total(keep) / before
+    return lambda keep: left(keep) / before

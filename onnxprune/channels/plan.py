@@ -22,6 +22,7 @@ class Plan:
     unshared: tensor name -> "node:input" -> axis -> positions, for constants copied because their users differ.
     groups: one entry a group: name, kind, size, removed (channel numbers).
     trim: options of the trim that it is the plan of; the removed positions are then those of the trimmed inside.
+    dropped: names of the branches that were dropped first; the removed positions are those of what is left.
     refitted: what stayed was refitted by the prune, which the plan alone does not do again.
     """
 
@@ -31,6 +32,7 @@ class Plan:
     groups: list[dict[str, Any]] = field(default_factory=list)
     trim: dict[str, Any] = field(default_factory=dict)
     refitted: bool = False
+    dropped: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the plan as canonical JSON (the file format of DESIGN, section 5)."""
@@ -43,6 +45,7 @@ class Plan:
             "groups": self.groups,
             **({"trim": self.trim} if self.trim else {}),
             **({"refitted": True} if self.refitted else {}),
+            **({"dropped": self.dropped} if self.dropped else {}),
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
@@ -73,6 +76,7 @@ class Plan:
                 groups=list(document.get("groups", [])),
                 trim=dict(document.get("trim", {})),
                 refitted=document.get("refitted") is True,
+                dropped=[str(name) for name in document.get("dropped", [])],
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"the plan is damaged ({error!r}); make it again with --plan.") from error

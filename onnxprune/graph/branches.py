@@ -1,7 +1,8 @@
 """Residual branches: what an Add puts on top of a tensor that it is computed from, y = x + f(x).
 
-To drop a branch is to let f be zero: y = x. A branch ends at an Add (or a Sum of two) one of whose inputs is an
-ancestor of the other and has the shape of the result; gates and layer scales belong to the branch.
+To drop a branch is to let f be zero: y = x. A branch ends at an Add (or a Sum of two, or a norm that adds a skip) one
+of whose inputs is an ancestor of the other and has the shape of the result; gates and layer scales belong to the
+branch, and so does the bias that a norm adds.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx
-
 from onnxprune.errors import UsageError
-from onnxprune.graph.model import Model
 from onnxprune.graph.states import fed_back
 from onnxprune.graph.trace import Trace
 from onnxprune.graph.view import Node, View
 
-ENDS = frozenset({"Add", "Sum"})
+MICROSOFT = "com.microsoft"
+SKIP_NORMS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+"""Operators of com.microsoft that normalise the sum of their first two inputs (and a bias)."""
+ENDS = frozenset({("", "Add"), ("", "Sum"), *((MICROSOFT, name) for name in SKIP_NORMS)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ def find_branches(view: View, trace: Trace) -> tuple[Branch, ...]:
     depends = _Ancestors(view, order)
     found = []
     for node in view.nodes:
-        if node.domain or node.op_type not in ENDS or len(node.inputs) != 2 or node.graph is not view.model.proto.graph:
+        if not _may_end(view, node):
             continue
         for place in (1, 0):
             branch, skip = node.inputs[place], node.inputs[1 - place]
@@ -57,6 +58,12 @@ def find_branches(view: View, trace: Trace) -> tuple[Branch, ...]:
             found.append(_branch(view, trace, node, place, order))
             break
     return tuple(_named(found))
+
+
+def _may_end(view: View, node: Node) -> bool:
+    if (node.domain, node.op_type) not in ENDS or node.graph is not view.model.proto.graph:
+        return False
+    return len(node.inputs) == 2 or (node.op_type in SKIP_NORMS and len(node.inputs) > 2)
 
 
 def _named(found: Sequence[Branch]) -> list[Branch]:
@@ -160,26 +167,3 @@ def pick_branches(branches: Sequence[Branch], names: Sequence[str]) -> tuple[Bra
             raise UsageError(f"branch '{name}' cannot be dropped: {reason}.")
         picked.append(table[name])
     return tuple(dict.fromkeys(picked))
-
-
-def without(model: Model, view: View, branches: Sequence[Branch]) -> Model:
-    """Return the model in which branches give nothing: their ends pass on what they are added to.
-
-    Nodes, weights, inputs and outputs that only the branches had go. The ends stay as Identity nodes, so that every
-    tensor that is left keeps its name.
-    """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    ends = {branch.end.proto.output[0]: branch for branch in branches}
-    for node in proto.graph.node:
-        branch = ends.get(node.output[0]) if node.output else None
-        if branch is not None:
-            kept = node.input[1 - branch.place]
-            del node.input[:]
-            node.input.append(kept)
-            node.op_type = "Identity"
-            del node.attribute[:]
-    gone = {key for branch in branches for key in branch.outputs}
-    for output in [o for o in proto.graph.output if o.name in gone]:
-        proto.graph.output.remove(output)
-    return Model(proto, model.path, dict(model.pending))

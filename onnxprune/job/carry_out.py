@@ -230,13 +230,13 @@ class _Work:
             return examine_trim(self.original, done.result, compressed, required)
         pruned = pruned_of(done.result) if done.number == 1 else None
         if pruned is not None:
-            self.original.traced = pruned.channels.view, pruned.channels.trace
+            self.original.traced = pruned.view, pruned.trace
         return self._examine(self.original.source, compressed, lambda: self.original.reference, pruned, required)
 
     def _masked(self, done: Done, before: Model, compressed: Path | Model) -> Evidence | None:
         """Check a later step that removed channels against the model before it with these channels zeroed."""
         pruned, run = pruned_of(done.result), self.job.run
-        if pruned is None or not pruned.keep or run.verify is False:
+        if pruned is None or not pruned.removes or run.verify is False:
             return None
         samples = min(MASKED_SAMPLES, run.samples or MASKED_SAMPLES)
         opened: list[Reference] = []
@@ -259,20 +259,21 @@ class _Work:
         pruned: PruneResult | None,
         required: bool,
     ) -> Evidence:
+        from onnxprune.validate.dropped import masked_original
         from onnxprune.validate.examine import examine
-        from onnxprune.validate.oracle import masked_model
 
         run = self.job.run
         return examine(
             before,
             compressed,
             reference,
-            None if pruned is None else lambda: masked_model(pruned.channels, pruned.keep),
+            None if pruned is None else lambda: masked_original(pruned.channels, pruned.keep, pruned.short),
             verify=run.verify,
             required=required,
             own_data=self.original.judged is not None,
             threads=run.threads,
             provider=run.provider,
+            left=pruned.channels.view if pruned is not None else None,
             uncompensated=pruned.uncompensated if pruned is not None and pruned.compensation is not None else None,
         )
 

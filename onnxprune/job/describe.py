@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.job.group_lines import pruned
-from onnxprune.job.sizes import describe_pruned
+from onnxprune.job.sizes import describe_pruned, describe_view
 from onnxprune.report import Report
 
 if TYPE_CHECKING:
@@ -74,6 +74,14 @@ def _prune(report: Report, source: Model, result: PruneResult, data: Data | None
     channels, keep = result.channels, result.keep
     report.groups = pruned(channels, keep, result.reasons)
     report.input, report.output = describe_pruned(channels, keep)
+    if result.short is not None:
+        report.input = describe_view(result.view, result.trace)
+        short = result.short
+        report.details["dropped"] = {
+            "branches": short.names,
+            "inputs": list(short.inputs),
+            "outputs": list(short.outputs),
+        }
     _warn(report, result.warnings)
     note_limits(report, channels)
     if result.latency is not None:

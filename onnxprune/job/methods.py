@@ -56,6 +56,11 @@ def _prune(model: Model, options: Any, original: Original, gates: Gates, progres
     from onnxprune.methods.prune import prune
 
     result = prune(model, options, original.data, synthetic=True, runtime=original.run, progress=progress)
+    return _with_border(result, original)
+
+
+def _with_border(result: Any, original: Original) -> Any:
+    """Return the result; what comes after it is told how inputs and outputs changed."""
     if not result.border.is_open:
         if not original.border.is_open:
             raise UsageError("inputs and outputs change twice in this recipe; let one step do it.")
@@ -70,7 +75,8 @@ def _apply(model: Model, options: Any, original: Original, gates: Gates, progres
     if plan.trim:
         check_source(model, plan, options.force)
         return _trim(model, METHODS["trim"].options.of(**plan.trim), original, gates, progress)
-    return apply(model, options, original.data, runtime=original.run, progress=progress)
+    result = apply(model, options, original.data, runtime=original.run, progress=progress)
+    return _with_border(result, original)
 
 
 def _tune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:

@@ -12,8 +12,10 @@ from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
+from onnxprune.graph.drop import shorten
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.depth import border_left, notes_of, sizes_left, whole_of
 from onnxprune.methods.layer_options import check_effort, choose, named, require_data
 from onnxprune.methods.options import MODES
 from onnxprune.methods.refit import refit
@@ -130,15 +132,18 @@ def apply(
     check_source(model, plan, options.force)
     require_data(options.effort, data)
     samples = turned_if_few(calibration(model, data)) if data is not None else None
-    channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
+    short = shorten(model, plan.dropped, options.input_shapes)
+    left, shapes = short.model if short is not None else model, sizes_left(short, options.input_shapes)
+    channels = analyse(left, shapes, options.heads, options.head_dim)
     keep = channels.keep(plan)
     cut = rewrite(channels, keep)
-    result = PruneResult(cut, plan, channels, keep, uncompensated=cut)
+    border, notes = border_left(short, channels, keep), tuple(notes_of(short))
+    result = PruneResult(cut, plan, channels, keep, {}, notes, uncompensated=cut, border=border, short=short)
     if samples is None and options.compensate not in (None, "none"):
-        samples = synthetic(channels, options.input_shapes, options.seed, runtime)
-        result = replace(result, warnings=(WEAKER,))
+        samples = synthetic(whole_of(short) or channels, options.input_shapes, options.seed, runtime)
+        result = replace(result, warnings=(*notes, WEAKER))
     elif samples is None and plan.refitted and options.compensate is None:
-        result = replace(result, warnings=(NOT_REFITTED,))
+        result = replace(result, warnings=(*notes, NOT_REFITTED))
     progress("refitting what stays")
     runtime = replace(runtime, memory=options.memory)
     effort = None if options.effort is None else Effort.of(options.effort)

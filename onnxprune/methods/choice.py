@@ -20,6 +20,7 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.depth import Whole
 from onnxprune.methods.latency import ALIGN, meet_latency
 from onnxprune.methods.options import PruneOptions
 from onnxprune.score import score_groups
@@ -51,10 +52,12 @@ def choose(
     runtime: Runtime | None = None,
     progress: Callable[[str], None] = lambda text: None,
     unfitted: Mapping[str, str] | None = None,
+    whole: Whole | None = None,
 ) -> tuple[Keep, dict[str, str], list[str]]:
     """Choose the channels that stay.
 
     Args:
+        whole: the model before branches were dropped, of which a target is a share; None: none were.
         unfitted: groups that no refit makes up for -> why; they stay.
 
     Returns:
@@ -69,7 +72,7 @@ def choose(
         return {}, left_alone(channels, Names(channels.view, channels.groups), options, unfitted), []
     request, reasons, warnings = prepare(channels, options, clock, activity, unfitted)
     with clock.stage("allocate"):
-        keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress)
+        keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress, whole)
     if not keep and options.target is None:
         raise NothingToPruneError(
             f"ratio {options.level:g} rounds to no channel in any of {len(request.groups)} groups; ask for more, or "
@@ -116,6 +119,7 @@ def _allocate(
     activity: Activity | None,
     runtime: Runtime,
     progress: Callable[[str], None],
+    whole: Whole | None,
 ) -> tuple[Keep, list[str]]:
     if options.target is None:
         return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
@@ -133,9 +137,10 @@ def _allocate(
             return meet(request, measure, share, name)
 
     if name == "latency":
-        return meet_latency(channels, goal, spend, activity.data if activity else None, runtime, progress), notes
-    measure = MEASURES[name](channels)
-    keep = spend(measure, goal)
+        data = activity.data if activity else None
+        return meet_latency(channels, goal, spend, data, runtime, progress, whole.view.model if whole else None), notes
+    measure = MEASURES[name](channels, whole)
+    keep = spend(measure, goal) if measure({}) > goal else {}
     reached = measure(keep)
     if abs(reached / goal - 1) <= TOLERANCE:
         return keep, notes

@@ -74,20 +74,24 @@ def meet_latency(
     data: Data | None,
     runtime: Runtime,
     progress: Callable[[str], None],
+    whole: Model | None = None,
 ) -> Keep:
     """Return the masks whose measured latency is the asked share of the original's.
 
     Args:
         choose: measure, share to leave -> masks.
+        whole: the original, where branches were dropped before; None: the model of the analysis.
 
     Raises:
         NothingToPruneError: the share cannot be reached.
     """
     progress("measuring the original")
-    first = time_both(channels.model, channels.model, goal, data, runtime)
-    measure = Timetable(channels, runtime.threads, runtime.provider, _batch(channels)).measure(first.original.steady_ms)
-    search = _Search(channels, goal, data, runtime)
-    aim, predicted = goal, True
+    first = time_both(whole or channels.model, channels.model, goal, data, runtime)
+    if first.share <= goal and whole is not None:
+        return {}
+    measure = Timetable(channels, runtime.threads, runtime.provider, _batch(channels)).measure(first.pruned.steady_ms)
+    search = _Search(channels, whole or channels.model, goal, data, runtime)
+    aim, predicted = goal / (first.share if whole is not None else 1.0), True
     for number in range(ROUNDS):
         progress(f"searching for {goal:g} of the latency, try {number + 1}")
         try:
@@ -117,6 +121,7 @@ class _Search:
     """Candidates that were measured: what was aimed at, the share of the latency that is left, the masks."""
 
     channels: Channels
+    whole: Model
     goal: float
     data: Data | None
     runtime: Runtime
@@ -130,8 +135,9 @@ class _Search:
 
     def time(self, keep: Keep, effort: int = 1) -> float:
         """Return the share of the latency that masks leave."""
-        model = self.channels.model
-        return time_both(model, rewrite(self.channels, keep), self.goal, self.data, self.runtime, effort=effort).share
+        return time_both(
+            self.whole, rewrite(self.channels, keep), self.goal, self.data, self.runtime, effort=effort
+        ).share
 
     def take(self, aim: float, keep: Keep) -> float:
         """Measure a candidate."""

@@ -36,6 +36,8 @@ class PruneOptions:
     ratios: globs over node, tensor or group names -> ratio of the groups that are written there.
     skip: globs; what they name keeps all its weights. only: globs; only groups that are written there are pruned.
     exact_only: prune only groups whose removal equals zeroing.
+    drop: residual branches that give nothing: names of the nodes that add them, or of what these make. They go first;
+        without a target or ratio, nothing else does.
     cut_unfitted: with data, prune groups too that no refit can make up for: those read by operators that it does not
         know, and those in branches that no sample takes.
     heads, head_dim: make attention heads, or positions inside of them, prunable (None: heads where recognised).
@@ -65,6 +67,7 @@ class PruneOptions:
     skip: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     exact_only: bool = False
+    drop: tuple[str, ...] = ()
     cut_unfitted: bool = False
     heads: bool | None = None
     head_dim: bool | None = None
@@ -78,7 +81,7 @@ class PruneOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("skip", "only", "resize_io", "states"):
+        for name in ("skip", "only", "drop", "resize_io", "states"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value or ()))
         object.__setattr__(self, "ratios", checked_ratios(self.ratios or {}, "ratios"))
@@ -121,7 +124,7 @@ class PruneOptions:
     @property
     def level(self) -> float:
         """The ratio of groups that have none of their own."""
-        return self.ratio if self.ratio is not None else 0.0 if self.ratios else DEFAULT_RATIO
+        return self.ratio if self.ratio is not None else 0.0 if self.ratios or self.drop else DEFAULT_RATIO
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as JSON data."""

@@ -14,18 +14,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxprune.allocate.measures import Shaped
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.rewrite import rewrite
-from onnxprune.errors import DataError, ModelError, NothingToPruneError
+from onnxprune.errors import DataError, ModelError, NothingToPruneError, UsageError
 from onnxprune.graph.count import WEIGHT_BITS
+from onnxprune.graph.drop import Shortened, shorten
 from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.choice import Clock, choose
+from onnxprune.methods.depth import border_left, data_left, notes_of, plan_of, sizes_left, whole_of
 from onnxprune.methods.latency import TOLERANCE, time_both
 from onnxprune.methods.layer_options import require_data
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.refit import refit
-from onnxprune.methods.resize import border_of, loose_border, shape_notes, with_shapes
+from onnxprune.methods.resize import loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.seen import look
 from onnxprune.methods.synthetic import WEAKER
@@ -78,20 +81,25 @@ def prune(
         given = calibration(model, data) if data is not None else None
         samples = turned_if_few(given) if given is not None else None
     with clock.stage("analyse"):
+        short = shorten(model, options.drop, options.input_shapes)
+        whole, model = model, short.model if short is not None else model
+        if short is not None and short.inputs and options.latency is not None:
+            raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
         border = loose_border(model, options.resize_io, options.states)
-        channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim, border)
+        shapes = sizes_left(short, options.input_shapes)
+        channels = analyse(model, shapes, options.heads, options.head_dim, border)
         require_weights(channels)
-        doubts = suspicions(model, given, runtime.threads, runtime.provider) if given is not None else []
-    work = _Work(channels, options, clock, runtime, progress)
+        doubts = suspicions(whole, given, runtime.threads, runtime.provider) if given is not None else []
+    work = _Work(channels, options, clock, runtime, progress, short)
     asked = options.compensate not in (None, "none")
     wished = synthetic and options.compensate is None
     if samples is not None or not work.removes or not (asked or wished):
         return work.run(samples, tuple(doubts))
-    if not asked and model.size_bytes > LARGEST_BYTES:
+    if not asked and whole.size_bytes > LARGEST_BYTES:
         return work.run(None, (TOO_LARGE,))
     try:
         with clock.stage("inputs"):
-            made_up = make_up(channels, options.input_shapes, options.seed, runtime)
+            made_up = make_up(work.whole, options.input_shapes, options.seed, runtime)
         return work.run(made_up)
     except (DataError, ModelError) as error:
         if asked:
@@ -108,10 +116,21 @@ class _Work:
     clock: Clock
     runtime: Runtime
     progress: Callable[[str], None]
+    short: Shortened | None = None
+
+    @property
+    def whole(self) -> Shaped:
+        """The model with all its branches."""
+        return whole_of(self.short) or self.channels
 
     @property
     def removes(self) -> bool:
         """Whether anything is to be removed."""
+        return self.short is not None or self.thins
+
+    @property
+    def thins(self) -> bool:
+        """Whether channels are to be removed."""
         options = self.options
         return options.target is not None or options.level > 0 or any(options.ratios.values())
 
@@ -120,23 +139,26 @@ class _Work:
         channels, options, clock, runtime = self.channels, self.options, self.clock, self.runtime
         real = samples is not None and not samples.synthetic
         looks = samples is not None and (real or (options.score is None and options.scope != "sensitivity"))
-        seen = look(channels.view, samples, runtime) if samples is not None else None
+        left = data_left(self.short, samples)
+        seen = look(channels.view, left, runtime) if left is not None else None
         activity = seen.activity(runtime) if seen is not None and looks else None
         alone = Unfitted()
-        if seen is not None and real and options.compensate != "none" and not options.cut_unfitted and self.removes:
+        if seen is not None and real and options.compensate != "none" and not options.cut_unfitted and self.thins:
             alone = unfitted(channels, seen)
         self.progress("choosing channels")
         # errors of groups on made-up inputs are no ground to spend a budget on
         wanted = options if real or options.scope else replace(options, scope="uniform")
         with np.errstate(over="ignore", invalid="ignore"):
             try:
-                keep, reasons, notes = choose(channels, wanted, clock, activity, runtime, self.progress, alone.reasons)
+                keep, reasons, notes = choose(
+                    channels, wanted, clock, activity, runtime, self.progress, alone.reasons, whole_of(self.short)
+                )
             except NothingToPruneError as error:
                 raise NothingToPruneError(f"{error} {alone.note}".strip()) from error
         activity = None  # its Gram matrices have been used
         with clock.stage("rewrite"):
-            plan = channels.plan(keep)
-            border = border_of(channels, keep)
+            plan = plan_of(self.short, channels, keep)
+            border = border_left(self.short, channels, keep)
             cut = with_shapes(rewrite(channels, keep), channels, border)
         notes = [
             *warnings,
@@ -144,20 +166,25 @@ class _Work:
             *notes,
             *([WEAKER] if samples is not None and samples.synthetic else []),
         ]
-        notes += shape_notes(channels, border)
-        result = PruneResult(cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut, border=border)
+        notes += [*shape_notes(channels, border), *notes_of(self.short)]
+        result = PruneResult(
+            cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut, border=border, short=self.short
+        )
         with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
             self.progress("refitting what stays")
             # gradient steps towards what the original gives on noise are not what was measured to help
             mode = options.compensate or ("lstsq" if samples is not None and samples.synthetic else None)
+            seen = seen if self.short is None else None  # targets are what the whole model gives
             effort = options.wanted_effort
             result = refit(result, samples, mode, runtime, options.steps, seen, self.progress, effort)
             result = replace(result, warnings=(*result.warnings, *refit_notes(result)), samples=samples)
-        return result if options.latency is None or not keep else self._timed(result, samples if real else None)
+        if options.latency is None or not result.removes:
+            return result
+        return self._timed(result, samples if real else None)
 
     def _timed(self, result: PruneResult, samples: Data | None) -> PruneResult:
         """Return the result with the latency of both models."""
-        goal, original, runtime = self.options.latency or 1.0, self.channels.model, self.runtime
+        goal, original, runtime = self.options.latency or 1.0, self.whole.view.model, self.runtime
         with self.clock.stage("measure"):
             self.progress("measuring the result")
             timed = time_both(original, result.model, goal, samples, runtime)

@@ -40,7 +40,7 @@ def refit(
         mode: one of `MODES` of the options; None: with data least squares, then gradient steps where the network is
             small enough for them; "none" without data.
         steps: number of gradient steps; None leaves it to the size of the network.
-        seen: the original as the data see it; None: found out here.
+        seen: the original, with all its branches, as the data see it; None: found out here.
         progress: told what is being done.
         effort: how long gradient steps go on; None: as `steps` and the size of the network say.
 
@@ -50,9 +50,9 @@ def refit(
     """
     if data is None and mode not in (None, "none"):
         raise UsageError(f"--compensate {mode} needs inputs of the model: give --data.")
-    if data is None or mode == "none" or not result.keep:
+    if data is None or mode == "none" or not result.removes:
         return result
-    seen = seen or look(result.channels.view, data, runtime)
+    seen = seen or look(result.view, data, runtime)
     if seen.parts:
         return _refit_parts(result, seen, mode or "distil", runtime)  # type: ignore[arg-type]
     original, pruned = seen.model, seen.form(result.model)

@@ -8,7 +8,10 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.plan import Plan
 from onnxprune.compensate.compensate import Compensation
+from onnxprune.graph.drop import Shortened
 from onnxprune.graph.model import Model
+from onnxprune.graph.trace import Trace
+from onnxprune.graph.view import View
 from onnxprune.methods.latency import Latency
 from onnxprune.report import Report
 from onnxprune.statistics.data import Data
@@ -21,7 +24,7 @@ class PruneResult:
 
     model: the pruned model; the source itself where nothing was removed.
     plan: what was removed.
-    channels: the analysis of the source.
+    channels: the analysis of the source, without the branches that were dropped.
     keep: the mask of every group that lost channels.
     reasons: group name -> why it was left alone.
     warnings: what was done otherwise than asked.
@@ -32,6 +35,7 @@ class PruneResult:
     samples: inputs that the choice and the refit looked at, the user's or made up.
     report: what was found out about the result, where a job made it.
     border: how its inputs and outputs follow from the original's.
+    short: the source without branches, and what it was; None where none were dropped.
     """
 
     model: Model
@@ -47,3 +51,19 @@ class PruneResult:
     samples: Data | None = None
     report: Report | None = None
     border: Border = field(default_factory=Border)
+    short: Shortened | None = None
+
+    @property
+    def removes(self) -> bool:
+        """Whether anything went."""
+        return bool(self.keep) or self.short is not None
+
+    @property
+    def view(self) -> View:
+        """The source, whole."""
+        return self.short.view if self.short is not None else self.channels.view
+
+    @property
+    def trace(self) -> Trace:
+        """The sizes of the source."""
+        return self.short.trace if self.short is not None else self.channels.trace

@@ -19,6 +19,7 @@ from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.strip import keep_outputs, strip
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
 from onnxprune.methods.trimming.axes import Cut, find_axis, find_cuts
@@ -28,7 +29,6 @@ from onnxprune.methods.trimming.labels import rewrite_labels
 from onnxprune.methods.trimming.options import TrimOptions
 from onnxprune.methods.trimming.scatter import spread_scores
 from onnxprune.methods.trimming.spec import positions
-from onnxprune.methods.trimming.strip import keep_outputs, strip
 from onnxprune.methods.trimming.tokens import cut_tokens, find_lookups, unknown_id
 from onnxprune.report import Report
 from onnxprune.types import BoolArray, IntArray

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from onnxprune.report import figures, pipeline, thin
+from onnxprune.report import depth, figures, pipeline, thin
 from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
@@ -31,7 +31,9 @@ def sections(report: Report) -> list[Section]:
             _verdict,
             _cost,
             pipeline.steps,
+            depth.dropped,
             _groups,
+            depth.branches,
             thin.sparsity,
             thin.factors,
             _compensation,

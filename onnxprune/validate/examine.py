@@ -14,6 +14,7 @@ from onnxprune.validate.session import Session, open_session
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
+    from onnxprune.graph.view import View
 
 LARGE_BYTES = 1_000_000_000
 """Models above this size are not run unless asked for: onnxruntime would hold two of them in memory."""
@@ -55,6 +56,7 @@ def examine(
     threads: int = 0,
     provider: str | None = None,
     uncompensated: Model | None = None,
+    left: View | None = None,
 ) -> Evidence:
     """Run the original and the compressed file and compare them.
 
@@ -64,6 +66,7 @@ def examine(
         verify: check masked parity; None leaves it to the size and speed of the model, False runs nothing at all.
         required: a gate needs the outputs, so they are compared whatever `verify` says.
         uncompensated: the compressed model before what stays was refitted, if it was: masked parity is checked on it.
+        left: what is left of the original where parts of it went whole; None: all of it.
         own_data: the samples are the user's, so it is an error if they do not fit.
 
     Raises:
@@ -90,7 +93,7 @@ def examine(
         lines = [_ran(reference)]
         if make_masked is None or not (verify or (verify is None and reference.seconds < QUICK_SECONDS)):
             return Evidence(comparison, lines=tuple(lines))
-        law = hold_to_law(reference, uncompensated or compressed, source, make_masked(), threads, provider)
+        law = hold_to_law(reference, uncompensated or compressed, left or source, make_masked(), threads, provider)
     if uncompensated is not None and law.masked is not None:
         law = replace(law, lines=(_verdict(law.masked, True),))
     return replace(law, comparison=comparison, lines=(*lines, *law.lines))
@@ -99,7 +102,7 @@ def examine(
 def hold_to_law(
     reference: Reference,
     pruned: Model | Path,
-    source: Model,
+    source: Model | View,
     masked: Model,
     threads: int = 0,
     provider: str | None = None,
@@ -144,7 +147,7 @@ def _check_numbers(comparison: Comparison) -> None:
 def _masked(
     reference: Reference,
     pruned: Model | Path,
-    source: Model,
+    source: Model | View,
     masked: Model,
     threads: int,
     provider: str | None,
@@ -152,7 +155,8 @@ def _masked(
     from onnxprune.graph.view import View
 
     try:
-        outcome = masked_parity(reference, masked, pruned, View(source), threads=threads, provider=provider)
+        view = source if isinstance(source, View) else View(source)
+        outcome = masked_parity(reference, masked, pruned, view, threads=threads, provider=provider)
     except (ModelError, DataError) as error:
         raise OnnxpruneError(f"{str(error).rstrip('.')}; {REPORT_IT}") from error
     if outcome.failed:

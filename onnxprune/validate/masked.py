@@ -165,7 +165,8 @@ class _Run:
         ):
             meters = Meters(slices=True)
             for feeds in self.samples:
-                meters.add(narrowed(zeroed.run(feeds), self.kept), other.run(narrowed(feeds, self.kept)))
+                taken = {port.name: feeds[port.name] for port in other.inputs if port.name in feeds}
+                meters.add(narrowed(zeroed.run(feeds), self.kept), other.run(narrowed(taken, self.kept)))
             return _judged(meters.relative_errors(), lambda: self._noise(zeroed), ())
 
     def _noise(self, zeroed: Session) -> dict[str, float]:

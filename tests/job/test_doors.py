@@ -108,14 +108,15 @@ SPELT = {
     "states": "--state",
     "measure_latency": "--latency",
 }
-"""Options that the command line calls otherwise. A search looks for its target itself, and leaves states alone."""
+"""Options that the command line calls otherwise. A search looks for its target itself, and leaves states and branches
+alone."""
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_option_of_a_method_is_in_the_help_of_its_command(run: Run, name: str) -> None:
     shown = " ".join(run(name, "--help").stdout.split())
     targets = (
-        {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states"}
+        {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "drop"}
         if name == "tune"
         else set()
     )

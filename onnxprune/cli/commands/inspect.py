@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(
     model: Path, heads: bool | None, head_dim: bool | None, report: Path | None, run: Run, screen: Screen
 ) -> None:
-    """Show the groups of channels, and why the rest is locked.
+    """Show the groups of channels, why the rest is locked, and the residual branches.
 
     A group is named after the first node that writes it; its MACs are those of the nodes that it runs through. One that
     is not active overlaps with one that is (heads with the positions inside them); --heads and --head-dim choose.
@@ -31,6 +31,7 @@ def command(
     from onnxprune.channels.analyse import analyse
     from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
+    from onnxprune.job.branch_lines import branch_lines
     from onnxprune.job.describe import note_limits
     from onnxprune.job.group_lines import inspected
     from onnxprune.job.outputs import check_report_name, check_writable, write_report
@@ -45,6 +46,7 @@ def command(
     with screen.stage(record, "analyse", "finding the channels"):
         channels = analyse(loaded, dict(run.input_shapes), heads, head_dim)
         record.groups = inspected(channels)
+        record.details["branches"] = branch_lines(channels.view, channels.trace)
         record.input = describe_view(channels.view, channels.trace)
     note_limits(record, channels)
     write_report(report, record)

@@ -55,6 +55,12 @@ Give at most one target out of --ratio, --macs, --params, --size and --latency."
     click.option("--group-ratios", type=options.PATH, metavar="FILE", help="JSON table of name patterns and ratios."),
     click.option("--skip", multiple=True, metavar="PATTERN", help="Leave nodes, tensors or groups alone (repeatable)."),
     click.option("--only", multiple=True, metavar="PATTERN", help="Prune nothing but these (repeatable)."),
+    click.option(
+        "--drop",
+        multiple=True,
+        metavar="BRANCH",
+        help="Residual branches that go, by the names that inspect lists (repeatable); without a target, nothing else.",
+    ),
     click.option("--exact-only", is_flag=True, help="Prune only where removing equals zeroing (no LayerNorm over it)."),
     options.unfitted,
     options.resizing,

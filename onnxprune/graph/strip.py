@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.graph.view import free_names
-from onnxprune.methods.trimming.inline import bodies
+
+BODIES = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
@@ -30,25 +31,19 @@ def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     model.graph.output.extend(copies)
 
 
-def strip(model: onnx.ModelProto, *, inputs: bool = True) -> tuple[str, ...]:
+def strip(model: onnx.ModelProto, *, inputs: bool = True, spare: Collection[str] = ()) -> tuple[str, ...]:
     """Remove nodes, initializers, declarations and inputs that no output needs; bodies are left as they are.
 
     Args:
         inputs: inputs that nothing reads go too.
+        spare: names that stay although no output needs them.
 
     Returns:
         the names of the inputs that went.
     """
     graph = model.graph
-    needed = {output.name for output in graph.output}
-    keep: list[bool] = []
-    for node in reversed(graph.node):
-        used = any(name in needed for name in node.output if name)
-        keep.append(used)
-        if used:
-            needed |= {name for name in node.input if name}
-            needed |= {name for body in bodies(node) for name in free_names(body)}
-    _filter(graph.node, list(reversed(keep)))
+    keep, needed = _needed(graph, spare)
+    _filter(graph.node, keep)
     made = {name for node in graph.node for name in node.output}
     stored = {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     _filter(graph.initializer, [tensor.name in needed for tensor in graph.initializer])
@@ -59,6 +54,31 @@ def strip(model: onnx.ModelProto, *, inputs: bool = True) -> tuple[str, ...]:
     gone = tuple(v.name for v in graph.input if v.name not in needed and (inputs or v.name in stored))
     _filter(graph.input, [value.name not in gone for value in graph.input])
     return tuple(name for name in gone if name not in stored)
+
+
+def unneeded(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return the names of tensors and inputs of a graph that no output needs."""
+    names = {name for node in graph.node for name in node.output if name}
+    names |= {tensor.name for tensor in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    return frozenset((names | {value.name for value in graph.input}) - _needed(graph)[1])
+
+
+def _needed(graph: onnx.GraphProto, spare: Collection[str] = ()) -> tuple[list[bool], set[str]]:
+    """Return which nodes the outputs need, and which tensors."""
+    needed = {output.name for output in graph.output} | set(spare)
+    keep: list[bool] = []
+    for node in reversed(graph.node):
+        used = any(name in needed for name in node.output if name)
+        keep.append(used)
+        if used:
+            needed |= {name for name in node.input if name}
+            needed |= {name for body in _bodies(node) for name in free_names(body)}
+    return list(reversed(keep)), needed
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from (attribute.g, *attribute.graphs) if attribute.type in BODIES else ()
 
 
 def _filter(field: object, keep: Sequence[bool]) -> None:
