@@ -14,6 +14,7 @@ from onnxprune.graph.model import Model
 if TYPE_CHECKING:
     from onnxprune.job.gates import Gates
     from onnxprune.job.original import Original
+    from onnxprune.types import Array
 
 Progress = Callable[[str], None]
 RANDOM_RANGES = "without --data ranges come from random inputs: the result runs, but its accuracy means nothing"
@@ -121,15 +122,20 @@ def _quantize(model: Model, options: Any, original: Original, gates: Gates, prog
     if how is not None and options.pass_through:
         note = f"the model is quantized already (it has {how}); it is passed through as it is"
         return QuantizeResult(model, "", (), warnings=(note,))
-    try:
-        feeds = original.feeds()
-    except ModelError:
-        if options.mode == "static" or gates.is_active:
-            raise
-        feeds = []
     judge = original.judge(gates)
-    if judge is None:
-        original.release()
+
+    def feeds() -> list[dict[str, Array]]:
+        """Draw them only once there is something to quantize."""
+        try:
+            drawn = original.feeds()
+        except ModelError:
+            if options.mode == "static" or gates.is_active:
+                raise
+            drawn = []
+        if judge is None:
+            original.release()
+        return drawn
+
     synthetic = original.data is None
     result = quantize(model, options, feeds=feeds, judge=judge, threads=original.run.threads, synthetic=synthetic)
     if synthetic and options.mode == "static":

@@ -5,7 +5,7 @@ Nothing of this is exact. What stays as it was: names, metadata, inputs and outp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,7 @@ from onnxprune.methods.quantization import (
     native,
     normal_form,
     observe,
+    overflow,
     ranges,
     recognise,
     restore,
@@ -50,6 +51,7 @@ from onnxprune.types import Array, FloatArray
 Feeds = dict[str, Array]
 
 LEAST_OPSET = {"static": 13, "dynamic": 11, "weight-only": 0, "fp16": 0, "bf16": 13}
+NO_RANGES = "static mode takes ranges from inputs; give --data, or take --mode dynamic."
 NOT_FASTER = (
     "static int8 is not faster than float on this machine, so there is nothing to gain but a smaller file; take "
     "--no-measure for that, or --mode weight-only or fp16."
@@ -79,7 +81,7 @@ def quantize(
     source: Source,
     options: QuantizeOptions | None = None,
     *,
-    feeds: Sequence[Feeds] = (),
+    feeds: Sequence[Feeds] | Callable[[], Sequence[Feeds]] = (),
     judge: search.Judge | None = None,
     threads: int = 0,
     synthetic: bool = False,
@@ -89,7 +91,8 @@ def quantize(
     Args:
         source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
         feeds: inputs for the ranges (static mode, which needs some) and the noise of the layers. All activations of
-            one feed are held at once: see `statistics.batch`.
+            one feed are held at once: see `statistics.batch`. A function is called once it is known that there is
+            something to quantize.
         judge: limits to keep: layers stay float until they hold.
         synthetic: the feeds are made up: they give ranges, but weights are not fitted to them.
 
@@ -102,12 +105,14 @@ def quantize(
     options = options or QuantizeOptions()
     model = load(source)
     recognise.refuse_quantized(model.proto)
-    mode = options.mode or default_mode(model.proto, bool(feeds))
+    mode = options.mode or default_mode(model.proto, bool(feeds) and not synthetic)
     if mode == "static" and not feeds:
-        raise DataError("static mode takes ranges from inputs; give --data, or take --mode dynamic.")
+        raise DataError(NO_RANGES)
+    if recognise.precision(model.proto) == "float64":
+        raise NothingToPruneError(layers.why_nothing(mode, model.proto))
     if synthetic and options.rounding == "gptq":
         raise DataError("--rounding gptq fits weights to inputs of the model; give --data.")
-    work = _Work(model, mode, options, list(feeds), threads, synthetic, judge is not None)
+    work = _Work(model, mode, options, feeds, threads, synthetic, judge is not None)
     result = work.find(judge)
     if mode != "static" and result.model.proto.ByteSize() >= model.size_bytes:
         raise NothingToPruneError(
@@ -131,20 +136,16 @@ class _Work:
         model: Model,
         mode: str,
         options: QuantizeOptions,
-        feeds: list[Feeds],
+        feeds: Sequence[Feeds] | Callable[[], Sequence[Feeds]],
         threads: int = 0,
         synthetic: bool = False,
         gated: bool = False,
     ) -> None:
         self.source, self.mode, self.options, self.threads = model, mode, options, threads
-        self.fits = bool(feeds) and not synthetic
-        self.guarded = mode == "static" and options.guard and self.fits and not gated
         self.float_ms = 0.0
-        self.feeds, self.held = guard.split(model.proto, feeds) if self.guarded else (feeds, [])
-        self.guarded, feeds = bool(self.held), self.feeds
         self.warnings: list[str] = []
         self.smoothed = self.equalized = 0
-        self.slow: frozenset[str] = frozenset()
+        self.stays: frozenset[str] = frozenset()
         self.prepared = prepare(model, LEAST_OPSET[mode])
         proto = self.prepared.proto
         self.fixed = self._rewritten(proto) | captured_nodes(proto.graph)
@@ -160,15 +161,44 @@ class _Work:
         self.warnings += inside.told(mode, inner, float_inside)
         if not self.layers and mode not in ("fp16", "bf16"):
             raise NothingToPruneError(layers.why_nothing(mode, proto))
+        self._take(list(feeds() if callable(feeds) else feeds), synthetic, gated)
         self.types = self._types()
-        if mode in ("static", "dynamic") and options.smooth and feeds:
-            self.smoothed = smooth.smooth(proto, feeds, self.fixed, threads)
+        if mode == "fp16":
+            self._keep_beyond()
+        if mode in ("static", "dynamic") and options.smooth and self.feeds:
+            self.smoothed = smooth.smooth(proto, self.feeds, self.fixed, threads)
         self.ranges = self._ranges() if mode == "static" else None
         self.grams = self._grams()
         self.rounded: dict[str, tuple[Array, Array, Array]] = {}
         self.fitted = fitted.NOTHING
         if mode == "static":
             self._fit()
+
+    def _take(self, feeds: list[Feeds], synthetic: bool, gated: bool) -> None:
+        """Keep the inputs, apart from those that the guard judges on.
+
+        Raises:
+            DataError: static mode gets none.
+        """
+        if self.mode == "static" and not feeds:
+            raise DataError(NO_RANGES)
+        self.fits = bool(feeds) and not synthetic
+        self.guarded = self.mode == "static" and self.options.guard and self.fits and not gated
+        self.feeds, self.held = guard.split(self.source.proto, feeds) if self.guarded else (feeds, [])
+        if self.guarded and not self.held:
+            self.warnings.append(
+                f"no layer goes back to float by itself: ranges come from {guard.samples(self.source.proto, feeds)} "
+                f"samples; from {guard.LEAST_SAMPLES} on a quarter of them is held out to tell; give more, or a gate"
+            )
+        self.guarded = bool(self.held)
+
+    def _keep_beyond(self) -> None:
+        """Keep nodes float32 that hold what float16 cannot."""
+        proto = self.prepared.proto
+        found = overflow.beyond_float16(proto, self.feeds, self.threads)
+        self.stays = found.nodes
+        self.fixed |= found.nodes
+        self.warnings += found.told(len(proto.graph.node))
 
     def _rewritten(self, proto: onnx.ModelProto) -> set[str]:
         """Bring the working copy into the form that its mode wants; return the nodes that stay float by wish."""
@@ -202,7 +232,8 @@ class _Work:
         if self.mode == "static" and limits is not None and not holds:
             self._fit(needed=True)
         if judge is not None and not holds:
-            names = [layer.name for layer in self.layers if layer.operator not in layers.MOVES]
+            open_ones = [layer for layer in self.layers if layer.name not in self.fixed]
+            names = [layer.name for layer in open_ones if layer.operator not in layers.MOVES]
             outcome = search.search(self.build, names, self.fixed, judge)
             if outcome.failures:
                 raise GateError(f"{'; '.join(outcome.failures)}, with every layer in float. Nothing was written.")
@@ -212,7 +243,7 @@ class _Work:
         if measured:
             self._require_faster(proto)
         found = tuple(
-            replace(layer, quantized=layer.name not in outcome.left | self.slow, cost_db=outcome.alone.get(layer.name))
+            replace(layer, quantized=layer.name not in outcome.left | self.stays, cost_db=outcome.alone.get(layer.name))
             for layer in self.layers
         )
         return QuantizeResult(Model(proto), self.mode, found, self._settings(), tuple(self.warnings))
@@ -227,12 +258,12 @@ class _Work:
         names = [layer.name for layer in self.layers if layer.operator in layers.COMPUTE]
         if slow >= {*names}:
             raise NothingToPruneError(NOT_FASTER)
-        self.slow = frozenset(name for name in names if name in slow)
+        self.stays = frozenset(name for name in names if name in slow)
         self.fixed |= slow
         self.fixed |= between.kept_float(proto.graph, self.operators, self.fixed)
-        if self.slow:
+        if self.stays:
             self.warnings.append(
-                f"{len(self.slow)} of {len(names)} layers stay float: measured on this machine, their parts of the "
+                f"{len(self.stays)} of {len(names)} layers stay float: measured on this machine, their parts of the "
                 "network are no faster in 8 bits (--no-measure quantizes them)"
             )
 

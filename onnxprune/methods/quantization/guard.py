@@ -57,6 +57,11 @@ def split(
     return fit, held
 
 
+def samples(proto: onnx.ModelProto, feeds: Sequence[Feeds]) -> int:
+    """Return how many samples some feeds hold."""
+    return sum(_samples(proto, feed) for feed in feeds)
+
+
 def _samples(proto: onnx.ModelProto, feed: Feeds) -> int:
     """Return how many samples a feed holds that can be taken apart: 1 where the model fixes the first axis."""
     fixed = {

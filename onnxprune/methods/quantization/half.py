@@ -16,7 +16,9 @@ from onnx import TensorProto
 from onnxprune.errors import ModelError
 from onnxprune.graph.initializers import free_name
 from onnxprune.graph.tensors import to_array
+from onnxprune.methods.quantization.lift import all_names
 from onnxprune.methods.quantization.native import quiet
+from onnxprune.methods.quantization.overflow import join_casts
 
 SMALL_ELEMENTS = 64
 """Tensors below this size stay float32: they would not make the file smaller."""
@@ -36,6 +38,7 @@ def to_float16(
     Raises:
         ModelError: onnxruntime's converter fails.
     """
+    before = all_names(proto.graph)
     with quiet():
         from onnxruntime.quantization.onnx_model import ONNXModel
         from onnxruntime.transformers import float16
@@ -48,6 +51,7 @@ def to_float16(
                 op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *operators],
                 node_block_list=list(left),
             )
+            join_casts(result.graph, before)
             model = ONNXModel(result)
             model.topological_sort()
         except Exception as error:  # the package raises whatever it meets

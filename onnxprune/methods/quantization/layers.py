@@ -14,7 +14,7 @@ import onnx
 
 from onnxprune.errors import ModelError, OnnxpruneError, UsageError
 from onnxprune.files.scratch import scratch_folder
-from onnxprune.methods.quantization.recognise import nodes
+from onnxprune.methods.quantization.recognise import nodes, precision
 from onnxprune.types import Array
 from onnxprune.validate.layers import dequantized_names
 from onnxprune.validate.parity import SQNR_LIMIT_DB
@@ -107,6 +107,12 @@ def chosen_by_name(
 
 def why_nothing(mode: str, proto: onnx.ModelProto) -> str:
     """Return why a mode has nothing to quantize."""
+    kind = precision(proto)
+    if kind not in ("", "float32"):
+        return (
+            f"nothing can be quantized in {mode} mode: the weights of the model are {kind}, and only float32 ones are "
+            "stored in fewer bits; convert the model to float32 first."
+        )
     kinds = {node.op_type for node in proto.graph.node}
     if mode == "dynamic" and "Conv" in kinds:
         return (
@@ -157,8 +163,9 @@ class _Sums:
         if self.fits:
             a = original.ravel().astype(np.float32, copy=False)
             difference = a - other.ravel()
-            self.signal += float(a @ a)
-            self.noise += float(difference @ difference)
+            with np.errstate(over="ignore"):  # a mask that stands for infinity: there is nothing to compare
+                self.signal += float(a @ a)
+                self.noise += float(difference @ difference)
 
     def sqnr_db(self) -> float | None:
         """Return the ratio in dB; None where there is nothing to compare."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 from onnx import TensorProto
@@ -17,8 +17,13 @@ INTEGER_OPERATORS = frozenset(
     "QLinearAdd QLinearMul QLinearConcat QLinearSigmoid QLinearLeakyRelu QLinearSoftmax QLinearWhere "
     "QLinearAveragePool QLinearGlobalAveragePool MatMulNBits MatMulBnb4 GatherBlockQuantized".split()
 )
-HALF = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
-SINGLE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
+HALF = ("float16", "bfloat16")
+PRECISIONS: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+}
 
 
 def quantized_as(proto: onnx.ModelProto) -> str | None:
@@ -27,13 +32,36 @@ def quantized_as(proto: onnx.ModelProto) -> str | None:
     if found:
         operator, times = found.most_common(1)[0]
         return f"{times} {operator} node{'s' * (times > 1)}"
+    kind = precision(proto)
+    return f"{kind} weights" if kind in HALF else None
+
+
+def precision(proto: onnx.ModelProto) -> str:
+    """Return the type that most stored numbers of a model have, those in Constant nodes too; empty without any."""
     weights: Counter[int] = Counter()
-    for tensor in proto.graph.initializer:
-        weights[tensor.data_type] += math.prod(tensor.dims)
-    half = max(HALF, key=lambda kind: weights[kind])
-    if weights[half] > sum(weights[kind] for kind in SINGLE):
-        return f"{HALF[half]} weights"
-    return None
+    for tensor in stored(proto):
+        if tensor.data_type in PRECISIONS:
+            weights[tensor.data_type] += math.prod(tensor.dims)
+    return PRECISIONS[weights.most_common(1)[0][0]] if weights else ""
+
+
+def stored(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors that a model stores: initializers, and values of Constant nodes, in bodies and functions."""
+    yield from proto.graph.initializer
+    for sparse in proto.graph.sparse_initializer:
+        yield sparse.values
+    for function in proto.functions:
+        yield from _stored_in(function.node)
+    yield from _stored_in(proto.graph.node)
+
+
+def _stored_in(found: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in found:
+        if node.op_type == "Constant":
+            yield from (a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
+        for body in bodies_of(node):
+            yield from body.initializer
+            yield from _stored_in(body.node)
 
 
 def refuse_quantized(proto: onnx.ModelProto) -> None:
