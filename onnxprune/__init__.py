@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.api import analyse as analyse
     from onnxprune.api import apply as apply
     from onnxprune.api import factorize as factorize
+    from onnxprune.api import finetune as finetune
     from onnxprune.api import prune as prune
     from onnxprune.api import quantize as quantize
     from onnxprune.api import run_recipe as run_recipe
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from onnxprune.methods.apply import ApplyOptions as ApplyOptions
     from onnxprune.methods.factorize import FactorizeResult as FactorizeResult
     from onnxprune.methods.factors.options import FactorizeOptions as FactorizeOptions
+    from onnxprune.methods.finetune import FinetuneResult as FinetuneResult
+    from onnxprune.methods.finetuning.options import FinetuneOptions as FinetuneOptions
     from onnxprune.methods.options import PruneOptions as PruneOptions
     from onnxprune.methods.quantization.options import QuantizeOptions as QuantizeOptions
     from onnxprune.methods.quantize import QuantizeResult as QuantizeResult
@@ -74,7 +77,7 @@ if TYPE_CHECKING:
 _silence()  # before anything of ours imports onnxruntime, and for every process that we start
 
 _NAMES = {
-    "api": "analyse apply factorize prune quantize run_recipe sensitivity sparsify trim tune",
+    "api": "analyse apply factorize finetune prune quantize run_recipe sensitivity sparsify trim tune",
     "channels.analyse": "Channels",
     "channels.groups": "ChannelGroup Lock Site",
     "channels.plan": "Plan",
@@ -89,6 +92,8 @@ _NAMES = {
     "methods.apply": "ApplyOptions",
     "methods.factorize": "FactorizeResult",
     "methods.factors.options": "FactorizeOptions",
+    "methods.finetune": "FinetuneResult",
+    "methods.finetuning.options": "FinetuneOptions",
     "methods.options": "PruneOptions",
     "methods.quantization.options": "QuantizeOptions",
     "methods.quantize": "QuantizeResult",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ApplyKwargs,
         CandidateKwargs,
         FactorizeKwargs,
+        FinetuneKwargs,
         PruneKwargs,
         QuantizeKwargs,
         SparsifyKwargs,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     )
     from onnxprune.methods.calibration import DataSource
     from onnxprune.methods.factorize import FactorizeResult
+    from onnxprune.methods.finetune import FinetuneResult
     from onnxprune.methods.quantize import QuantizeResult
     from onnxprune.methods.result import PruneResult
     from onnxprune.methods.sensitivity import Sensitivity
@@ -209,6 +211,34 @@ def apply(
         DataError, GateError, ModelError: see `prune`.
     """
     return cast("PruneResult", _one("apply", model, data, run, gates, progress, {**options, "plan": plan}))
+
+
+def finetune(
+    original: Source,
+    compressed: Source,
+    data: DataSource | None = None,
+    *,
+    run: Run | None = None,
+    gates: Gates | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[FinetuneKwargs],
+) -> FinetuneResult:
+    """Return a compressed model brought nearer to its original by gradient steps, with labels or without.
+
+    Args:
+        original: what the model was made from. compressed: the model; neither is changed.
+        data, run, gates, progress: see `prune`; data are needed, and all of them are read.
+        options: fields of `FinetuneOptions`, such as `effort="30m"`, `labels=y`, `state="run.state"`. A state stays
+            where it is: a finished one gives its result at once.
+
+    Raises:
+        DataError: data or labels do not fit.
+        GateError, ModelError: see `prune`.
+        UsageError: the models do not correspond, or an option makes no sense.
+    """
+    return cast(
+        "FinetuneResult", _one("finetune", original, data, run, gates, progress, {**options, "compressed": compressed})
+    )
 
 
 def sensitivity(

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+import onnx
+
 from onnxprune.types import Array
 
 
@@ -86,6 +88,23 @@ class FactorizeKwargs(TypedDict, total=False):
     align: int | None
     whiten: bool | None
     refit: bool | None
+
+
+class FinetuneKwargs(TypedDict, total=False):
+    """See `FinetuneOptions`; the compressed model is an argument of the function."""
+
+    effort: str | None
+    steps: int | None
+    labels: str | Path | Array | None
+    criterion: str | None
+    label_weight: float
+    label_output: str | None
+    loss: str | Path | onnx.ModelProto | None
+    augment: str
+    state: str | Path | None
+    rate: float
+    input_shapes: Mapping[str, tuple[int, ...]]
+    seed: int
 
 
 class QuantizeKwargs(TypedDict, total=False):

@@ -42,6 +42,9 @@ class Draws:
         starts = range(0, self.batch * self.runs, self.batch)
         return [{name: array[start : start + self.batch] for name, array in whole.items()} for start in starts]
 
+    def skip(self, steps: int) -> None:
+        """Go on behind so many steps: they are drawn one by one, so there is no order to keep."""
+
     def example(self) -> Feed:
         """Return one feed of the shape that all have."""
         return next(self._cut(self.feed))

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from onnxprune.compensate.adjoints import add_deltas, add_weight_adjoints, clips_as_relus, is_grouped, set_pads
 from onnxprune.compensate.lean import without_dead
 from onnxprune.compensate.stages import embedded
+from onnxprune.compensate.terms import Term
 from onnxprune.errors import ModelError
 from onnxprune.graph.follow import shared_names
 from onnxprune.graph.model import Model
@@ -76,7 +77,11 @@ class Gradient:
 
 
 def gradient_graph(
-    model: Model, compared: Mapping[str, float], shapes: Mapping[str, Sequence[int]], samples: Mapping[str, Array]
+    model: Model,
+    compared: Mapping[str, float],
+    shapes: Mapping[str, Sequence[int]],
+    samples: Mapping[str, Array],
+    more: Sequence[Term] = (),
 ) -> Gradient:
     """Return the gradient of the distance.
 
@@ -85,6 +90,7 @@ def gradient_graph(
         compared: tensor -> its weight in the loss.
         shapes: tensor -> its shape for a batch.
         samples: one feed; its sizes are the sizes of every later one.
+        more: losses that are added to the distance.
 
     Raises:
         ModelError: onnx-ad is missing, or an operator has no derivative.
@@ -97,7 +103,7 @@ def gradient_graph(
     )
     names = {delta.weight for delta in deltas}
     weights, matrices = _lift(proto, names, known)
-    targets = _add_loss(proto, compared, shapes)
+    targets = _add_loss(proto, compared, shapes, more)
     for name, value in weights.items():
         proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
     del proto.graph.output[:]
@@ -213,7 +219,10 @@ def _blocks(node: onnx.NodeProto, index: int, shape: tuple[int, ...]) -> tuple[i
 
 
 def _add_loss(
-    proto: onnx.ModelProto, compared: Mapping[str, float], shapes: Mapping[str, Sequence[int]]
+    proto: onnx.ModelProto,
+    compared: Mapping[str, float],
+    shapes: Mapping[str, Sequence[int]],
+    more: Sequence[Term] = (),
 ) -> dict[str, str]:
     """Append the loss; return the name of the target input of every compared tensor."""
     graph, terms, targets = proto.graph, [], {}
@@ -234,5 +243,10 @@ def _add_loss(
             ]
         )
         terms.append(f"{stem}.term")
+    for term in more:
+        graph.node.extend(term.nodes)
+        graph.initializer.extend(term.stored)
+        graph.input.extend(term.inputs)
+        terms.append(term.name)
     graph.node.append(helper.make_node("Sum", terms, [Gradient.loss]))
     return targets

@@ -61,6 +61,10 @@ class Batches(Protocol):
         """Return the feeds of one step."""
         ...
 
+    def skip(self, steps: int) -> None:
+        """Go on behind so many steps."""
+        ...
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -243,7 +247,7 @@ class LongWalk:
         else:
             about = at.taken - at.step + self._length
             left = (self._length - at.step) * each
-        more = ", at least" if seconds is None else ""
+        more = ", at least" if seconds is None and at.round + 1 < self.pace.rounds else ""
         self.tell(f"{text} of about {about}, held-out distance {at.best:.3g}, {shown(max(0.0, left))} left{more}")
 
     def _write(self) -> None:
@@ -269,6 +273,7 @@ class LongWalk:
 
         steps = values.pop("memory")
         self.standing = Standing(**values)
+        self.batches.skip(self.standing.taken)
         self.generator.bit_generator.state = self.standing.generator
         self.best, self._start = taken("b"), taken("r")
         self.descent = Descent(self._start, self.objective.matrices, self.standing.rate, self._length)

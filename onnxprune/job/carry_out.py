@@ -101,7 +101,8 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         with stage(report, "load", "reading the model"):
             source = load(_required(job.model))
         with scratch_folder() as folder:
-            original = Original(source, job.data, job.run, job.gates, Path(folder))
+            reads_all = any(step.method.all_data for step in job.steps)
+            original = Original(source, job.data, job.run, job.gates, Path(folder), reads_all=reads_all)
             with closing(original):
                 if job.gates.eval is not None:
                     with stage(report, "evaluate", "evaluating the original"):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.channels.analyse import Channels
     from onnxprune.graph.model import Model
     from onnxprune.methods.factorize import FactorizeResult
+    from onnxprune.methods.finetune import FinetuneResult
     from onnxprune.methods.quantize import QuantizeResult
     from onnxprune.methods.result import PruneResult
     from onnxprune.methods.sparsify import SparsifyResult
@@ -156,6 +157,30 @@ def _factorize(report: Report, source: Model, result: FactorizeResult, data: Dat
     _warn(report, result.warnings)
 
 
+def _finetune(report: Report, source: Model, result: FinetuneResult, data: Data | None) -> None:
+    told = ("best_step", "steps", "outlook", "zeros", "criterion")
+    curve = [[step, loss if loss >= 0 else None] for step, loss in result.curve]
+    report.details["finetune"] = {
+        "before": finite_or_none(result.before),
+        "after": finite_or_none(result.after),
+        **{name: getattr(result, name) for name in told},
+        "curve": curve,
+        "compared": list(result.compared),
+        "not_corresponding": list(result.lost),
+        "augment": list(result.kinds),
+    }
+    better = f"the best, at step {result.best_step}, was taken" if result.best_step else "none was better, all stays"
+    lines = [
+        f"Gradient steps: {result.steps}; held-out distance {result.before:.3g} before, {result.after:.3g} after; "
+        f"{better}.",
+        f"Compared: {len(result.compared)} tensors; samples varied by {', '.join(result.kinds) or 'nothing'}.",
+    ]
+    lines += [f"{result.zeros} weights were zero and stay so."] if result.zeros else []
+    lines += [result.outlook] if result.outlook else []
+    report.details["verdicts"] = lines
+    _warn(report, result.warnings)
+
+
 def _quantize(report: Report, source: Model, result: QuantizeResult, data: Data | None) -> None:
     if result.mode:
         report.details["quantization"] = result.settings
@@ -170,6 +195,7 @@ def _warn(report: Report, texts: tuple[str, ...]) -> None:
 
 _KINDS: dict[str, Callable[[Report, Model, Any, Any], None]] = {
     "PruneResult": _prune,
+    "FinetuneResult": _finetune,
     "TrimResult": _trim,
     "TuneResult": _tune,
     "SparsifyResult": _sparsify,

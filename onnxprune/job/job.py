@@ -16,8 +16,8 @@ from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import SHARED, Run
 from onnxprune.statistics.images import ImageOptions
 
-UNTOLD = ("plan", "force", "state", "workers", "measure_latency")
-"""Options that change no model: a recipe has them, the provenance has not."""
+UNTOLD = ("plan", "force", "state", "workers", "measure_latency", "compressed", "labels", "loss")
+"""Options that change no model, and paths: a recipe has them, the provenance has not."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,19 @@ class Job:
         """
         if self.outputs.output is not None:
             return self.outputs.output
-        if self.source_path is None:
-            raise UsageError("the model is no file: name the output.")
         last = self.steps[-1]
-        return self.source_path.with_name(f"{stem(self.source_path)}-{suffix or last.method.suffix(last.options)}.onnx")
+        improved = getattr(last.options, "compressed", None)
+        path = improved if isinstance(improved, Path) else self.source_path
+        if path is None:
+            raise UsageError("the model is no file: name the output.")
+        return path.with_name(f"{stem(path)}-{suffix or last.method.suffix(last.options)}.onnx")
 
     @property
     def reads(self) -> tuple[Path, ...]:
         """Files that are read besides the model, as far as they are known by their names."""
-        plans = (getattr(step.options, "plan", None) for step in self.steps)
-        return tuple(plan for plan in plans if isinstance(plan, Path))
+        names = ("plan", "compressed", "labels", "loss")
+        given = (getattr(step.options, name, None) for step in self.steps for name in names)
+        return tuple(path for path in given if isinstance(path, Path))
 
     def as_data(self) -> dict[str, Any]:
         """Return the recipe of the job as JSON data; what is as usual is left out.

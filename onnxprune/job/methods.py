@@ -29,6 +29,7 @@ class Method:
     ending: what the default name of the output gets: "pruned" gives `<stem>-pruned.onnx`.
     title: what is being done, while it is.
     same_work: the result does the same work on as many parameters.
+    all_data: it reads all samples of the user, not a few hundred.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Method:
     ending: str | Callable[[Any], str]
     title: str
     same_work: bool = False
+    all_data: bool = False
 
     @cached_property
     def options(self) -> Any:
@@ -159,11 +161,31 @@ def _trim(model: Model, options: Any, original: Original, gates: Gates, progress
     return result
 
 
+def _finetune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.graph.model import load
+    from onnxprune.methods.finetune import finetune
+
+    if options.compressed is None and model is original.source:
+        raise UsageError("finetune improves a compressed model: name it (compressed), or let a step before make it.")
+    if original.all_data is None:
+        raise UsageError("finetune needs inputs of the model: give --data.")
+    if original.current is not None:
+        raise UsageError("finetune compares with the original's inputs and outputs, which a step before has changed.")
+    compressed = model if options.compressed is None else load(options.compressed)
+    samples, run = original.run.samples, original.run
+    return finetune(
+        original.source, compressed, original.all_data, options, samples=samples, runtime=run, progress=progress
+    )
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("apply", _apply, ("apply", "ApplyOptions"), "pruned", "removing channels"),
         Method("factorize", _factorize, ("factors.options", "FactorizeOptions"), "factorized", "weighing ranks"),
+        Method(
+            "finetune", _finetune, ("finetuning.options", "FinetuneOptions"), "finetuned", "improving", all_data=True
+        ),
         Method("prune", _prune, ("options", "PruneOptions"), "pruned", "choosing and removing channels"),
         Method("quantize", _quantize, ("quantization.options", "QuantizeOptions"), _bits, "quantizing", same_work=True),
         Method(

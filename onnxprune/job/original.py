@@ -13,7 +13,9 @@ from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model, save
 from onnxprune.job.gates import Gates
 from onnxprune.job.run import Run
+from onnxprune.methods.calibration import SAMPLES as MOST
 from onnxprune.methods.calibration import calibration
+from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import input_specs
 from onnxprune.statistics.images import SUFFIXES, ImageOptions
 from onnxprune.statistics.split import changed, first, split
@@ -26,7 +28,6 @@ from onnxprune.validate.verdict import Where
 if TYPE_CHECKING:
     from onnxprune.graph.trace import Trace
     from onnxprune.graph.view import View
-    from onnxprune.statistics.data import Data
     from onnxprune.types import Array
     from onnxprune.validate.compare import Comparison
 
@@ -46,6 +47,7 @@ class Original:
     given: data of the user, of any kind that is read. folder: for models that must be files.
     border: what became of its inputs and outputs in the steps that were done. current: the model with these.
     fits: something is fitted to the data, so a part of them is kept for judging.
+    reads_all: a step reads all the data; the others get the first few hundred, as ever.
     """
 
     source: Model
@@ -54,6 +56,7 @@ class Original:
     gates: Gates
     folder: Path
     fits: bool = True
+    reads_all: bool = False
     border: Border = field(default_factory=Border)
     current: Model | None = None
     _open: list[Reference] = field(default_factory=list)
@@ -69,13 +72,21 @@ class Original:
     @property
     def data(self) -> Data | None:
         """The checked data that methods fit to, as the model takes them after the steps that were done."""
+        return self._taken(self._some(self._parts[0]))
+
+    @property
+    def all_data(self) -> Data | None:
+        """The same without a limit, where a step asks for it."""
         return self._taken(self._parts[0])
 
     @property
     def judged(self) -> Data | None:
         """The checked data that results are judged on; None where there are none."""
         fit, judged = self._parts
-        return fit if judged is None else judged
+        return self._some(fit if judged is None else judged)
+
+    def _some(self, data: Data | None) -> Data | None:
+        return first(data, MOST) if data is not None and self.reads_all and self.run.samples is None else data
 
     @property
     def where(self) -> Where:
@@ -231,6 +242,8 @@ class Original:
             return None
         if self.run.images != ImageOptions() and not _are_images(given):
             raise UsageError(NO_IMAGES)
+        if self.reads_all and not isinstance(given, Data):
+            return read(given, input_specs(self.source.proto), samples=self.run.samples, images=self.run.images)
         return calibration(self.source, given, self.run.samples, self.run.images)
 
     def _drop_of_model(self, model: Model) -> float:

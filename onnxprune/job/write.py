@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -102,6 +103,9 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
             staging.text(job.outputs.plan, done.plan.to_json())
         if job.outputs.report is not None:
             staging.text(job.outputs.report, report_text(job.outputs.report, report))
+        for state in (getattr(step.options, "state", None) for step in job.steps):
+            if isinstance(state, Path):
+                staging.then(partial(state.unlink, missing_ok=True))
         staging.commit()
     return done
 

@@ -16,6 +16,8 @@ from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fit, fixed_ba
 from onnxprune.statistics.images import ImageOptions
 from onnxprune.statistics.sources import Source, open_source
 
+PIECE_BYTES = 1 << 26
+"""Arrays are checked and handed on in pieces of this size, so that those of a mapped file are never in memory whole."""
 KEPT_BYTES = 1 << 30
 """Data up to this size stay in memory between passes; larger ones are read again."""
 
@@ -131,14 +133,18 @@ class _Stream:
                     {s.name: fit(feed[s.name][index, ...], s, origin, batch_axis=False) for s in self.inputs}, 1, False
                 )
             return
-        stacked = can_stack(self.inputs)
+        stacked, count = can_stack(self.inputs), 1
         if stacked and extra == {-1}:
             feed = {name: array[None] for name, array in feed.items()}
         if stacked:
             count = len(range(_common_length(feed, origin))[:limit])
             feed = {name: array[:count] for name, array in feed.items()}
-        fitted = {s.name: fit(feed[s.name], s, origin, batch_axis=stacked) for s in self.inputs}
-        yield Unit(fitted, count if stacked else 1, stacked)
+        size = max(1, PIECE_BYTES * count // max(1, sum(array.nbytes for array in feed.values()))) if stacked else 1
+        for start in range(0, max(1, count), size):
+            piece = {name: array[start : start + size] if stacked else array for name, array in feed.items()}
+            where = f"{origin}, from sample {start}" if start else origin
+            fitted = {s.name: fit(piece[s.name], s, where, batch_axis=stacked) for s in self.inputs}
+            yield Unit(fitted, min(size, count - start) if stacked else 1, stacked)
 
 
 def _common_length(feed: Feed, origin: str) -> int:

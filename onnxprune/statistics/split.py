@@ -59,6 +59,26 @@ class _Changed:
             yield Unit(self.change(unit.feed), unit.samples, unit.stacked)
 
 
+def places(data: Data) -> Array:
+    """Return which samples of the data that were read these are: (samples,) numbers from 0."""
+    return _places(data.stream, data.samples)
+
+
+def _places(stream: Iterable[Unit], samples: int) -> Array:
+    if isinstance(stream, _Part):
+        return np.asarray(_places(stream.stream, len(stream.keep))[np.flatnonzero(stream.keep)])
+    return _places(stream.stream, samples) if isinstance(stream, _Changed) else np.arange(samples)
+
+
+def read_in_all(data: Data) -> int:
+    """Return how many samples were read, parts that were left out since then among them."""
+    stream, samples = data.stream, data.samples
+    while isinstance(stream, _Part | _Changed):
+        samples = len(stream.keep) if isinstance(stream, _Part) else samples
+        stream = stream.stream
+    return samples
+
+
 def changed(data: Data, change: Callable[[Feed], Feed], inputs: Sequence[InputSpec]) -> Data:
     """Return the samples as another model takes them, whose inputs are `inputs`."""
     digest = hashlib.sha256(data.sha256.encode() + repr(inputs).encode()).hexdigest()

@@ -34,6 +34,7 @@ HELP: dict[str, str] = {
     "sparsify": "set fewer weights to zero, give more data{layers}",
     "factorize": "keep more parameters or more energy, give more data{layers}",
     "quantize": "set a gate, so that the layers that cost most stay float, try another calibration{layers}",
+    "finetune": "give more data or more effort, start from a model that lost less",
     "apply": "apply the plan with data, or make a plan that removes less",
     "run": "ask less of the step that costs most, give more data{layers}",
     "validate": "compare the layers to see where the models part",

@@ -55,6 +55,9 @@ class Noise:
     def step(self, generator: np.random.Generator) -> list[dict[str, np.ndarray]]:
         return [{"noise": 0.1 * generator.standard_normal(24).astype(np.float32)}]
 
+    def skip(self, steps: int) -> None:
+        pass
+
 
 def test_rounds_go_on_while_they_gain_and_the_best_is_kept() -> None:
     found = LongWalk(Bowl(), Noise(), Pace(steps=40, rounds=4, rate=0.05)).run()

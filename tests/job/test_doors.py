@@ -71,7 +71,11 @@ def test_the_keywords_of_the_functions_are_the_fields_of_the_options() -> None:
     for name, method in METHODS.items():
         known = typing.get_type_hints(getattr(keywords, f"{name.capitalize()}Kwargs"))
         fields = {item.name for item in dataclasses.fields(method.options)}
-        targets = {"ratio", "macs", "params", "size", "latency", "scope", "ratios"} if name == "tune" else {"plan"}
+        targets = (
+            {"ratio", "macs", "params", "size", "latency", "scope", "ratios"}
+            if name == "tune"
+            else {"plan", "compressed"}
+        )
         assert set(known) == fields - targets, name
 
 
@@ -105,6 +109,7 @@ SPELT = {
     "input_shapes": "--input-shape",
     "ratios": "--group-ratios",
     "plan": "PLAN.json",
+    "compressed": "COMPRESSED",
     "states": "--state",
     "measure_latency": "--latency",
 }

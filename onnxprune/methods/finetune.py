@@ -1,0 +1,292 @@
+"""Improve a compressed model by gradient steps towards its original, and towards labels or a loss of the user's.
+
+The loss is the distance of the outputs (before a last Softmax or Sigmoid) and of sums of branches inside, at the
+positions that are left, each relative to its variance in the original; labels are not needed. What is zero in a matrix
+or convolution stays zero. The best weights on held-out samples are taken, never worse there than those given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxprune.compensate.augment import bearable, read_kinds
+from onnxprune.compensate.distil import DistilOptions, loss_weights, variances, with_weights
+from onnxprune.compensate.effort import Effort
+from onnxprune.compensate.gradient import OPSET, gradient_graph
+from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
+from onnxprune.compensate.objective import Asked, Labelled
+from onnxprune.compensate.snapshot import Snapshot
+from onnxprune.compensate.stream import LABELS, Stream, stream_of
+from onnxprune.compensate.terms import Term, label_term, own_term
+from onnxprune.errors import DataError, ModelError, UsageError
+from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.provenance import package_version
+from onnxprune.graph.trace import trace
+from onnxprune.graph.view import View
+from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.finetuning.correspond import Pairs, correspondence, kept_zeros
+from onnxprune.methods.finetuning.labels import Labels, fitted, labels_of
+from onnxprune.methods.finetuning.options import DEFAULT_STEPS, FinetuneOptions
+from onnxprune.methods.quantization.recognise import quantized_as
+from onnxprune.methods.steps import ACTIVATION_BYTES
+from onnxprune.report import Report
+from onnxprune.statistics.batch import batch_size
+from onnxprune.statistics.blas import on_one_thread
+from onnxprune.statistics.data import Data
+from onnxprune.statistics.feeds import Feed
+from onnxprune.statistics.session import Session
+from onnxprune.types import Array
+
+MATCHED_FEEDS = 4
+"""Feeds that the correspondence is read off, and variances are taken of."""
+
+
+@dataclass(frozen=True, eq=False)
+class FinetuneResult:
+    """An improved model and how it came about.
+
+    before, after: loss on held-out samples, relative to variances of the original. best_step: where the best weights
+        were found; 0: none were better. steps: that were taken. curve: (steps, loss) of every look.
+    compared: tensors of both models. lost: tensors inside that do not correspond. kinds: variations of samples.
+    zeros: how many weights were held at zero.
+    """
+
+    model: Model
+    before: float
+    after: float
+    best_step: int
+    steps: int
+    curve: tuple[tuple[int, float], ...] = ()
+    compared: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    zeros: int = 0
+    criterion: str | None = None
+    outlook: str = ""
+    warnings: tuple[str, ...] = ()
+    report: Report | None = None
+
+
+@on_one_thread
+def finetune(
+    original: Source,
+    compressed: Source,
+    data: DataSource,
+    options: FinetuneOptions | None = None,
+    *,
+    samples: int | None = None,
+    runtime: Runtime | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> FinetuneResult:
+    """Improve a compressed model.
+
+    Args:
+        original: what it was made from; it says what is right. compressed: the model to improve. Neither is changed.
+        data: inputs of the kind that the models are used on.
+        samples: how many of the data the user asked for, where labels may be more.
+        runtime: how models are run. progress: told step, loss and time left.
+
+    Raises:
+        DataError: data or labels do not fit.
+        ModelError: there is no gradient of the model.
+        UsageError: the models do not correspond, the loss does not fit, or the state is of another run.
+    """
+    options = options or FinetuneOptions()
+    before, after = load(original), load(compressed)
+    _check_plain(after)
+    read = calibration(before, data)
+    return _Work(before, after, read, options, samples, runtime or Runtime(), progress).run()
+
+
+@dataclass(eq=False)
+class _Work:
+    original: Model
+    compressed: Model
+    data: Data
+    options: FinetuneOptions
+    samples: int | None
+    runtime: Runtime
+    progress: Callable[[str], None]
+
+    def run(self) -> FinetuneResult:
+        options = self.options
+        self.progress("looking for what corresponds")
+        given = labels_of(options.labels, self.data, self.samples) if options.labels is not None else None
+        stream = self._stream(given)
+        feeds = stream.held[:MATCHED_FEEDS]
+        pairs = correspondence(self.original, self.compressed, feeds)
+        labels = self._labels(given, pairs, feeds)
+        if labels is not None:
+            stream = self._stream(labels.values)
+        stream = replace(stream, kinds=self._kinds(stream, pairs))
+        slopes, compared = self._slopes(pairs, stream, labels)
+        zeros = kept_zeros(slopes.gradient.weights)
+        walk = LongWalk(_Loss(slopes, stream), stream, self._pace(), zeros, self._snapshot(), self.progress)
+        found = walk.run()
+        model = with_weights(self.compressed, slopes.gradient, found.weights) if found.steps else self.compressed
+        if not np.isfinite(found.before):
+            raise ModelError("the loss is no number from the start: do the models overflow on these data?")
+        told = outlook(found.before, found.curve)
+        held = sum(int(np.count_nonzero(zero)) for zero in zeros.values())
+        criterion = labels.criterion if labels is not None else None
+        return FinetuneResult(
+            *(model, found.before, found.after, found.steps, found.taken, found.curve, compared, pairs.lost),
+            kinds=tuple(stream.kinds),
+            zeros=held,
+            criterion=criterion,
+            outlook=told,
+            warnings=(*self.data.warnings, *found.notes),
+        )
+
+    def _stream(self, labels: Array | None) -> Stream:
+        plain, view = DistilOptions(), View(self.compressed)
+        size = batch_size(view, trace(view, dict(self.options.input_shapes)), ACTIVATION_BYTES, plain.batch)
+        return stream_of(self.data, labels, plain.samples, size, seed=self.options.seed)
+
+    def _pace(self) -> Pace:
+        options, effort = self.options, Effort.of(self.options.effort or "default")
+        steps = options.steps or DEFAULT_STEPS
+        if effort.word == "default":
+            return Pace(steps, 1, rate=options.rate, seed=options.seed)
+        return Pace(seconds=effort.seconds, rate=options.rate, seed=options.seed)
+
+    def _snapshot(self) -> Snapshot | None:
+        options = self.options
+        if options.state is None:
+            return None
+        parts = [part for part in (options.labels, options.loss) if part is not None]
+        content = hashlib.sha256(b"".join(_content(part) for part in parts)).hexdigest()
+        said = repr(sorted(options.to_dict().items()))
+        key = (package_version(), self.original.sha256, self.compressed.sha256, self.data.sha256, content, said)
+        return Snapshot(options.state, key)
+
+    def _kinds(self, stream: Stream, pairs: Pairs) -> tuple[str, ...]:
+        """Return the variations that are asked for, or that the original bears; none where labels have places."""
+        asked = read_kinds(self.options.augment)
+        if asked is not None:
+            return asked
+        if not stream.stacked or (self.options.labels is not None and stream.held[0][LABELS].ndim > 2):
+            return ()
+        teacher = Asked(self.original, pairs.outputs)
+        feed = {name: array for name, array in stream.example().items() if name != LABELS}
+        return bearable(lambda varied: list(teacher(varied).values()), feed)
+
+    def _labels(self, given: Array | None, pairs: Pairs, feeds: list[Feed]) -> Labels | None:
+        """Return labels as the loss reads them: of an output, or, for a loss of the user's alone, as they are."""
+        if given is None:
+            return None
+        own = self.options.loss is not None and self.options.criterion is None
+        if own:
+            return Labels(given, "as the loss graph says", np.asarray)
+        name, end = self._label_output(pairs)
+        return fitted(given, self._shape(end, feeds[0]), self.options.criterion, name)
+
+    def _label_output(self, pairs: Pairs) -> tuple[str, str]:
+        wanted = self.options.label_output
+        names = [wanted] if wanted else list(pairs.ends)
+        if len(names) != 1 or names[0] not in pairs.ends:
+            raise UsageError(
+                f"labels are for one output out of {', '.join(map(repr, pairs.ends))}: name it (label_output)."
+            )
+        return names[0], pairs.ends[names[0]]
+
+    def _shape(self, name: str, feed: Feed) -> tuple[int, ...]:
+        """Return the shape of a tensor of the compressed model for a run."""
+        teacher = Asked(self.compressed, {name: lambda array: array})
+        return teacher(feed)[name].shape
+
+    def _slopes(self, pairs: Pairs, stream: Stream, labels: Labels | None) -> tuple[Labelled, tuple[str, ...]]:
+        cuts = {**pairs.outputs, **pairs.inner}
+        teacher, example = Asked(self.original, cuts), stream.example()
+        probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
+        spread = variances(probe, (teacher(feed) for feed in stream.held[:MATCHED_FEEDS]))
+        outputs, inner = ([name for name in names if name in probe] for names in (pairs.outputs, pairs.inner))
+        compared = loss_weights(spread, outputs, inner, DistilOptions.inner)
+        shapes = {name: probe[name].shape for name in compared}
+        inputs = {name: array for name, array in example.items() if name != LABELS}
+        gradient = gradient_graph(self.compressed, compared, shapes, inputs, self._terms(pairs, labels, example))
+        if not gradient.weights:
+            raise ModelError("the compressed model has no floating-point weights of its own that steps could change.")
+        plain = Labelled.open(gradient, teacher, self.runtime.threads or None)
+        ready = labels.ready if labels is not None else np.asarray
+        slopes = Labelled(plain.session, plain.judge, gradient, teacher, plain.workers, ready)
+        return slopes, tuple(compared)
+
+    def _terms(self, pairs: Pairs, labels: Labels | None, example: Feed) -> list[Term]:
+        options, terms = self.options, []
+        used = labels is not None and (options.loss is None or options.criterion is not None)
+        if labels is not None and used:
+            _, end = self._label_output(pairs)
+            shape = self._shape(end, {name: array for name, array in example.items() if name != LABELS})
+            terms.append(label_term(labels.criterion, end, shape, LABELS, options.label_weight))
+        if options.loss is not None:
+            ready = labels.ready(example[LABELS]) if labels is not None else None
+            version = max(OPSET, _opset(self.compressed.proto))
+            term = own_term(_loss_graph(options.loss), list(pairs.ends), ready, LABELS, version)
+            terms.append(replace(term, inputs=[] if terms else term.inputs))
+        return terms
+
+
+@dataclass(frozen=True, eq=False)
+class _Loss:
+    """Slopes with the samples that are held out."""
+
+    slopes: Labelled
+    stream: Stream
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        return self.slopes.gradient.weights
+
+    @property
+    def matrices(self) -> Mapping[str, tuple[int, int, int]]:
+        return self.slopes.gradient.matrices
+
+    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
+        return self.slopes.mean(weights, feeds)
+
+    def held_out(self, weights: Mapping[str, Array]) -> float:
+        return self.slopes.over(weights, self.stream.held)
+
+
+def _check_plain(model: Model) -> None:
+    """Refuse weights that steps cannot change."""
+    how = quantized_as(model.proto)
+    if how is not None:
+        raise UsageError(f"the compressed model is quantized (it has {how}); finetune it first, then quantize it.")
+    if model.proto.graph.sparse_initializer:
+        raise UsageError("the compressed model has sparse_initializer; finetune it stored dense: its zeros stay zero.")
+
+
+def _loss_graph(given: Path | onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        loss = load(given).proto
+    except ModelError as error:
+        raise UsageError(f"the loss graph: {error}") from error
+    try:
+        Session(loss, threads=1)
+    except ModelError as error:
+        raise UsageError(f"the loss graph: {error}") from error
+    return loss
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), OPSET)
+
+
+def _content(part: object) -> bytes:
+    if isinstance(part, Path):
+        path = Path(str(part).rpartition(":")[0]) if not part.is_file() else part
+        try:
+            return str(part).encode() + path.read_bytes()
+        except OSError as error:
+            raise DataError(f"'{part}' cannot be read ({error.strerror or error}).") from error
+    if isinstance(part, onnx.ModelProto):
+        return bytes(part.SerializeToString(deterministic=True))
+    return np.asarray(part).tobytes()

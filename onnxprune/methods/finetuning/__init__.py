@@ -1,0 +1,1 @@
+"""Parts of `finetune`: its options, what corresponds to what, labels, data that are read as steps need them."""
