@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.job.job import Job
     from onnxprune.job.outputs import Outputs
     from onnxprune.job.run import Run
+    from onnxprune.report import Report
 
 Decorator = Callable[[Any], Any]
 Prepare = Callable[[dict[str, Any], Path, Any], dict[str, Any]]
@@ -64,6 +65,15 @@ def method_command(
         callback = decorate(callback)
     callback.__doc__ = about
     return click.command(name, help=about)(options.model(callback))
+
+
+def started(name: str, **details: Any) -> Report:
+    """Return the report of a command that is no job, with the words of its command line."""
+    from onnxprune.job.surroundings import surroundings
+    from onnxprune.report import Report
+
+    argv = click.get_current_context().meta.get(ARGUMENTS, ())
+    return Report(name, details={**details, **surroundings(argv)})
 
 
 def finish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,16 +43,22 @@ def inspected(channels: Channels) -> list[GroupLine]:
 
 
 def pruned(channels: Channels, keep: Keep, reasons: Mapping[str, str] | None = None) -> list[GroupLine]:
-    """Return a line for each group with what is kept of it, and one for each lock.
+    """Return a line for each group with what is kept of it and the MACs that it carried, and one for each lock.
 
     Args:
         reasons: why a group was left alone, where it was.
     """
+    from onnxprune.graph.count import macs
+    from onnxprune.statistics.batch import batch_of
+
+    batch = batch_of(channels.view, channels.trace)
+    counted = macs(channels.view, channels.trace.shapes)
     lines = []
     for group in in_graph_order(channels):
         kept = int(np.count_nonzero(keep[group.name])) if group.name in keep else group.size
         reason = (reasons or {}).get(group.name)
-        details = {"exact": group.exact, "active": group.active}
+        details: dict[str, Any] = {"exact": group.exact, "active": group.active}
+        details["macs"] = round(carried(channels, group, counted) / batch)
         lines.append(GroupLine(group.name, group.kind, group.size, kept, reason=reason, details=details))
     return [*lines, *locked(channels.locks)]
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import GateError, OnnxpruneError
 from onnxprune.graph.model import Model
-from onnxprune.graph.provenance import package_version
 from onnxprune.job.describe import finite
 from onnxprune.job.gates import Gates
 from onnxprune.job.job import Job, Step
 from onnxprune.job.original import Original
+from onnxprune.job.surroundings import surroundings
 from onnxprune.report import Report
 from onnxprune.validate.verdict import Samples, judge
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from onnxprune.validate.compare import Comparison
     from onnxprune.validate.examine import Evidence
 
-PACKAGES = ("onnx", "onnxruntime", "numpy")
 FAR = ("poor", "failed")
 MADE_UP = (
     "gates were judged on made-up inputs, which show defects, not accuracy: give inputs of the model (--data, or "
@@ -58,13 +55,7 @@ class Done:
 
 def begun(job: Job) -> Report:
     """Return the report of a job that has not done anything yet."""
-    versions = {"onnxprune": package_version(), "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    details = {"seed": job.run.seed, "options": job.settings, "argv": list(job.argv), "versions": versions}
+    details = {"seed": job.run.seed, "options": job.settings, **surroundings(job.argv)}
     return Report(job.name, details=details)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from onnxprune.report import depth, figures, pipeline, thin
+from onnxprune.report import depth, figures, pipeline, thin, why
 from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
@@ -29,6 +29,7 @@ def sections(report: Report) -> list[Section]:
     makers = (
         *(
             _verdict,
+            _gates,
             _cost,
             pipeline.steps,
             depth.dropped,
@@ -41,7 +42,7 @@ def sections(report: Report) -> list[Section]:
             _curve,
             _layers,
         ),
-        *(_parity, pipeline.layers, _latency, pipeline.grid, _locks, _ending),
+        *(_parity, pipeline.layers, _latency, pipeline.grid, _locks, why.reasons, _ending),
     )
     return [part for make in makers for part in make(report) if part.lines or part.table]
 
@@ -49,7 +50,24 @@ def sections(report: Report) -> list[Section]:
 def _verdict(report: Report) -> Iterator[Section]:
     found = report.details.get("verdict")
     if found:
-        yield Section("", (" ".join([f"Verdict: {found['status']}.", *found["reasons"]]),))
+        yield Section("", (" ".join([f"Verdict: {found['status']}.", *found["reasons"]]),), name="verdict")
+
+
+def _gates(report: Report) -> Iterator[Section]:
+    """Show every limit, what was found, and whether it was kept."""
+    found = report.details.get("gates")
+    if found:
+        rows = tuple(
+            (
+                gate["name"].replace("_", "-"),
+                "kept" if gate["held"] else "not kept",
+                f"{gate['limit']:g}",
+                "-" if gate["value"] is None else f"{gate['value']:.4g}",
+            )
+            for gate in found
+        )
+        table = Table(("gate", "outcome", "limit", "found"), rows, numbers=2)
+        yield Section("Gates", table=table, detail=True)
 
 
 def _cost(report: Report) -> Iterator[Section]:
@@ -66,7 +84,7 @@ def _cost(report: Report) -> Iterator[Section]:
         _cost_row("file", before.bytes, after.bytes, is_size=True),
     ]
     title = f"{before.path or 'model'} -> {after.path or 'model'}"
-    yield Section(title, table=Table(("", "before", "after", "left"), tuple(rows)))
+    yield Section(title, table=Table(("", "before", "after", "left"), tuple(rows)), picture="cost")
 
 
 def _cost_row(name: str, before: float | None, after: float | None, is_size: bool = False) -> tuple[str, ...]:
@@ -81,7 +99,8 @@ def _groups(report: Report) -> Iterator[Section]:
     chosen = [group for group in groups if group.kept is not None]
     open_ones = [group for group in chosen if group.details.get("active", True) or group.kept != group.size]
     if not chosen:
-        yield Section(f"What can be pruned: {_many(len(groups), 'group')}", table=_inspect_table(groups))
+        title = f"What can be pruned: {_many(len(groups), 'group')}"
+        yield Section(title, table=_inspect_table(groups), picture="widths")
         return
     touched = [group for group in chosen if group.kept is not None and group.kept < group.size]
     removed = sum(group.size - (group.kept or 0) for group in touched)
@@ -89,7 +108,8 @@ def _groups(report: Report) -> Iterator[Section]:
     line = f"Removed {removed} of {total} channels, in {len(touched)} of {_many(len(open_ones), 'group')}."
     yield Section("", (line,))
     rows = tuple((g.name, g.kind, str(g.size), str(g.kept), g.reason or "") for g in chosen)
-    yield Section("Groups", table=Table(("group", "kind", "size", "kept", "note"), rows, numbers=2), detail=True)
+    table = Table(("group", "kind", "size", "kept", "note"), rows, numbers=2)
+    yield Section("Groups", table=table, detail=True, picture="widths")
 
 
 def _compensation(report: Report) -> Iterator[Section]:
@@ -121,7 +141,8 @@ def _compensation(report: Report) -> Iterator[Section]:
         for layer in layers
     )
     table = Table(("layer", "operator", "before", "after", "note"), rows, 2)
-    yield Section("Errors of layers, as a share of the variance of what they give", table=table, detail=True)
+    title = "Errors of layers, as a share of the variance of what they give"
+    yield Section(title, table=table, detail=True, picture="errors")
 
 
 def _sensitivity(report: Report) -> Iterator[Section]:
@@ -138,7 +159,7 @@ def _sensitivity(report: Report) -> Iterator[Section]:
         for row in rows
     ]
     title = f"Error of the outputs with a share of one group gone, on {_many(report.details['samples'], 'sample')}"
-    yield Section(f"{title}; saves: MACs at half", table=Table(headers, tuple(cells), 2))
+    yield Section(f"{title}; saves: MACs at half", table=Table(headers, tuple(cells), 2), picture="sensitivity")
 
 
 def _curve(report: Report) -> Iterator[Section]:
@@ -154,7 +175,7 @@ def _curve(report: Report) -> Iterator[Section]:
         cells = (figures.figure(point.get(name)) for name in shown)
         kept, pareto = "kept" if point["kept"] else "missed", "yes" if point["pareto"] else ""
         rows.append((f"{point['asked']:.4g}", *cells, kept, pareto))
-    yield Section("Candidates: what is left, and how near it is", table=Table(headers, tuple(rows)))
+    yield Section("Candidates: what is left, and how near it is", table=Table(headers, tuple(rows)), picture="curve")
 
 
 def _inspect_table(groups: Sequence[GroupLine]) -> Table:
@@ -194,7 +215,7 @@ def _layers(report: Report) -> Iterator[Section]:
         for layer in layers
     ]
     headers = ("layer", "operator", "precision", "SQNR", "outputs if alone")
-    yield Section("Noise of the layers", table=Table(headers, tuple(rows), 3), detail=True)
+    yield Section("Noise of the layers", table=Table(headers, tuple(rows), 3), detail=True, picture="noise")
 
 
 def _parity(report: Report) -> Iterator[Section]:
@@ -248,7 +269,7 @@ def _latency(report: Report) -> Iterator[Section]:
         if promise
         else ()
     )
-    yield Section(f"Latency, {inputs}", lines, Table(headers, tuple(rows)))
+    yield Section(f"Latency, {inputs}", lines, Table(headers, tuple(rows)), picture="times")
 
 
 def _locks(report: Report) -> Iterator[Section]:
@@ -262,7 +283,8 @@ def _locks(report: Report) -> Iterator[Section]:
             table=Table(("axis", "size", "reason"), rows, 9),
         )
         return
-    yield Section("Left alone (tensor:axis)", _top_reasons([lock for lock in locks if lock.size > 1]))
+    lines = _top_reasons([lock for lock in locks if lock.size > 1])
+    yield Section("Left alone (tensor:axis)", lines, name="left alone")
 
 
 def _top_reasons(locks: Sequence[GroupLine]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def steps(report: Report) -> Iterator[Section]:
         cosine = step["parity"].get("cosine")
         rows.append((f"{number} {step['step']}", said, *sizes, "-" if cosine is None else figures.figure(cosine)))
     headers = ("step", "options", "parameters", "MACs", "file", "cosine")
-    yield Section("", table=Table(headers, tuple(rows), 2) if rows else None)
+    yield Section("Steps" if rows else "", table=Table(headers, tuple(rows), 2) if rows else None, picture="steps")
 
 
 def layers(report: Report) -> Iterator[Section]:
@@ -33,9 +33,8 @@ def layers(report: Report) -> Iterator[Section]:
         rows.append((layer["name"], layer["operator"], figures.decibels(layer["sqnr_db"]), note))
     below, bound = report.details.get("first_below"), report.details.get("layer_bound_db")
     lines = (f"First below {bound:g} dB: {below['name']} ({below['operator']}).",) if below else ()
-    yield Section(
-        "Layers, original against compressed", lines, Table(("layer", "operator", "SQNR", ""), tuple(rows), 2)
-    )
+    table = Table(("layer", "operator", "SQNR", "note"), tuple(rows), 2)
+    yield Section("Layers, original against compressed", lines, table, picture="compared")
 
 
 def grid(report: Report) -> Iterator[Section]:

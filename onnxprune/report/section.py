@@ -16,9 +16,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a report; an empty title starts without one. `detail` is shown with -v and on the page only."""
+    """A titled part of a report; an empty title starts without one.
+
+    detail: shown with -v and on the page only.
+    picture: name of what the page draws above the table (`onnxprune.report.pictures`).
+    name: of a section that the page draws in its own way.
+    """
 
     title: str
     lines: tuple[str, ...] = ()
     table: Table | None = None
     detail: bool = False
+    picture: str = ""
+    name: str = ""

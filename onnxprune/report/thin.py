@@ -44,9 +44,8 @@ def sparsity(report: Report) -> Iterator[Section]:
         for layer in layers
     )
     headers = ("layer", "operator", "weights", "zero", "error", "by magnitude", "note")
-    yield Section(
-        "Layers; errors are shares of the variance of what they give", table=Table(headers, rows, 2), detail=True
-    )
+    title = "Layers; errors are shares of the variance of what they give"
+    yield Section(title, table=Table(headers, rows, 2), detail=True, picture="zeros")
 
 
 def factors(report: Report) -> Iterator[Section]:
@@ -77,4 +76,4 @@ def factors(report: Report) -> Iterator[Section]:
     )
     headers = ("layer", "operator", "weights", "left", "rank", "error", "form")
     title = "Layers; errors are shares of what they give, before factors are fitted"
-    yield Section(title, table=Table(headers, rows, 2), detail=True)
+    yield Section(title, table=Table(headers, rows, 2), detail=True, picture="factors")

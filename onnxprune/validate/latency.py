@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ class Timing:
 
     quiet_ms: the lowest median of a block of runs, which is the time when the machine did least besides; None where it
         was not found.
+    times_ms: every run, in the order of the rounds.
     """
 
     median_ms: float
@@ -25,6 +27,7 @@ class Timing:
     p90_ms: float
     runs: int
     quiet_ms: float | None = None
+    times_ms: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def steady_ms(self) -> float:
@@ -75,7 +78,18 @@ def interleaved(
     return [_timing(series) for series in times]
 
 
+def histogram(timings: Mapping[str, Timing], bins: int = 32) -> dict[str, Any]:
+    """Return how often which time was measured, over common bins, as JSON data; the last bin holds slower runs too."""
+    known = {name: np.array(timing.times_ms) for name, timing in timings.items() if timing.times_ms}
+    if not known:
+        return {}
+    fastest, slow = min(times.min() for times in known.values()), max(timings[name].p90_ms for name in known)
+    edges = np.linspace(fastest, max(slow, fastest) + 0.3 * max(slow - fastest, 1e-3), bins + 1)
+    runs = {name: np.histogram(np.minimum(times, edges[-1]), edges)[0].tolist() for name, times in known.items()}
+    return {"edges_ms": [round(float(edge), 4) for edge in edges], "runs": runs}
+
+
 def _timing(series: list[float]) -> Timing:
     p10, median, p90 = (float(value) for value in np.percentile(series, [10, 50, 90]))
     blocks = np.array_split(np.array(series), min(BLOCKS, max(1, len(series) // BLOCK_RUNS)))
-    return Timing(median, p10, p90, len(series), min(float(np.median(block)) for block in blocks))
+    return Timing(median, p10, p90, len(series), min(float(np.median(block)) for block in blocks), tuple(series))

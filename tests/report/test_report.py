@@ -69,7 +69,7 @@ def test_details_are_shown_when_asked_for_only() -> None:
 
 def test_the_page_stands_alone_and_escapes_names() -> None:
     page = to_html(example())
-    assert "&lt;b&gt;.onnx" in page and "<b>" not in page and "<script" not in page
+    assert "&lt;b&gt;.onnx" in page and "<b>" not in page and page.count("<script") == 1
     assert not re.search(r"(?:src|href)=|https?://|@import", page)
     assert "Latency" in page and "conv1" in page
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import options
+from onnxprune.cli.jobs import started
 from onnxprune.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ def command(
     Every round runs every model once, so that a busy machine is unfair to none of them.
     """
     from onnxprune.graph.external import WeightFiles
-    from onnxprune.job.outputs import check_writable, write_report
-    from onnxprune.report import Report
+    from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.validate.bench import bench
+    from onnxprune.validate.latency import histogram
 
+    check_report_name(report)
     weights = (file for model in models for file in WeightFiles(model))
     check_writable(report, inputs={"a model": models, "weights of a model": weights})
-    record = Report("bench")
+    record = started("bench")
     settings = [(threads, batch) for threads in counts for batch in batches]
     grid = []
     with screen.stage(record, "bench", "measuring") as tell:
@@ -73,6 +75,7 @@ def command(
             ]
     record.details["seed"] = run.seed
     if len(settings) == 1:
+        record.details["histogram"] = histogram(timings)
         record.latency = {name: timing.to_json() for name, timing in timings.items()}
         record.details |= {"inputs": f"batch {batch}, {_threads(threads)}, random inputs", "threads": threads}
     else:

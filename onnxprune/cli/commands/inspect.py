@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import options
+from onnxprune.cli.jobs import started
 from onnxprune.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -36,11 +37,10 @@ def command(
     from onnxprune.job.group_lines import inspected
     from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.job.sizes import describe_view
-    from onnxprune.report import Report
 
     check_report_name(report)
     check_writable(report, inputs={"the model": [model], "weights of the model": WeightFiles(model)})
-    record = Report("inspect")
+    record = started("inspect")
     with screen.stage(record, "load", "reading the model"):
         loaded = load(model)
     with screen.stage(record, "analyse", "finding the channels"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import options
+from onnxprune.cli.jobs import started
 from onnxprune.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def command(
     from onnxprune.methods.calibration import calibration
     from onnxprune.methods.options import PruneOptions
     from onnxprune.methods.sensitivity import sensitivity
-    from onnxprune.report import Report
     from onnxprune.report.table import to_csv
 
     if data is None:
@@ -61,7 +61,7 @@ def command(
     check_distinct((report, table))
     check_sources(job)
     wanted = PruneOptions(**choices, input_shapes=run.input_shapes, seed=run.seed, memory=run.memory)
-    record = Report("sensitivity", details={"seed": run.seed, "options": wanted.to_dict()})
+    record = started("sensitivity", seed=run.seed, options=wanted.to_dict())
     record.details["options"].pop("ratio", None)
     with screen.stage(record, "load", "reading the model"):
         source = load(model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import options
+from onnxprune.cli.jobs import started
 from onnxprune.cli.screen import Screen
 from onnxprune.errors import GateError
 
@@ -58,14 +59,13 @@ def command(
     from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.job.sizes import describe
     from onnxprune.job.write import read_by
-    from onnxprune.report import Report
     from onnxprune.validate.compare import self_noise
 
     check_report_name(report)
     job = Job((), original, data, run, gates)
     check_writable(report, inputs={**read_by(job, (compressed,)), "weights of a model": WeightFiles(compressed)})
     check_sources(job)
-    record = Report("validate", details={"seed": run.seed})
+    record = started("validate", seed=run.seed)
     with screen.stage(record, "load", "reading the models"):
         before, after = load(original), load(compressed)
         record.input = describe(before, run.input_shapes)
