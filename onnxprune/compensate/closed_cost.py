@@ -10,6 +10,7 @@ from onnxprune.graph.count import Shapes
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
+from onnxprune.operators.operator import Contraction, operator_of
 from onnxprune.statistics.feeds import Feed
 
 RUNS = 4
@@ -20,7 +21,6 @@ PROBLEM = 0.04
 """Seconds of one problem whatever its size: its part of both networks is opened, its rows are gathered."""
 SOLUTIONS = 12
 """Factorisations of one layer: ridge strengths, held-out halves, the score's removals."""
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def closed_form_seconds(model: Model, feed: Feed, samples: int) -> float:
@@ -30,11 +30,25 @@ def closed_form_seconds(model: Model, feed: Feed, samples: int) -> float:
     batches = max(1.0, samples / max((len(array) for array in feed.values() if array.ndim), default=1))
     layers: dict[str, list[Node]] = {}
     for node in view.nodes:
-        weight = next((view.root(key) for key in node.inputs[:2] if view.root(key) in view.parameters), "")
-        if node.op_type in LAYERS and weight:
+        weight = _weight(view, node)
+        if weight:
             layers.setdefault(weight, []).append(node)
     fits = sum(_weight_seconds(view, weight, nodes, shapes, batches) for weight, nodes in layers.items())
     return RUNS * cost(view, shapes).seconds * batches + fits
+
+
+def _contraction(view: View, node: Node) -> Contraction | None:
+    """Return which axes meet in a layer that the closed form fits, None in any other node."""
+    operator = operator_of(node)
+    if operator is None or operator.layout is None or operator.gates:
+        return None
+    met = operator.contractions(node.attributes)
+    return next((one for one in met if view.root(node.inputs[one.weight]) in view.parameters), None)
+
+
+def _weight(view: View, node: Node) -> str:
+    met = _contraction(view, node)
+    return view.root(node.inputs[met.weight]) if met is not None else ""
 
 
 def _weight_seconds(view: View, weight: str, nodes: list[Node], shapes: Shapes, batches: float) -> float:
@@ -43,7 +57,8 @@ def _weight_seconds(view: View, weight: str, nodes: list[Node], shapes: Shapes, 
     made = [shapes.get(other.outputs[0], ()) for other in nodes]
     if len(dims) < 2 or not all(made):
         return 0.0
-    outs = dims[0] if node.op_type == "Conv" or node.attribute("transB", 0) else dims[-1]
+    met = _contraction(view, node)
+    outs = dims[met.writes] if met is not None else 1
     features = prod(dims) // max(outs, 1)
     defaults = LstsqOptions()
     rows = min(

@@ -17,9 +17,9 @@ from onnxprune.compensate.lstsq import Fit
 from onnxprune.compensate.problem import Problem
 from onnxprune.compensate.weights import Weights
 from onnxprune.operators.layouts import Dense
+from onnxprune.operators.operator import operator_of
 from onnxprune.types import Array, FloatArray, IntArray
 
-OPS = frozenset({"LSTM", "GRU", "RNN"})
 LAYOUT = Dense(transposed=True)
 Values = Callable[[], Iterator[Array]]
 
@@ -67,7 +67,7 @@ def find_recurrent(weights: Weights, original: Weights, kept: Callable[[str, int
     found = []
     for node in weights.model.proto.graph.node:
         twin = twins.get(next((name for name in node.output if name), ""))
-        if node.op_type not in OPS or node.domain or twin is None:
+        if not _is_recurrent(node) or twin is None:
             continue
         w, r = weights.value(node.input[1]), weights.value(node.input[2])
         old_r = original.value(twin.input[2])
@@ -82,6 +82,11 @@ def find_recurrent(weights: Weights, original: Weights, kept: Callable[[str, int
         if (len(rows), len(states)) == r.shape[1:]:
             found.append(Recurrent(node, twin, w, r, bias, rows, states, old_r.shape[2]))
     return found
+
+
+def _is_recurrent(node: onnx.NodeProto) -> bool:
+    operator = operator_of(node)
+    return operator is not None and operator.gates > 0 and operator.layout is not None
 
 
 def input_problem(layer: Recurrent, original: Weights, old: Values, new: Values) -> Problem:

@@ -1,17 +1,18 @@
-"""Output shapes and types of operators that onnx has no schema for (source: onnxruntime, ContribOperators.md)."""
+"""Output shapes and types of operators that onnx has no schema for (source: onnxruntime, ContribOperators.md).
+
+Those that compute with weights have theirs in their description (`onnxprune/operators`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import numpy as np
 from onnx import TensorProto
 
 from onnxprune.graph.view import Node
-
-Shape = tuple[int, ...]
-Shapes = list[Shape | None]
-Known = list[Shape]
+from onnxprune.operators.call import Call, Shape, UnknownShapeError
+from onnxprune.operators.operator import operator_of
+from onnxprune.operators.shapes import Shapes, broadcast, placed, space, windows
 
 DOMAINS = ("", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
 
@@ -42,191 +43,78 @@ def contrib_type(node: Node, inputs: list[int]) -> int:
     return int(TensorProto.FLOAT) if source else 0
 
 
-def contrib_shapes(node: Node, inputs: Shapes) -> Shapes:
+def contrib_shapes(node: Node, inputs: Sequence[Shape | None]) -> list[Shape | None]:
     """Return the shape of each output, None where it is unknown."""
-    rule = _RULES.get(node.op_type)
+    rule = _rule(node)
     if rule is None or node.domain not in DOMAINS or not inputs or inputs[0] is None:
         return [None] * len(node.outputs)
+    given = tuple((shape or ()) if node.has_input(index) else None for index, shape in enumerate(inputs))
     try:
-        found = rule(node, [() if shape is None else shape for shape in inputs])
-    except (TypeError, IndexError, ValueError, ZeroDivisionError):
+        found = rule(Call(node.op_type, node.attributes, given))
+    except (TypeError, IndexError, ValueError, ZeroDivisionError, UnknownShapeError):
         found = []
     return [*found, *[None] * len(node.outputs)][: len(node.outputs)]
 
 
-def _has(node: Node, index: int) -> bool:
-    return node.has_input(index)
+def _rule(node: Node) -> _Rule | None:
+    operator = operator_of(node)
+    return operator.shapes if operator is not None and operator.shapes is not None else _RULES.get(node.op_type)
 
 
-def _like_first(node: Node, inputs: Known) -> Shapes:
-    return [inputs[0]]
+def _like_first(call: Call) -> Shapes:
+    return [call.input(0)]
 
 
-def _normalised(node: Node, inputs: Known) -> Shapes:
-    x = inputs[0]
-    axis = node.attribute("axis", -1) % len(x)
+def _normalised(call: Call) -> Shapes:
+    x = call.input(0)
+    axis = call.attribute("axis", -1) % len(x)
     statistics = (*x[:axis], *[1] * (len(x) - axis))
     return [x, statistics, statistics, x]
 
 
-def _embedded(node: Node, inputs: Known) -> Shapes:
-    embedded = (*inputs[0], inputs[2][1])
-    return [embedded, inputs[0][:1], embedded]
+def _embedded(call: Call) -> Shapes:
+    embedded = (*call.input(0), call.input(2)[1])
+    return [embedded, call.input(0)[:1], embedded]
 
 
-def _halved(node: Node, inputs: Known) -> Shapes:
-    return [(*inputs[0][:-1], inputs[0][-1] // 2)]
+def _halved(call: Call) -> Shapes:
+    x = call.input(0)
+    return [(*x[:-1], x[-1] // 2)]
 
 
-def _twice(node: Node, inputs: Known) -> Shapes:
-    return [inputs[0], inputs[0]]
+def _twice(call: Call) -> Shapes:
+    return [call.input(0), call.input(0)]
 
 
-def _broadcast(*shapes: Shape) -> Shape:
-    return tuple(int(d) for d in np.broadcast_shapes(*shapes))
+def _pool(call: Call) -> Shapes:
+    channels, size = space(call)
+    return placed(call, channels, windows(call, size, tuple(call.attribute("kernel_shape"))))
 
 
-# --- matrix products --------------------------------------------------------------------------------------------
+def _global_pool(call: Call) -> Shapes:
+    channels, size = space(call)
+    return placed(call, channels, (1,) * len(size))
 
 
-def _multiplied(a: Shape, b: Shape) -> Shape:
-    if len(b) == 1:
-        return a[:-1]
-    if len(a) == 1:
-        return (*b[:-2], b[-1])
-    return (*_broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+def _binary(call: Call) -> Shapes:
+    return [broadcast(call.input(0), call.input(1))]
 
 
-def _matmul(node: Node, inputs: Known) -> Shapes:
-    return [_multiplied(inputs[0], inputs[1])]
+def _quantized_binary(call: Call) -> Shapes:
+    return [broadcast(call.input(0), call.input(3))]
 
 
-def _fused_matmul(node: Node, inputs: Known) -> Shapes:
-    a, b = inputs[0], inputs[1]
-    if node.attribute("transA", 0):
-        a = (*a[:-2], a[-1], a[-2])
-    if node.attribute("transB", 0):
-        b = (*b[:-2], b[-1], b[-2])
-    return [_multiplied(a, b)]
+def _quantized_where(call: Call) -> Shapes:
+    return [broadcast(call.input(0), call.input(1), call.input(4))]
 
 
-def _gemm(node: Node, inputs: Known) -> Shapes:
-    a, b = inputs[0], inputs[3 if node.op_type == "QGemm" else 1]
-    rows = a[1] if node.attribute("transA", 0) else a[0]
-    columns = b[0] if node.attribute("transB", 0) else b[1]
-    return [(rows, columns)]
-
-
-def _packed_matmul(node: Node, inputs: Known) -> Shapes:
-    return [(*inputs[0][:-1], int(node.attribute("N")))]
-
-
-# --- attention --------------------------------------------------------------------------------------------------
-
-
-def _attention(node: Node, inputs: Known) -> Shapes:
-    x, w = inputs[0], inputs[1]
-    sizes = node.attribute("qkv_hidden_sizes")
-    width, heads = sizes[2] if sizes else w[1] // 3, node.attribute("num_heads")
-    past = inputs[4][3] if _has(node, 4) else 0
-    return [(*x[:2], width), (2, x[0], heads, past + x[1], width // heads)]
-
-
-def _multi_head_attention(node: Node, inputs: Known) -> Shapes:
-    q, heads = inputs[0], node.attribute("num_heads")
-    if len(q) == 5:
-        return [(q[0], q[1], q[2] * q[4])]
-    key = inputs[1] if _has(node, 1) else q
-    length = key[2] if len(key) == 4 else key[1]
-    value = inputs[2] if _has(node, 2) else key if len(key) == 5 else q
-    value_width = value[-1] if len(value) > 3 else value[-1] // heads
-    length += inputs[6][2] if _has(node, 6) else 0
-    present = [(q[0], heads, length, width) for width in (q[-1] // heads, value_width)]
-    return [(q[0], q[1], heads * value_width), *present, (q[0], heads, q[1], length)]
-
-
-def _group_query_attention(node: Node, inputs: Known) -> Shapes:
-    q = inputs[0]
-    heads, shared = node.attribute("num_heads"), node.attribute("kv_num_heads")
-    width = q[-1] if _has(node, 1) else q[-1] * heads // (heads + 2 * shared)
-    length = q[1] + (inputs[3][2] if _has(node, 3) else 0)
-    present = (q[0], shared, length, width // heads)
-    return [(q[0], q[1], width), present, present, (q[0], heads, q[1], length)]
-
-
-# --- convolutions and pooling -----------------------------------------------------------------------------------
-
-
-def _windows(node: Node, size: Shape, kernel: Shape) -> Shape:
-    """Sizes after a window has moved over each spatial axis."""
-    rank = len(size)
-    strides = node.attribute("strides") or [1] * rank
-    dilations = node.attribute("dilations") or [1] * rank
-    pads = node.attribute("pads") or [0] * (2 * rank)
-    same = node.attribute("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
-    result = []
-    for axis in range(rank):
-        room = size[axis] + pads[axis] + pads[axis + rank] - (kernel[axis] - 1) * dilations[axis] - 1
-        steps = -(-room // strides[axis]) if node.attribute("ceil_mode", 0) else room // strides[axis]
-        result.append(-(-size[axis] // strides[axis]) if same else steps + 1)
-    return tuple(result)
-
-
-def _placed(node: Node, x: Shape, channels: int, size: Shape) -> Shapes:
-    last = node.attribute("channels_last", 0) or node.op_type.startswith("Nhwc")
-    return [(x[0], *size, channels) if last else (x[0], channels, *size)]
-
-
-def _space(node: Node, x: Shape) -> tuple[int, Shape]:
-    """Channels and spatial sizes."""
-    last = node.attribute("channels_last", 0) or node.op_type.startswith("Nhwc")
-    return (x[-1], x[1:-1]) if last else (x[1], x[2:])
-
-
-def _conv(node: Node, inputs: Known) -> Shapes:
-    x, w = inputs[0], inputs[3 if node.op_type == "QLinearConv" else 1]
-    return _placed(node, x, w[0], _windows(node, _space(node, x)[1], w[2:]))
-
-
-def _pool(node: Node, inputs: Known) -> Shapes:
-    channels, size = _space(node, inputs[0])
-    return _placed(node, inputs[0], channels, _windows(node, size, tuple(node.attribute("kernel_shape"))))
-
-
-def _global_pool(node: Node, inputs: Known) -> Shapes:
-    channels, size = _space(node, inputs[0])
-    return _placed(node, inputs[0], channels, (1,) * len(size))
-
-
-# --- others -----------------------------------------------------------------------------------------------------
-
-
-def _binary(node: Node, inputs: Known) -> Shapes:
-    return [_broadcast(inputs[0], inputs[1])]
-
-
-def _quantized_binary(node: Node, inputs: Known) -> Shapes:
-    return [_broadcast(inputs[0], inputs[3])]
-
-
-def _quantized_where(node: Node, inputs: Known) -> Shapes:
-    return [_broadcast(inputs[0], inputs[1], inputs[4])]
-
-
-def _quantized_concat(node: Node, inputs: Known) -> Shapes:
-    parts = inputs[2::3]
-    axis = int(node.attribute("axis")) % len(parts[0])
+def _quantized_concat(call: Call) -> Shapes:
+    parts = [call.input(index) for index in range(2, len(call.inputs), 3)]
+    axis = int(call.attribute("axis")) % len(parts[0])
     return [(*parts[0][:axis], sum(p[axis] for p in parts), *parts[0][axis + 1 :])]
 
 
-def _lstm(node: Node, inputs: Known) -> Shapes:
-    steps, batch = inputs[0][:2]
-    directions, hidden = inputs[2][:2]
-    state = (directions, batch, hidden)
-    return [(steps, *state), state, state]
-
-
-_Rule = Callable[[Node, Known], Shapes]
+_Rule = Callable[[Call], Shapes]
 
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "BiasAdd", "BiasSoftmax", "Inverse"), _like_first),
@@ -234,10 +122,6 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"), _like_first),
     **dict.fromkeys(("LayerNormalization", "SimplifiedLayerNormalization"), _normalised),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _normalised),
-    **dict.fromkeys(("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation"), _fused_matmul),
-    **dict.fromkeys(("MatMulIntegerToFloat", "DynamicQuantizeMatMul"), _matmul),
-    **dict.fromkeys(("FusedGemm", "QGemm"), _gemm),
-    **dict.fromkeys(("FusedConv", "NhwcFusedConv", "QLinearConv"), _conv),
     **dict.fromkeys(("QLinearAveragePool", "NhwcMaxPool"), _pool),
     **dict.fromkeys(("QLinearAdd", "QLinearMul"), _quantized_binary),
     **dict.fromkeys(("GroupNormalization", "MeanVarianceNormalization"), _like_first),
@@ -246,12 +130,7 @@ _RULES: dict[str, _Rule] = {
     "SkipGroupNorm": _twice,
     "EmbedLayerNormalization": _embedded,
     "BiasSplitGelu": _halved,
-    "MatMulNBits": _packed_matmul,
-    "Attention": _attention,
-    "MultiHeadAttention": _multi_head_attention,
-    "GroupQueryAttention": _group_query_attention,
     "QLinearGlobalAveragePool": _global_pool,
     "QLinearWhere": _quantized_where,
     "QLinearConcat": _quantized_concat,
-    "DynamicQuantizeLSTM": _lstm,
 }

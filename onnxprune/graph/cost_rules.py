@@ -11,6 +11,7 @@ from math import prod
 from onnxprune.graph.count import Shapes
 from onnxprune.graph.view import Node
 from onnxprune.operators.call import Shape
+from onnxprune.operators.operator import Way, operator_of
 
 CALL = 1.2e-6
 """Seconds that any node takes."""
@@ -75,7 +76,8 @@ def work(node: Node, shapes: Shapes, fixed: set[str]) -> float:
 def _near(node: Node, shapes: Shapes, fixed: set[str]) -> float:
     given = tuple(shapes.get(name, ()) if name else () for name in node.inputs)
     made = max((shapes.get(name, ()) for name in node.outputs if name), key=prod, default=())
-    rule = RULES.get(node.op_type)
+    operator = operator_of(node)
+    rule = WAYS[operator.way] if operator is not None and operator.way else RULES.get(node.op_type)
     if rule is not None:
         try:
             return rule(node, given, made, len(node.inputs) > 1 and node.inputs[1] in fixed)
@@ -184,17 +186,21 @@ def _einsum(node: Node, given: tuple[Shape, ...], made: Shape, constant: bool) -
     return MAC * prod(made) * shared * 2 + NANO * sum(prod(shape) for shape in given)
 
 
+WAYS: Mapping[Way, Rule] = {
+    "convolution": _conv,
+    "transposed convolution": _conv_transpose,
+    "product": _product,
+    "recurrence": _recurrent,
+    "attention": _attention,
+    "einsum": _einsum,
+}
+"""How an operator that computes with weights runs -> its formula."""
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(("Conv", "FusedConv", "NhwcFusedConv"), _conv),
-    "ConvTranspose": _conv_transpose,
-    **dict.fromkeys(("MatMul", "Gemm", "FusedMatMul", "FusedGemm"), _product),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
     **dict.fromkeys(
         ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceL1", "ReduceProd"), _reduce
     ),
     **dict.fromkeys(("ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum", "ArgMax", "ArgMin"), _reduce),
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), _pool),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
-    **dict.fromkeys(("Attention", "MultiHeadAttention", "GroupQueryAttention"), _attention),
-    "Einsum": _einsum,
 }
+"""Other operators with a formula of their own."""

@@ -44,6 +44,7 @@ from onnxprune.methods.quantization.lift import captured_nodes, embedded, opset_
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.options import MODES, QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import prepare
+from onnxprune.operators.operator import named
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.types import Array, FloatArray
@@ -56,7 +57,7 @@ NOT_FASTER = (
     "static int8 is not faster than float on this machine, so there is nothing to gain but a smaller file; take "
     "--no-measure for that, or --mode weight-only or fp16."
 )
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+RECURRENT = frozenset(named(lambda operator: operator.gates > 0))
 
 
 @dataclass(frozen=True, eq=False)

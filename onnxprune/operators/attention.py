@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from onnxprune.operators import shapes
 from onnxprune.operators.call import Call
 from onnxprune.operators.fused import attention_parts
 from onnxprune.operators.operator import MICROSOFT, Operator, describe
@@ -44,9 +45,29 @@ def _group_query_macs(call: Call) -> int:
 describe(
     (
         Operator("Attention", macs=_macs, way="attention"),
-        Operator("Attention", MICROSOFT, macs=_packed_macs, way="attention", dynamic=(1,), parts=attention_parts),
+        Operator(
+            "Attention",
+            MICROSOFT,
+            macs=_packed_macs,
+            shapes=shapes.packed_attention,
+            way="attention",
+            dynamic=(1,),
+            parts=attention_parts,
+        ),
         Operator("QAttention", MICROSOFT, macs=_packed_macs),
-        Operator("MultiHeadAttention", MICROSOFT, macs=_multi_head_macs, way="attention"),
-        Operator("GroupQueryAttention", MICROSOFT, macs=_group_query_macs, way="attention"),
+        Operator(
+            "MultiHeadAttention",
+            MICROSOFT,
+            macs=_multi_head_macs,
+            shapes=shapes.multi_head_attention,
+            way="attention",
+        ),
+        Operator(
+            "GroupQueryAttention",
+            MICROSOFT,
+            macs=_group_query_macs,
+            shapes=shapes.group_query_attention,
+            way="attention",
+        ),
     )
 )

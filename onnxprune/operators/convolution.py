@@ -9,6 +9,7 @@ from onnxprune.operators.fused import conv_parts
 from onnxprune.operators.layouts import Convolution, Layout
 from onnxprune.operators.operator import MICROSOFT, Contraction, Operator, Packed, describe
 from onnxprune.operators.patches import Window
+from onnxprune.operators.shapes import convolved
 
 
 def _macs(call: Call) -> int:
@@ -67,6 +68,7 @@ describe(
             bias=2,
             learned=(1, 2),
             quantized=True,
+            static=True,
         ),
         Operator(
             "ConvTranspose",
@@ -79,11 +81,11 @@ describe(
             underivable=frozenset({1}),
             quantized=True,
         ),
-        Operator("FusedConv", MICROSOFT, macs=_macs, way="convolution", parts=conv_parts),
-        Operator("NhwcFusedConv", MICROSOFT, macs=_macs, way="convolution"),
+        Operator("FusedConv", MICROSOFT, macs=_macs, shapes=convolved, way="convolution", parts=conv_parts),
+        Operator("NhwcFusedConv", MICROSOFT, macs=_macs, shapes=convolved, way="convolution"),
         Operator("DeformConv", macs=_macs),
         Operator("ConvInteger", macs=_macs, packed=Packed(1, None, 3, 0)),
         Operator("QLinearConv", macs=_quantized_macs, packed=Packed(3, 4, 5, 0)),
-        Operator("QLinearConv", MICROSOFT, macs=_quantized_macs, packed=Packed(3, 4, 5, 0)),
+        Operator("QLinearConv", MICROSOFT, macs=_quantized_macs, shapes=convolved, packed=Packed(3, 4, 5, 0)),
     )
 )

@@ -80,6 +80,7 @@ class Operator:
     """An operator that computes with weights. What is left out, the operator does not have.
 
     macs: multiply-adds of one call; elementwise work is not counted.
+    shapes: of the outputs, where onnx has no schema of the operator.
     way: how it runs, for the prediction of its time.
     contracts: attributes -> which axes meet, one for each input that may be a weight, the usual one first.
     layout: (attributes, shape of the weight, input of the weight) -> the weight as matrix and the activations as rows;
@@ -87,7 +88,8 @@ class Operator:
     bias: input with one value for each output. factor: attribute that multiplies it.
     learned: inputs that are weights and biases. underivable: those of them that onnx-ad has no derivative by.
     gates: blocks that the gates of a recurrent operator make of its weights; 0: it is not recurrent.
-    quantized: onnxruntime's quantizer stores its weights as integers.
+    quantized: onnxruntime's quantizer may store its weights as integers.
+    static: it runs on integers in onnxruntime where ranges are calibrated.
     dynamic: inputs that have to be stored for it to be quantized without calibration.
     packed: how a weight that is stored as integers is read.
     parts: (node, shapes of what is stored, opset) -> the node written as what it contains; None if that is not known.
@@ -96,6 +98,7 @@ class Operator:
     op_type: str
     domain: str = ONNX
     macs: Callable[[Call], int] | None = None
+    shapes: Callable[[Call], list[Shape]] | None = None
     way: Way | None = None
     contracts: Callable[[Attributes], tuple[Contraction, ...]] | None = None
     layout: Callable[[Attributes, Shape, int], Layout | None] | None = None
@@ -105,6 +108,7 @@ class Operator:
     underivable: frozenset[int] = frozenset()
     gates: int = 0
     quantized: bool = False
+    static: bool = False
     dynamic: tuple[int, ...] = ()
     packed: Packed | None = None
     parts: Callable[[NodeProto, Dims, int], Unfused | None] | None = None
@@ -158,3 +162,8 @@ def operator_of(node: Named) -> Operator | None:
 def operators() -> Iterator[Operator]:
     """Yield all descriptions."""
     yield from _TABLE.values()
+
+
+def named(wanted: Callable[[Operator], bool], domain: str = ONNX) -> tuple[str, ...]:
+    """Return the names of the operators of a domain for which something holds."""
+    return tuple(o.op_type for o in _TABLE.values() if o.domain == domain and wanted(o))

@@ -8,6 +8,7 @@ from onnxprune.operators.call import Attributes, Call, Shape
 from onnxprune.operators.fused import einsum_parts, gemm_parts, matmul_parts
 from onnxprune.operators.layouts import Dense, Layout
 from onnxprune.operators.operator import MICROSOFT, Contraction, Operator, Packed, describe
+from onnxprune.operators.shapes import general_product, packed_product, product
 
 
 def _macs(call: Call) -> int:
@@ -84,6 +85,7 @@ describe(
             layout=_layout,
             learned=(0, 1),
             quantized=True,
+            static=True,
             dynamic=(1,),
         ),
         Operator(
@@ -96,16 +98,25 @@ describe(
             factor="beta",
             learned=(1, 2),
             quantized=True,
+            static=True,
         ),
-        Operator("FusedGemm", MICROSOFT, macs=_gemm_macs, way="product", parts=gemm_parts),
-        Operator("FusedMatMul", MICROSOFT, macs=_fused_macs, way="product", parts=matmul_parts),
+        Operator("FusedGemm", MICROSOFT, macs=_gemm_macs, shapes=general_product, way="product", parts=gemm_parts),
+        Operator("FusedMatMul", MICROSOFT, macs=_fused_macs, shapes=product, way="product", parts=matmul_parts),
         Operator("Einsum", macs=_einsum_macs, way="einsum", parts=einsum_parts),
-        Operator("QGemm", MICROSOFT, macs=_gemm_macs),
+        Operator("QGemm", MICROSOFT, macs=_gemm_macs, shapes=general_product),
         Operator("MatMulInteger", macs=_macs, packed=Packed(1, None, 3, -1)),
         Operator("QLinearMatMul", macs=_macs, packed=Packed(3, 4, 5, -1)),
     )
 )
 describe(
-    Operator(op_type, MICROSOFT, macs=_macs)
-    for op_type in ("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "MatMulBnb4", "MatMulFpQ4")
+    Operator(op_type, MICROSOFT, macs=_fused_macs, shapes=product)
+    for op_type in ("TransposeMatMul", "FusedMatMulActivation")
+)
+describe(
+    Operator(op_type, MICROSOFT, macs=_macs, shapes=product)
+    for op_type in ("MatMulIntegerToFloat", "DynamicQuantizeMatMul")
+)
+describe(
+    Operator(op_type, MICROSOFT, macs=_macs, shapes=packed_product)
+    for op_type in ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4")
 )

@@ -7,6 +7,7 @@ from math import prod
 from onnxprune.operators.call import Attributes, Call, Shape
 from onnxprune.operators.layouts import Layout, Recurrent
 from onnxprune.operators.operator import MICROSOFT, Contraction, Operator, describe
+from onnxprune.operators.shapes import recurrence
 
 
 def _macs(call: Call) -> int:
@@ -40,4 +41,4 @@ describe(
     )
     for op_type, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1))
 )
-describe((Operator("DynamicQuantizeLSTM", MICROSOFT, macs=_macs, gates=4),))
+describe((Operator("DynamicQuantizeLSTM", MICROSOFT, macs=_macs, shapes=recurrence, gates=4),))

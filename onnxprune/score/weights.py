@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.graph.view import Node, View
+from onnxprune.operators.operator import Packed, operator_of
 from onnxprune.types import Array
 
-QUANTIZED_READERS: dict[tuple[str, int], tuple[int | None, int | None, int | None]] = {
-    ("DequantizeLinear", 0): (1, 2, None),
-    ("QLinearConv", 3): (4, 5, 0),
-    ("QLinearMatMul", 3): (4, 5, -1),
-    ("ConvInteger", 1): (None, 3, 0),
-    ("MatMulInteger", 1): (None, 3, -1),
-}
-"""(operator, input of the weight) -> inputs of its scale and zero point, and their axis (None: an attribute)."""
+DEQUANTIZED = Packed(0, 1, 2, None)
 
 
 def read_weight(view: View, key: str) -> Array:
@@ -28,12 +22,18 @@ def read_weight(view: View, key: str) -> Array:
     if array.dtype.kind == "f" or array.size <= 1:
         return array
     for node, index in view.readers.get(key, []):
-        places = QUANTIZED_READERS.get((node.op_type, index))
-        if places is not None:
-            scale, zero_point, axis = places
-            axis = node.attribute("axis", 1) if axis is None else axis
-            return _dequantize(view, node, array, scale, zero_point, axis)
+        packed = _packed(node, index)
+        if packed is not None:
+            axis = node.attribute("axis", 1) if packed.axis is None else packed.axis
+            return _dequantize(view, node, array, packed.scale, packed.zero_point, axis)
     return array
+
+
+def _packed(node: Node, index: int) -> Packed | None:
+    """Return how an input is read as a weight of integers, None if it is not."""
+    operator = operator_of(node)
+    packed = DEQUANTIZED if node.op_type == "DequantizeLinear" else operator.packed if operator is not None else None
+    return packed if packed is not None and packed.weight == index else None
 
 
 def _dequantize(view: View, node: Node, array: Array, scale: int | None, zero_point: int | None, axis: int) -> Array:

@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Node, View
+from onnxprune.operators.operator import operator_of
 
 SCORES, LABELS, VALUES, STATE, SORTED = "scores", "labels", "values", "state", "sorted"
 
@@ -22,7 +23,6 @@ CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose 
 AVERAGES = frozenset("ReduceMean ReduceMax GlobalAveragePool GlobalMaxPool".split())
 SORTS = frozenset("TopK NonMaxSuppression Unique NonZero".split())
 """Operators after which positions no longer mean the same thing in two models."""
-RECURRENT = frozenset("LSTM GRU RNN DynamicQuantizeLSTM".split())
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 SCORE_WORDS = frozenset("logit logits prob probs probability probabilities score scores class classes cls".split())
 VALUE_WORDS = frozenset(
@@ -94,7 +94,7 @@ def _named(name: str, kind: Kind) -> Kind:
 def is_state(name: str, view: View, trace: Trace) -> bool:
     """Tell whether an output is fed back: the last state of a recurrent layer, a cache, or an input's twin."""
     node = _source(name, view)
-    if node is not None and node.op_type in RECURRENT and name_at(view, name) in node.outputs[1:]:
+    if node is not None and _is_recurrent(node) and name_at(view, name) in node.outputs[1:]:
         return True
     if node is not None and node.op_type == "Concat" and any(_from_input(key, view) for key in node.inputs):
         return len(view.inputs) > 1 and len(view.outputs) > 1
@@ -106,6 +106,11 @@ def is_state(name: str, view: View, trace: Trace) -> bool:
         for key in view.inputs
         if key in trace.shapes and _stem(key) == stem
     )
+
+
+def _is_recurrent(node: Node) -> bool:
+    operator = operator_of(node)
+    return operator is not None and operator.gates > 0
 
 
 def _stem(name: str) -> str:

@@ -17,8 +17,9 @@ from onnx import TensorProto
 
 from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.lift import captured_names
+from onnxprune.operators.operator import named
 
-LAYERS = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
+LAYERS = frozenset({*named(lambda operator: operator.static), "Gather"})
 CLAMPS = frozenset({"Relu", "Clip", "LeakyRelu"})
 CARRIERS = frozenset(
     "Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Gather Concat Pad Expand Dropout".split()

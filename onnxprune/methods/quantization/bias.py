@@ -15,12 +15,15 @@ from onnx import helper, numpy_helper
 
 from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.methods.quantization.observe import each
+from onnxprune.operators.operator import named, operators
 from onnxprune.types import Array
 
 Feeds = Mapping[str, Array]
 
-CHANNEL_AXES = {"Conv": 1, "Gemm": -1}
-"""Layers with a bias, and the axis of their output that it belongs to."""
+STATIC = named(lambda operator: operator.static)
+"""Layers that run on integers."""
+CHANNEL_AXES = {o.op_type: o.contractions({})[0].output_axis for o in operators() if o.static and o.bias is not None}
+"""Those with a bias, and the axis of their output that it belongs to."""
 
 
 def mean_errors(
@@ -59,7 +62,7 @@ def own_noise(
     both = _Both(original, quantized)
     errors = {}
     for node in quantized.graph.node:
-        if node.op_type in ("Conv", "Gemm", "MatMul") and node.name in both.floats:
+        if node.op_type in STATIC and node.name in both.floats:
             error = both.add(node)
             if error is not None:
                 errors[error] = node.name

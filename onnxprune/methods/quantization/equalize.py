@@ -17,6 +17,8 @@ from onnx import numpy_helper
 
 from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.lift import captured_names
+from onnxprune.operators.call import attributes_of
+from onnxprune.operators.operator import Contraction, operator_of
 from onnxprune.types import Array
 
 INVARIANT = frozenset("Relu LeakyRelu PRelu Identity MaxPool AveragePool GlobalAveragePool GlobalMaxPool".split())
@@ -96,10 +98,10 @@ def _pairs(graph: onnx.GraphProto, stored: Mapping[str, onnx.TensorProto], left:
 def _writers(node: onnx.NodeProto, own: Mapping[str, onnx.TensorProto]) -> tuple[tuple[str, int], ...]:
     """Return weight and bias of a layer with the axis of its outputs; nothing if they are not its own."""
     names = [name for name in node.input[1:] if name]
-    if node.domain or node.op_type not in ("Conv", "Gemm") or not names or any(name not in own for name in names):
+    met = _contraction(node)
+    if met is None or not names or any(name not in own for name in names):
         return ()
-    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    axis = 0 if node.op_type == "Conv" or values.get("transB") else 1
+    axis = met.writes
     size = own[names[0]].dims[axis]
     if any(list(own[name].dims) != [size] for name in names[1:]):
         return ()
@@ -130,12 +132,18 @@ def _readers(
 
 def _read(node: onnx.NodeProto, own: Mapping[str, onnx.TensorProto]) -> tuple[tuple[str, int], ...]:
     """Return the weight of a layer with the axis of its inputs."""
-    if node.op_type not in ("Conv", "Gemm") or node.input[1] not in own:
+    met = _contraction(node)
+    if met is None or met.data_axis != 1 or node.input[1] not in own:
         return ()
-    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    dims, group = own[node.input[1]].dims, values.get("group", 1)
-    if node.op_type == "Gemm":
-        return () if values.get("transA") else ((node.input[1], 1 if values.get("transB") else 0),)
-    if group == 1:
-        return ((node.input[1], 1),)
-    return ((node.input[1], 0),) if group == dims[0] and dims[1] == 1 else ()
+    if met.groups == 1:
+        return ((node.input[1], met.reads),)
+    dims = own[node.input[1]].dims
+    return ((node.input[1], met.writes),) if met.groups == dims[met.writes] and dims[met.reads] == 1 else ()
+
+
+def _contraction(node: onnx.NodeProto) -> Contraction | None:
+    """Return which axes meet in a layer that runs on integers and has a bias of its own."""
+    operator = operator_of(node)
+    if operator is None or not operator.static or operator.bias is None:
+        return None
+    return operator.contractions(attributes_of(node))[0]

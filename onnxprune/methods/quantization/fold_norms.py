@@ -14,9 +14,9 @@ import onnx
 from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.lift import captured_names, remove_unused
+from onnxprune.operators.call import attributes_of
+from onnxprune.operators.operator import operator_of
 from onnxprune.types import Array
-
-OUTPUT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}
 
 
 def fold_norms(graph: onnx.GraphProto) -> int:
@@ -60,14 +60,15 @@ def fold_norms(graph: onnx.GraphProto) -> int:
 
 
 def _fits(layer: onnx.NodeProto, norm: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> bool:
-    if layer.op_type not in OUTPUT_AXES or layer.domain not in ("", "ai.onnx") or layer.input[1] not in stored:
+    operator = operator_of(layer)
+    if operator is None or operator.bias is None or layer.input[1] not in stored:
         return False
     if len(layer.input) > 2 and layer.input[2] and layer.input[2] not in stored:
         return False
     values = {a.name: onnx.helper.get_attribute_value(a) for a in layer.attribute}
     if layer.op_type == "ConvTranspose" and values.get("group", 1) != 1:
         return False
-    if layer.op_type == "Gemm" and (values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1):
+    if values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1:
         return False
     types = {stored[name].data_type for name in (layer.input[1], *norm.input[1:]) if name in stored}
     return all(name in stored for name in norm.input[1:]) and types == {onnx.TensorProto.FLOAT}
@@ -82,9 +83,8 @@ def _folded(layer: onnx.NodeProto, norm: onnx.NodeProto, stored: dict[str, onnx.
     epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
     factor = gamma / np.sqrt(variance + epsilon)
     weight = to_array(stored[layer.input[1]]).astype(np.float64)
-    axis = OUTPUT_AXES[layer.op_type]
-    if layer.op_type == "Gemm" and any(a.name == "transB" and a.i for a in layer.attribute):
-        axis = 0
+    operator = operator_of(layer)
+    axis = operator.contractions(attributes_of(layer))[0].writes if operator is not None else 0
     shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
     bias = to_array(stored[layer.input[2]]).astype(np.float64) if len(layer.input) > 2 and layer.input[2] else 0.0
     return (weight * factor.reshape(shape)).astype(np.float32), ((bias - mean) * factor + beta).astype(np.float32)

@@ -11,9 +11,10 @@ from onnx import helper
 from onnxprune.graph.initializers import add_to
 from onnxprune.methods.quantization.lift import captured_names, remove_unused
 from onnxprune.methods.quantization.recognise import bodies_of
+from onnxprune.operators.operator import operators
 from onnxprune.types import Array
 
-WEIGHTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1), "Gather": (0,), "LSTM": (1, 2, 3)}
+WEIGHTS = {"Gather": (0,), **{o.op_type: o.learned for o in operators() if o.quantized}}
 """Operator -> inputs that hold weights."""
 
 RANDOM = frozenset(

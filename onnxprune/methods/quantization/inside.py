@@ -16,13 +16,14 @@ from onnxprune.methods.quantization.integer import Integers, quantize_dynamic
 from onnxprune.methods.quantization.layers import Layer
 from onnxprune.methods.quantization.lift import all_bodies, all_names, lift_constants, remove_unused, split_gemms
 from onnxprune.methods.quantization.recognise import bodies_of
+from onnxprune.operators.operator import named, operators
 
-QUANTIZED = {"MatMul": (1,), "LSTM": (1, 2)}
+QUANTIZED = {o.op_type: o.dynamic for o in operators() if o.dynamic and not o.domain}
 """Operators that are quantized inside bodies, and their inputs that must be stored."""
 
 MODES = ("dynamic", "static")
 
-WITH_WEIGHTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"})
+WITH_WEIGHTS = frozenset(named(lambda operator: operator.layout is not None))
 
 
 def name_bodies(graph: onnx.GraphProto) -> dict[str, str]:

@@ -16,8 +16,9 @@ from onnxprune.methods.quantization.native import quant_type, quiet, types_known
 from onnxprune.methods.quantization.normal_form import keep_domains
 from onnxprune.methods.quantization.recognise import nodes
 from onnxprune.methods.quantization.tidy import read_floats
+from onnxprune.operators.operator import operators
 
-DYNAMIC_OPERATORS = ("MatMul", "LSTM", "Attention", "Gather", "EmbedLayerNormalization")
+DYNAMIC_OPERATORS = (*(o.op_type for o in operators() if o.dynamic), "Gather", "EmbedLayerNormalization")
 """Conv stays out: onnxruntime's ConvInteger is several times slower than float."""
 
 STATIC_OPERATORS = (

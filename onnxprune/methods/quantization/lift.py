@@ -20,11 +20,12 @@ from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external, to_array, walk
 from onnxprune.methods.quantization.recognise import bodies, nodes
+from onnxprune.operators.operator import named
 
 SHARED_ELEMENTS = 1 << 12
 """Equal constants up to this size are stored once: scales and biases, not tables."""
 
-BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+BIASED = frozenset(named(lambda operator: operator.bias is not None))
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
 
