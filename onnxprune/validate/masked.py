@@ -207,5 +207,6 @@ def _judged(
         tolerance = max(tolerance, allowed)
         if error <= allowed:
             continue
-        (unsure if error <= explained or math.isnan(error) else failed).append(name)
+        holds_no_number = math.isnan(error) or math.isnan(explained)
+        (unsure if error <= explained or holds_no_number else failed).append(name)
     return MaskedParity(errors, tolerance, tuple(failed), tuple(unsure), inner)
