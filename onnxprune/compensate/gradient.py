@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from onnxprune.compensate.adjoints import add_deltas, add_weight_adjoints, clips_as_relus, is_grouped, set_pads
 from onnxprune.compensate.lean import without_dead
+from onnxprune.compensate.plain_shapes import with_plain_shapes
 from onnxprune.compensate.stages import embedded
 from onnxprune.compensate.terms import Term
 from onnxprune.errors import ModelError
@@ -121,8 +122,17 @@ def gradient_graph(
         raise ModelError(f"onnx-ad has no gradient of the model: {error}".splitlines()[0][:300]) from error
     set_pads(adjoint)
     add_weight_adjoints(adjoint, deltas)
+    _fix_seed(adjoint)
     without_dead(adjoint)
+    with_plain_shapes(adjoint)
     return Gradient(adjoint, weights, targets, matrices)
+
+
+def _fix_seed(adjoint: onnx.ModelProto) -> None:
+    """Say that one loss is differentiated: onnx-ad leaves it open how many."""
+    for value in adjoint.graph.input:
+        if value.name == f"adj_{Gradient.loss}":
+            value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [1, 1]))
 
 
 def differentiable(model: Model, samples: Mapping[str, Array]) -> onnx.ModelProto:

@@ -43,8 +43,9 @@ class Mixture:
 
     def apply(self, array: Array) -> Array:
         """Return the mixed tensor; its channels stand on axis 1."""
-        mixed = np.tensordot(self.project.astype(array.dtype), array, axes=(1, 1))
-        return np.moveaxis(mixed, 0, 1)
+        rows = array.reshape(*array.shape[:2], -1)  # a product for each sample needs no axes in another order
+        mixed = self.project.astype(array.dtype) @ rows
+        return mixed.reshape(array.shape[0], -1, *array.shape[2:])
 
 
 def find_places(

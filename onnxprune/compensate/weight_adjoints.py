@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,7 @@ def weight_adjoint(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]
     """Return the nodes that give the derivative by the weight; what they need is stored in the graph."""
     if delta.node.op_type == "MatMul":
         return _product(delta, graph)
-    return _convolution(delta, graph) if delta.groups > 1 else _taps(delta, graph)
+    return _convolution(delta, graph) if math.prod(delta.w[2:]) > MOST_TAPS else _taps(delta, graph)
 
 
 def _product(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -72,25 +73,34 @@ def _convolution(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def _taps(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return dL/dW[:, :, k] = dL/dy (o, n p) times x at tap k (c, n p), transposed."""
-    axes, (outs, per_group) = len(delta.w) - 2, delta.w[:2]
+    """Return dL/dW[:, :, k] = dL/dy (o, n p) times x at tap k (c, n p), transposed, in each group."""
+    axes, (outs, per_group), groups = len(delta.w) - 2, delta.w[:2], delta.groups
     space, chain = list(range(2, 2 + axes)), _Chain(graph, delta.name)
     x = chain.add("Transpose", [delta.node.input[0]], perm=[1, 0, *space])
     if any(delta.pads):
         x = chain.add("Pad", [x, [0, 0, *delta.pads[:axes], 0, 0, *delta.pads[axes:]]])
     dy = chain.add("Reshape", [f"adj_{delta.name}", list(delta.y)])
     dy = chain.add("Transpose", [dy], perm=[1, 0, *space])
-    dy = chain.add("Reshape", [dy, [outs, -1]])
+    dy = chain.add("Reshape", [dy, [outs, -1] if groups == 1 else [groups, outs // groups, -1]])
+    if groups > 1:
+        dy = chain.add("Transpose", [dy], perm=[0, 2, 1])
     products = []
     for tap in np.ndindex(*delta.w[2:]):
         starts = [int(place * step) for place, step in zip(tap, delta.dilations, strict=True)]
         sizes = zip(starts, delta.y[2:], delta.strides, strict=True)
         ends = [start + (size - 1) * stride + 1 for start, size, stride in sizes]
         part = chain.add("Slice", [x, starts, ends, space, list(delta.strides)])
-        part = chain.add("Reshape", [part, [per_group, -1]])
-        product = chain.add("Gemm", [dy, part], transB=1)
-        products.append(chain.add("Reshape", [product, [outs, per_group, 1]]))
-    whole = chain.add("Concat", products, axis=2)
+        if groups == 1:
+            part = chain.add("Reshape", [part, [per_group, -1]])
+            product = chain.add("Gemm", [dy, part], transB=1)
+            products.append(chain.add("Reshape", [product, [outs, per_group, 1]]))
+        else:
+            part = chain.add("Reshape", [part, [groups, per_group, -1]])
+            product = chain.add("MatMul", [part, dy])
+            products.append(chain.add("Reshape", [product, [groups, per_group, outs // groups, 1]]))
+    whole = chain.add("Concat", products, axis=-1)
+    if groups > 1:
+        whole = chain.add("Transpose", [whole], perm=[0, 2, 1, 3])
     chain.add("Reshape", [whole, list(delta.w)], f"adj_{delta.weight}")
     return chain.nodes
 
