@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from onnxprune.methods.result import PruneResult
     from onnxprune.validate.compare import Reference
     from onnxprune.validate.examine import Evidence
+    from onnxprune.validate.masked import MaskedOriginal
 
 MASKED_SAMPLES = 8
 """Masked parity is a law, which a few samples show."""
@@ -260,15 +262,19 @@ class _Work:
         pruned: PruneResult | None,
         required: bool,
     ) -> Evidence:
-        from onnxprune.validate.dropped import masked_original
         from onnxprune.validate.examine import examine
+
+        def masked(pruned: PruneResult) -> MaskedOriginal:
+            from onnxprune.validate.dropped import masked_original
+
+            return masked_original(pruned.channels, pruned.keep, pruned.short)
 
         run = self.job.run
         return examine(
             before,
             compressed,
             reference,
-            None if pruned is None else lambda: masked_original(pruned.channels, pruned.keep, pruned.short),
+            None if pruned is None else partial(masked, pruned),
             verify=run.verify,
             required=required,
             own_data=self.original.judged is not None,

@@ -57,6 +57,8 @@ NOT_FASTER = (
     "static int8 is not faster than float on this machine, so there is nothing to gain but a smaller file; take "
     "--no-measure for that, or --mode weight-only or fp16."
 )
+ORIGIN_BYTES = 512
+"""What a result says of its origin takes up to so much of its file."""
 RECURRENT = frozenset(named(lambda operator: operator.gates > 0))
 
 
@@ -115,7 +117,7 @@ def quantize(
         raise DataError("--rounding gptq fits weights to inputs of the model; give --data.")
     work = _Work(model, mode, options, feeds, threads, synthetic, judge is not None)
     result = work.find(judge)
-    if mode != "static" and result.model.proto.ByteSize() >= model.size_bytes:
+    if mode != "static" and result.model.proto.ByteSize() + ORIGIN_BYTES >= model.size_bytes:
         raise NothingToPruneError(
             f"{mode} mode would make the file no smaller: there are too few weights that it stores in fewer bits. "
             "Nothing was written."

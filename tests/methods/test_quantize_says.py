@@ -74,3 +74,17 @@ def test_too_few_samples_for_the_guard_are_said(samples: int, said: bool) -> Non
     assert any(f"{guard.LEAST_SAMPLES} on" in text and f" {samples} " in text for text in result.warnings) == said
     unguarded = QuantizeOptions(mode="static", measure=False, guard=False)
     assert not quantize(product(TensorProto.FLOAT), unguarded, feeds=feeds).warnings
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "weight-only", "fp16", "bf16"])
+def test_a_file_that_is_smaller_by_less_than_it_says_of_its_origin_is_no_gain(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    kernel = numpy_helper.from_array(rng.standard_normal((4, 4, 1, 1)).astype(np.float32), "k")
+    tail = numpy_helper.from_array(rng.standard_normal((8, 8)).astype(np.float32), "w")
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], "conv"),
+        helper.make_node("MatMul", ["c", "w"], ["y"], "product"),
+    ]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 4, 8, 8]) for n in "xy"]
+    with pytest.raises(NothingToPruneError, match="no smaller"):
+        quantize(networks.model(nodes, ports[:1], ports[1:], [kernel, tail]), QuantizeOptions(mode=mode))
