@@ -28,11 +28,11 @@ from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.errors import ModelError
 from onnxprune.graph.cost import cost_of
 from onnxprune.graph.model import Model, load
+from onnxprune.graph.session import open_session
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.synthetic import synthetic
 from onnxprune.statistics.data import read
 from onnxprune.statistics.feeds import Feed, input_specs
-from onnxprune.statistics.session import Session
 
 GRAPHS = (
     "resnet50 mobilenet_v2 densenet121 shufflenet_v2_x1_0 squeezenet1_1 convnext_tiny swin_t vit_b_16 BERT UNet "
@@ -77,11 +77,11 @@ def rows(model: Model, feed: Feed, steps: bool) -> Iterator[tuple[str, float, fl
     """Yield what is run, the predicted and the measured seconds."""
     sizes = {name: array.shape for name, array in feed.items()}
     names = [value.name for value in model.proto.graph.output]
-    session = Session(model.proto, threads=1)
-    yield "forward", cost_of(model, sizes).seconds, measured(lambda: session.run(names, feed))
+    session = open_session(model.proto, threads=1)
+    yield "forward", cost_of(model, sizes).seconds, measured(lambda: session.values(names, feed))
     if not steps:
         return
-    outputs = dict(zip(names, session.run(names, feed), strict=True))
+    outputs = dict(zip(names, session.values(names, feed), strict=True))
     compared = {name: 1.0 for name, value in outputs.items() if value.dtype == np.float32}
     try:
         gradient = gradient_graph(model, compared, {name: outputs[name].shape for name in compared}, feed)
@@ -92,9 +92,9 @@ def rows(model: Model, feed: Feed, steps: bool) -> Iterator[tuple[str, float, fl
     proto.CopyFrom(gradient.proto)
     targets = {target: outputs[name] for name, target in gradient.targets.items()}
     whole = feed | targets | gradient.weights | gradient.seed()
-    descent = Session(proto, threads=1)
+    descent = open_session(proto, threads=1)
     predicted = cost_of(Model(proto), {name: array.shape for name, array in whole.items()}).seconds
-    yield "gradient", predicted, measured(lambda: descent.run(gradient.outputs(), whole))
+    yield "gradient", predicted, measured(lambda: descent.values(gradient.outputs(), whole))
 
 
 def measured(run: Callable[[], object]) -> float:

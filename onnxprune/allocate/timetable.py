@@ -19,11 +19,11 @@ from onnxprune.allocate.measures import Measure
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.errors import ModelError
+from onnxprune.graph.session import Session, open_session
 from onnxprune.graph.trace import Shape
 from onnxprune.graph.view import Node
 from onnxprune.operators.operator import operator_of
 from onnxprune.statistics import cache
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
 REPEATS, SECONDS, INNER = 20, 0.04, 5
@@ -126,7 +126,7 @@ class Timetable:
         model = onnx.ModelProto(ir_version=self.channels.view.model.proto.ir_version, graph=graph)
         model.opset_import.extend(self.channels.view.model.proto.opset_import)
         try:
-            session = Session(model, threads=self.threads or None, provider=self.provider)
+            session = open_session(model, threads=self.threads or None, provider=self.provider)
             return max(_shortest(session, outputs[:1], feeds) - self._overhead, 1e-4)
         except ModelError:
             return 0.0
@@ -138,7 +138,7 @@ class Timetable:
         graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "overhead", ends[:1], ends[1:])
         model = onnx.ModelProto(ir_version=self.channels.view.model.proto.ir_version, graph=graph)
         model.opset_import.extend(self.channels.view.model.proto.opset_import)
-        session = Session(model, threads=self.threads or None, provider=self.provider)
+        session = open_session(model, threads=self.threads or None, provider=self.provider)
         return min(_shortest(session, ["y"], {"x": np.ones(1, np.float32)}) for _ in range(5))
 
     def _values(self, key: str, shape: Shape) -> Array:
@@ -164,12 +164,12 @@ class Timetable:
 
 
 def _shortest(session: Session, outputs: Sequence[str], feeds: dict[str, Array]) -> float:
-    session.run(outputs, feeds)
+    session.values(outputs, feeds)
     times: list[float] = []
     start = time.perf_counter()
     while len(times) < 3 or (len(times) < REPEATS and time.perf_counter() - start < SECONDS):
         begin = time.perf_counter()
         for _ in range(INNER):
-            session.run(outputs, feeds)
+            session.values(outputs, feeds)
         times.append(1000 * (time.perf_counter() - begin) / INNER)
     return min(times)

@@ -10,10 +10,10 @@ from onnxprune.report import Report
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
+    from onnxprune.graph.session import Feeds
     from onnxprune.job.run import Run
     from onnxprune.validate.compare import Comparison
     from onnxprune.validate.layers import LayerParity
-    from onnxprune.validate.session import Feeds
 
 
 def note_layers(

@@ -9,7 +9,7 @@ from pathlib import Path
 def refusal(arguments: Sequence[str]) -> str | None:
     """Return why onnxruntime refuses a model that is named on the command line, None where it takes them all."""
     from onnxprune.errors import ModelError
-    from onnxprune.validate.session import open_session
+    from onnxprune.graph.session import open_session
 
     for argument in arguments:
         path = Path(argument)

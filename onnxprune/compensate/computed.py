@@ -13,7 +13,7 @@ import onnx
 from onnxprune.compensate.stages import embedded, reads, static_names
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
-from onnxprune.statistics.session import Session
+from onnxprune.graph.session import open_session
 from onnxprune.types import Array
 
 FOLLOWED = frozenset(
@@ -73,7 +73,7 @@ class Computed:
         proto = onnx.ModelProto(ir_version=self._model.proto.ir_version, graph=graph)
         proto.opset_import.extend(self._model.proto.opset_import)
         try:
-            (value,) = Session(proto, threads=1).run([name], {})
+            (value,) = open_session(proto, threads=1).values([name], {})
         except ModelError:  # a type that onnxruntime has no kernel for
             return None
         size = sum(onnx.numpy_helper.to_array(t).nbytes for t in graph.initializer)

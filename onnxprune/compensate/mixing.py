@@ -67,7 +67,7 @@ def _covariances(
     session = opener(observed(original, names))
     sums = {name: Accumulator(1, gram=True) for name in names}
     for feed in feeds:
-        for name, array in zip(names, session.run(names, feed), strict=True):
+        for name, array in zip(names, session.values(names, feed), strict=True):
             sums[name].add(array)
     return {name: total.result().covariance for name, total in sums.items()}
 

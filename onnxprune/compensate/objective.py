@@ -72,5 +72,5 @@ class Labelled(Slopes):
     def over(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> float:
         """Return the loss, averaged over feeds."""
         names = [self.gradient.loss]
-        found = self._side_by_side(lambda feed: self.judge.run(names, self._whole(weights, feed))[0], feeds)
+        found = self._side_by_side(lambda feed: self.judge.values(names, self._whole(weights, feed))[0], feeds)
         return float(np.mean(found))

@@ -20,8 +20,8 @@ from onnxprune.compensate.shelf import Shelf
 from onnxprune.compensate.stages import Stages, tensor_levels
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array, IntArray
 
 MEMORY = 4 << 30
@@ -129,7 +129,7 @@ class Walk:
     ) -> None:
         self._weights, self._options = weights, options
         self._lstsq = replace(options.lstsq, memory=int(options.memory * (1 - ACTIVATIONS)))
-        opener = partial(Session, threads=options.threads)
+        opener = partial(open_session, threads=options.threads)
         self.cut = Cut(positions, mix(original, weights, positions, feeds, opener, options.only) if options.mix else {})
         graph = weights.model.proto.graph
         made = {name for node in original.proto.graph.node for name in node.output}

@@ -20,9 +20,9 @@ from onnxprune.compensate.gradient import Gradient
 from onnxprune.graph.cost import MAC64, REPEATED, cost_of
 from onnxprune.graph.cost_rules import NANO
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import Session, open_session
 from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
 Cut = Callable[[Array], Array]
@@ -42,12 +42,12 @@ class Teacher:
     """The original, asked for the tensors that are compared."""
 
     def __init__(self, model: Model, cuts: Mapping[str, Cut]) -> None:
-        self._session = Session(observed(model, cuts), threads=1, folder=model.folder)
+        self._session = open_session(observed(model, cuts), threads=1, folder=model.folder)
         self._model, self._cuts = model, cuts
 
     def __call__(self, feed: Feed) -> dict[str, Array]:
         """Return the compared tensors, what was cut left out."""
-        values = self._session.run(list(self._cuts), feed)
+        values = self._session.values(list(self._cuts), feed)
         return {name: cut(value) for (name, cut), value in zip(self._cuts.items(), values, strict=True)}
 
     def seconds(self, feed: Feed) -> float:
@@ -71,19 +71,19 @@ class Slopes:
     @staticmethod
     def open(gradient: Gradient, teacher: Teacher, threads: int | None) -> Slopes:
         """Return the runner; `threads` feeds run side by side, None: as many as there are cores."""
-        sessions = Session(gradient.proto, threads=1), Session(gradient.without_slopes(), threads=1)
+        sessions = open_session(gradient.proto, threads=1), open_session(gradient.without_slopes(), threads=1)
         return Slopes(*sessions, gradient, teacher, threads or os.cpu_count() or 1)
 
     def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
         """Return the gradient by every weight, averaged over feeds."""
         names = self.gradient.outputs()
-        found = self._side_by_side(lambda feed: self.session.run(names, self._whole(weights, feed))[1:], feeds)
+        found = self._side_by_side(lambda feed: self.session.values(names, self._whole(weights, feed))[1:], feeds)
         return [np.asarray(np.mean(same, axis=0, dtype=np.float64), np.float32) for same in zip(*found, strict=True)]
 
     def loss(self, weights: Mapping[str, Array], draws: Draws) -> float:
         """Return the loss on held-out samples."""
         feeds, names = islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN), [self.gradient.loss]
-        found = self._side_by_side(lambda feed: self.judge.run(names, self._whole(weights, feed))[0], feeds)
+        found = self._side_by_side(lambda feed: self.judge.values(names, self._whole(weights, feed))[0], feeds)
         return float(np.mean(found))
 
     def seconds(self, feed: Feed, runs: int) -> float:

@@ -12,8 +12,8 @@ import onnx
 
 from onnxprune.compensate.shelf import Parcel, Shelf
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import Session
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
 Opener = Callable[[onnx.ModelProto], Session]
@@ -131,7 +131,7 @@ class Stages:
         for batch in self._batches if outputs else ():
             feed = {name: batch[name].open() for name in inputs}
             session = session or self._open(self._submodel(nodes, inputs, outputs, feed))
-            values = session.run(outputs, feed)
+            values = session.values(outputs, feed)
             batch.update((name, self._shelf.put(array)) for name, array in zip(outputs, values, strict=True))
 
     def release(self, level: int) -> None:

@@ -11,6 +11,7 @@ import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model, save
+from onnxprune.graph.session import open_session
 from onnxprune.job.gates import Gates
 from onnxprune.job.run import Run
 from onnxprune.methods.calibration import SAMPLES as MOST
@@ -22,7 +23,6 @@ from onnxprune.statistics.split import changed, first, split
 from onnxprune.validate.border import Border
 from onnxprune.validate.compare import Reference, compare, open_reference
 from onnxprune.validate.gates import evaluate
-from onnxprune.validate.session import open_session
 from onnxprune.validate.verdict import Where
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from onnxprune.compensate.terms import Term, label_term, own_term
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.provenance import package_version
+from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
@@ -40,7 +41,6 @@ from onnxprune.statistics.batch import batch_size
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
 MATCHED_FEEDS = 4
@@ -270,7 +270,7 @@ def _loss_graph(given: Path | onnx.ModelProto) -> onnx.ModelProto:
     except ModelError as error:
         raise UsageError(f"the loss graph: {error}") from error
     try:
-        Session(loss, threads=1)
+        open_session(loss, threads=1)
     except ModelError as error:
         raise UsageError(f"the loss graph: {error}") from error
     return loss

@@ -12,6 +12,7 @@ from onnxprune.compensate.refit import Positions
 from onnxprune.errors import ModelError
 from onnxprune.graph.follow import Followed, follow, read_tensors, restore, shared_names
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.methods.calibration import Runtime
 from onnxprune.operators.fused import is_fused
@@ -19,7 +20,6 @@ from onnxprune.score.activity import Activity
 from onnxprune.score.parted import Parted
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.routes import Routes, Taken, routes
-from onnxprune.statistics.session import Session
 from onnxprune.types import IntArray
 
 ROUNDING = 1e-3
@@ -84,9 +84,9 @@ class Seen:
         feed = next(iter(self.data.batches(1)))
         try:
             one, two = (
-                Session(m.proto, threads=runtime.threads or None, provider=runtime.provider, folder=m.folder).run(
-                    [value.name for value in m.proto.graph.output], feed
-                )
+                open_session(
+                    m.proto, threads=runtime.threads or None, provider=runtime.provider, folder=m.folder
+                ).values([value.name for value in m.proto.graph.output], feed)
                 for m in (self.source.model, self.model)
             )
         except ModelError:

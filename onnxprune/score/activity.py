@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.groups import ChannelGroup
+from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.score.readings import Reading, find_readings
 from onnxprune.statistics.collect import GRAM_BYTES, Statistics, Wanted, collect, observed
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.moments import ChannelStatistics
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray, IntArray
 
 MAP_SAMPLES = 16
@@ -125,7 +125,7 @@ def run_tensors(activity: Activity, names: Sequence[str], samples: int) -> dict[
     model = activity.view.model
     feed = next(islice(activity.data.batches(samples), 1))
     inner = [name for name in names if name not in feed]
-    session = Session(
+    session = open_session(
         observed(model, inner), threads=activity.threads or None, provider=activity.provider, folder=model.folder
     )
-    return dict(zip(inner, session.run(inner, feed), strict=True)) | {n: feed[n] for n in names if n in feed}
+    return dict(zip(inner, session.values(inner, feed), strict=True)) | {n: feed[n] for n in names if n in feed}

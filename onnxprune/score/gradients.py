@@ -15,12 +15,12 @@ from onnx import helper
 
 from onnxprune.compensate.gradient import differentiable
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.graph.session import Session, open_session
 from onnxprune.score.activity import Activity, run_tensors
 from onnxprune.score.magnitude import l2
 from onnxprune.score.readings import Reading
 from onnxprune.score.registry import criterion
 from onnxprune.score.slices import Slices
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray
 
 SAMPLES, BATCH, PROJECTIONS = 64, 16, 2
@@ -112,7 +112,7 @@ class _Gates:
                 for number, (key, reading) in enumerate(readings.items())
                 if values[key[0]].dtype == np.float32
             }
-            return _Gates(Session(_derivative(proto, gates, floats), threads=activity.threads or None),
+            return _Gates(open_session(_derivative(proto, gates, floats), threads=activity.threads or None),
                           gates, floats, feeds)  # fmt: skip
         except ModelError as error:
             raise UsageError(f"this score needs derivatives: {error} Choose another --score.") from error
@@ -130,7 +130,7 @@ class _Gates:
                     f"{name}.projection": generator.choice([-1.0, 1.0], shape).astype(np.float32)
                     for name, shape in self.outputs.items()
                 }
-                slopes = self.session.run(wanted, feed | ones | seed | signs)
+                slopes = self.session.values(wanted, feed | ones | seed | signs)
                 for (key, (_, shape)), slope in zip(self.gates.items(), slopes, strict=True):
                     found[key].append(slope.reshape(shape[0], -1).astype(np.float64))
         return {key: np.concatenate(parts) for key, parts in found.items()}

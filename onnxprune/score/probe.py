@@ -16,13 +16,13 @@ import onnx
 
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.errors import DataError
+from onnxprune.graph.session import Session, open_session
 from onnxprune.score.activity import Activity
 from onnxprune.score.readings import Reading
 from onnxprune.score.residual import DAMPING, damping
 from onnxprune.score.tail import Tail, open_tail, tail_of
 from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray, IntArray
 
 BATCH = 8
@@ -52,7 +52,7 @@ class Probe:
         places = [self._names.index(name) for name in part.tail.outputs]
         total = np.zeros(len(self._names))
         for number, entries in enumerate(part.entries):
-            given = part.session.run(part.tail.outputs, entries | weights) if places else []
+            given = part.session.values(part.tail.outputs, entries | weights) if places else []
             for place, a in zip(places, given, strict=True):
                 b = self._originals[number][place]
                 if a.shape == b.shape and np.isfinite(b).all():
@@ -179,12 +179,12 @@ class Probe:
         feeds = self._feeds[:batches]
         inner = [name for name in names if not feeds or name not in feeds[0]]
         model, activity = self.activity.view.model, self.activity
-        session = Session(
+        session = open_session(
             observed(model, inner), threads=activity.threads or None, provider=activity.provider, folder=model.folder
         )
         found = []
         for feed in feeds:
-            values = dict(zip(inner, session.run(inner, feed), strict=True)) if inner else {}
+            values = dict(zip(inner, session.values(inner, feed), strict=True)) if inner else {}
             found.append(values | {name: feed[name] for name in names if name in feed})
         return found
 

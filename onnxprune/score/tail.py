@@ -13,7 +13,7 @@ import onnx
 
 from onnxprune.compensate.stages import embedded, reads, static_names
 from onnxprune.graph.model import Model
-from onnxprune.statistics.session import Session
+from onnxprune.graph.session import Session, open_session
 from onnxprune.types import Array
 
 
@@ -90,7 +90,7 @@ def open_tail(
     proto.opset_import.extend(model.proto.opset_import)
     proto.functions.extend(model.proto.functions)
     proto.graph.CopyFrom(graph)
-    return Session(proto, threads=threads, provider=provider, folder=model.folder)
+    return open_session(proto, threads=threads, provider=provider, folder=model.folder)
 
 
 INITIALIZERS_ALONE = 4

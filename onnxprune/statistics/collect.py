@@ -15,11 +15,11 @@ import onnx
 from onnxprune.errors import DataError
 from onnxprune.graph.external import data_files
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.statistics import cache
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.moments import Accumulator, ChannelStatistics
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
 BATCH = 8
@@ -121,10 +121,10 @@ def _run(
 ) -> tuple[dict[str, Accumulator], list[str]]:
     inputs = {spec.name for spec in data.inputs}
     names = list(dict.fromkeys(w.tensor for w in wanted if w.tensor not in inputs))
-    session = Session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
+    session = open_session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
 
     def run(feed: Feed) -> Feed:
-        return dict(zip(names, session.run(names, feed) if names else (), strict=True)) | feed
+        return dict(zip(names, session.values(names, feed) if names else (), strict=True)) | feed
 
     one = next(iter(data.batches(1)))
     first = run(one)

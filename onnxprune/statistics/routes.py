@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import onnx
 
 from onnxprune.graph.follow import Followed, form_of, reads
+from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.statistics.data import Data, Unit
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 
 BRANCHES = {True: "then_branch", False: "else_branch"}
 Taken = Mapping[str, str]
@@ -76,13 +76,13 @@ def _values(
     names = list(dict.fromkeys(form.conditions.values()))
     proto = _ancestors(form.proto, names)
     inputs = {value.name for value in proto.graph.input}
-    session = Session(proto, threads=threads or None, provider=provider, folder=form.folder)
+    session = open_session(proto, threads=threads or None, provider=provider, folder=form.folder)
     found: dict[str, dict[int, bool]] = {name: {} for name in names}
     for number, feed in enumerate(data.batches(1)):
         if chosen is not None and number not in chosen:
             continue
         given: Feed = {name: array for name, array in feed.items() if name in inputs}
-        for name, value in zip(names, session.run(names, given), strict=True):
+        for name, value in zip(names, session.values(names, given), strict=True):
             found[name][number] = bool(value.reshape(-1)[0])
         if not inputs:
             break

@@ -11,9 +11,9 @@ import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
 NEARLY = 1e-4
@@ -101,9 +101,9 @@ def _one_class(model: Model, feeds: list[Feed], threads: int, provider: str | No
         return []
     table = {name: _Classes() for name in outputs}
     try:
-        session = Session(model.proto, threads=threads or None, provider=provider, folder=model.folder)
+        session = open_session(model.proto, threads=threads or None, provider=provider, folder=model.folder)
         for feed in feeds:
-            for name, array in zip(outputs, session.run(outputs, feed), strict=True):
+            for name, array in zip(outputs, session.values(outputs, feed), strict=True):
                 table[name].add(array)
     except ModelError:
         return []  # whoever needs the outputs will say so

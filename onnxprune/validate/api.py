@@ -38,8 +38,8 @@ def validate(
         DataError: the data do not fit.
     """
     from onnxprune.graph.model import load
+    from onnxprune.graph.session import file_of, open_session
     from onnxprune.validate.compare import compare, open_reference, self_noise
-    from onnxprune.validate.session import file_of, open_session
 
     before, after = load(original), load(compressed)
     count = None

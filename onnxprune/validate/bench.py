@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+from onnxprune.graph.session import Feeds, Session, file_of, open_session
 from onnxprune.validate.latency import Timing, interleaved
-from onnxprune.validate.session import Feeds, Session, file_of, open_session
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model, Source

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxprune.graph.session import Feeds
 from onnxprune.types import Array, IntArray
-from onnxprune.validate.session import Feeds
 
 Positions = Mapping[str, Sequence[IntArray | None]]
 """Tensor -> for every axis the positions that stay, None where all do."""

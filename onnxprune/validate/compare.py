@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import DataError, ModelError
+from onnxprune.graph.session import Feeds, Session, open_session
 from onnxprune.types import Array
 from onnxprune.validate.border import Border
 from onnxprune.validate.kinds import Kind, output_kinds
 from onnxprune.validate.lists import before_sorts, compare_before_sorts
 from onnxprune.validate.parity import SQNR_LIMIT_DB, Meters, Parity, Variety
-from onnxprune.validate.session import Feeds, Session, open_session
 from onnxprune.validate.verdict import Samples, Verdict, judge
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import DataError, GateError, ModelError, OnnxpruneError
+from onnxprune.graph.session import Session, open_session
 from onnxprune.validate.compare import Comparison, Reference, compare
 from onnxprune.validate.masked import MaskedParity, masked_parity
-from onnxprune.validate.session import Session, open_session
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import DataError, Terminated, UsageError
+from onnxprune.graph.session import open_session
 from onnxprune.processes.user_code import call
 from onnxprune.validate.parity import Parity
-from onnxprune.validate.session import open_session
 
 Evaluate = Callable[..., Any]
 

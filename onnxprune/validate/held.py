@@ -16,11 +16,11 @@ from onnx import AttributeProto, helper
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import Feeds, Session, open_session
 from onnxprune.types import Array, IntArray
 from onnxprune.validate.border import taken
 from onnxprune.validate.disturb import disturbed
 from onnxprune.validate.parity import Meters
-from onnxprune.validate.session import Feeds, Session, open_session
 from onnxprune.validate.steps import Steps
 
 Kept = Callable[[str], Sequence[IntArray | None] | None]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.errors import DataError
+from onnxprune.graph.session import Port, Session
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
 from onnxprune.validate.noise import Image, image_of, pink_images
-from onnxprune.validate.session import Port, Session
 
 CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split())
 """Operators that hand integer values on as they are."""

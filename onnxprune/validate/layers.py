@@ -14,8 +14,8 @@ import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import Feeds, Session, open_session
 from onnxprune.validate.parity import Meter
-from onnxprune.validate.session import Feeds, Session, open_session
 
 SAMPLES = 8
 """Feeds that layers are compared on: all their tensors are held at once."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import DataError, ModelError
+from onnxprune.graph.session import Feeds, Session
 from onnxprune.graph.view import View
 from onnxprune.validate.kinds import SORTED, VALUES, Kind, behind_sorts
 from onnxprune.validate.layers import matched_names, watching
 from onnxprune.validate.parity import Meters, Parity
-from onnxprune.validate.session import Feeds, Session
 from onnxprune.validate.steps import computed_tensors
 
 if TYPE_CHECKING:

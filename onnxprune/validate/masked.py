@@ -9,12 +9,12 @@ from pathlib import Path
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model, load
+from onnxprune.graph.session import Feeds, Session, open_session
 from onnxprune.graph.view import View
 from onnxprune.validate.compare import Reference
 from onnxprune.validate.disturb import disturbed
 from onnxprune.validate.held import CannotHoldError, Kept, Pieces, narrowed
 from onnxprune.validate.parity import Meters
-from onnxprune.validate.session import Feeds, Session, open_session
 from onnxprune.validate.steps import Steps, find_squashed, find_steps
 
 TOLERANCE = 2e-5

@@ -14,8 +14,8 @@ from onnxprune.channels.rewrite import rewrite
 from onnxprune.compensate.compensate import LayerError, RefitOptions, compensate, kept_positions
 from onnxprune.compensate.problem import LstsqOptions
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.session import Session
 
 Weights = dict[str, np.ndarray]
 
@@ -35,8 +35,8 @@ def run(model: Model, feeds: list[Feed], *names: str) -> list[np.ndarray]:
     known = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
     wanted = list(names) or [value.name for value in model.proto.graph.output]
-    session = Session(proto, threads=1)
-    results = [session.run(wanted, feed) for feed in feeds]
+    session = open_session(proto, threads=1)
+    results = [session.values(wanted, feed) for feed in feeds]
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 

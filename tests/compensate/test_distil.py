@@ -10,8 +10,8 @@ from onnxprune.compensate.draws import draws_of, vary
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.statistics.feeds import InputSpec
-from onnxprune.statistics.session import Session
 from tests.compensate.small import network, run
 
 RNG = np.random.default_rng(13)
@@ -99,15 +99,17 @@ CASES = {
 def test_the_gradient_is_that_of_finite_differences(model: Model) -> None:
     x, target = normal(6, 2, 5, 5), normal(6, 3)
     gradient = gradient_graph(model, {"y": 2.0}, {"y": (6, 3)}, {"x": x})
-    session = Session(gradient.proto, threads=1)
+    session = open_session(gradient.proto, threads=1)
     feed = {"x": x, gradient.targets["y"]: target, **gradient.seed()}
 
     def loss(weights: dict[str, np.ndarray]) -> float:
-        return float(session.run([gradient.loss], {**feed, **weights})[0][0])
+        return float(session.values([gradient.loss], {**feed, **weights})[0][0])
 
     (given,) = run(model, [{"x": x}])
     assert loss(gradient.weights) == pytest.approx(2 * np.square(given - target).mean(), rel=1e-5)
-    slopes = dict(zip(gradient.weights, session.run(gradient.outputs(), {**feed, **gradient.weights})[1:], strict=True))
+    slopes = dict(
+        zip(gradient.weights, session.values(gradient.outputs(), {**feed, **gradient.weights})[1:], strict=True)
+    )
     assert set(slopes) == {t.name for t in model.proto.graph.initializer} - {"low", "high"}
     for name, value in gradient.weights.items():
         direction = normal(*value.shape)

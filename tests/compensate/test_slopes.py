@@ -13,7 +13,7 @@ from onnxprune.compensate.lean import without_dead
 from onnxprune.compensate.slopes import Slopes, Teacher, update_seconds
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
-from onnxprune.statistics.session import Session
+from onnxprune.graph.session import open_session
 from tests.compensate.small import network
 
 RNG = np.random.default_rng(31)
@@ -112,8 +112,10 @@ def test_the_loss_alone_takes_no_derivatives() -> None:
     gradient = gradient_graph(small(4), {"y": 1.0}, {"y": (8, 3)}, feed)
     whole = feed | {gradient.targets["y"]: normal(8, 3)} | gradient.weights | gradient.seed()
     alone = gradient.without_slopes()
-    (loss,) = Session(alone, threads=1).run([gradient.loss], whole)
-    np.testing.assert_allclose(loss, Session(gradient.proto, threads=1).run([gradient.loss], whole)[0], rtol=1e-6)
+    (loss,) = open_session(alone, threads=1).values([gradient.loss], whole)
+    np.testing.assert_allclose(
+        loss, open_session(gradient.proto, threads=1).values([gradient.loss], whole)[0], rtol=1e-6
+    )
     assert len(alone.graph.node) < len(gradient.proto.graph.node) / 2
 
 

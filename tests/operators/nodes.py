@@ -10,9 +10,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.operators.operator import MICROSOFT, Operator, operator_of
-from onnxprune.statistics.session import Session
 
 Array = np.ndarray
 
@@ -58,7 +58,7 @@ class Case:
     def run(self, arrays: dict[int, Array]) -> Array:
         """Return the first output for these inputs."""
         feed = {f"x{i}": array for i, array in arrays.items() if i not in self.stored}
-        (y,) = Session(self.proto(arrays), threads=1).run(["y0"], feed)
+        (y,) = open_session(self.proto(arrays), threads=1).values(["y0"], feed)
         return y
 
     def __str__(self) -> str:

@@ -11,10 +11,10 @@ from onnxprune.compensate.readers import find_readers
 from onnxprune.compensate.recurrent import find_recurrent
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.operators.call import Call
 from onnxprune.operators.operator import MICROSOFT, Contraction, Operator, describe, operator_of, operators
 from onnxprune.score.readings import find_readings
-from onnxprune.statistics.session import Session
 from tests.operators.nodes import CONVOLUTIONS, COUNTED, LAYERS, PRODUCTS, RECURRENT, Array, Case
 
 TYPES = {(case.domain, case.op_type) for case in LAYERS}
@@ -131,16 +131,16 @@ def test_every_trained_input_has_the_gradient_of_finite_differences(case: Case) 
     x = {f"x{i}": a for i, a in arrays.items() if i not in case.stored}
     gradient = gradient_graph(model, {"y0": 1.0}, {"y0": y.shape}, x)
     assert set(gradient.weights) == {f"x{i}" for i in case.operator.trained if i in stored}
-    session = Session(gradient.proto, threads=1)
+    session = open_session(gradient.proto, threads=1)
     rng = np.random.default_rng(5)
     feed = {**x, gradient.targets["y0"]: y + rng.normal(size=y.shape).astype(np.float32), **gradient.seed()}
-    slopes = session.run(gradient.outputs(), {**feed, **gradient.weights})[1:]
+    slopes = session.values(gradient.outputs(), {**feed, **gradient.weights})[1:]
     for (name, value), slope in zip(gradient.weights.items(), slopes, strict=True):
         way = rng.normal(size=value.shape).astype(np.float32)
 
         def loss(step: float, name=name, value=value, way=way) -> float:
             moved = {**gradient.weights, name: value + np.float32(step) * way}
-            return float(session.run([gradient.loss], {**feed, **moved})[0][0])
+            return float(session.values([gradient.loss], {**feed, **moved})[0][0])
 
         expected = (loss(1e-2) - loss(-1e-2)) / 2e-2
         # differences of float32 losses near 1

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from onnxprune.graph.session import open_session
 from onnxprune.operators.operator import operator_of
-from onnxprune.statistics.session import Session
 
 CASES = [
     ("Conv", (2, 4, 9), (6, 4, 3), {}),
@@ -30,7 +30,7 @@ def test_patches_times_weights_are_the_convolution(op_type, x_shape, w_shape, at
     info = [helper.make_tensor_value_info(name, 1, None) for name in ("x", "y")]
     graph = helper.make_graph([node], "g", info[:1], info[1:], [onnx.numpy_helper.from_array(w, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (y,) = Session(model, threads=1).run(["y"], {"x": x})
+    (y,) = open_session(model, threads=1).values(["y"], {"x": x})
     layout = operator_of(node).layout(attributes, w.shape, 1)
     rows = layout.inputs(x, y.shape)
     np.testing.assert_array_equal(layout.weight(layout.matrix(w), w.shape), w)

@@ -7,13 +7,13 @@ from onnx import helper, numpy_helper
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.score import probe as room
 from onnxprune.score.activity import Activity
 from onnxprune.score.probe import Probe
 from onnxprune.score.tail import tail_of
 from onnxprune.statistics.data import read
 from onnxprune.statistics.feeds import input_specs
-from onnxprune.statistics.session import Session
 from tests.compensate.small import network
 from tests.crnn import crnn
 from tests.networks import convnet
@@ -81,7 +81,7 @@ def whole_distance(model: Model, weights: dict[str, np.ndarray], x: np.ndarray) 
         if node.op_type == "Constant" and node.output[0] in weights:
             node.attribute[0].t.CopyFrom(numpy_helper.from_array(weights[node.output[0]]))
     names = [value.name for value in model.proto.graph.output]
-    wanted, given = (Session(proto, threads=1).run(names, {"x": x}) for proto in (model.proto, changed))
+    wanted, given = (open_session(proto, threads=1).values(names, {"x": x}) for proto in (model.proto, changed))
     parts = [np.square(a - b).mean() / b.var() for a, b in zip(given, wanted, strict=True)]
     return float(np.mean(parts))
 

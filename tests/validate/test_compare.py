@@ -9,13 +9,13 @@ from onnx import helper, numpy_helper
 
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.graph.model import load
+from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.validate.bench import bench
 from onnxprune.validate.compare import compare, open_reference, self_noise
 from onnxprune.validate.gates import Gates, evaluate
 from onnxprune.validate.masked import masked_parity
 from onnxprune.validate.parity import Parity
-from onnxprune.validate.session import open_session
 from tests import networks
 from tests.micro.build import Net
 

@@ -7,10 +7,10 @@ from onnx import TensorProto, helper
 
 from onnxprune.errors import DataError
 from onnxprune.graph.model import load
+from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
 from onnxprune.validate.inputs import RandomInputs, random_inputs
-from onnxprune.validate.session import open_session
 from tests import networks
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.methods.linear import Linear
 from onnxprune.statistics.collect import BATCH, GRAM_BYTES, observed
 from onnxprune.statistics.data import Data
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array
 
 ROWS = 16_000
@@ -32,12 +32,12 @@ def second_moments(
     granted, notes = _granted(seen)
     inputs = {value.name for value in model.proto.graph.input}
     names = sorted({name for layer in granted for name in (_x(layer), _y(layer)) if name not in inputs})
-    session = Session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
+    session = open_session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
     sums = {layer.name: np.zeros((_features(layer), _features(layer))) for layer in granted}
     counts = dict.fromkeys(sums, 0)
     batches = max(1, -(-data.samples // BATCH))
     for number, feed in enumerate(data.batches(BATCH)):
-        values = dict(zip(names, session.run(names, feed), strict=True)) | feed
+        values = dict(zip(names, session.values(names, feed), strict=True)) | feed
         for layer in granted:
             rows = layer.layout.inputs(values[_x(layer)], values[_y(layer)].shape)
             wanted = max(1, max(ROWS, ROWS_PER_FEATURE * _features(layer)) // batches)

@@ -18,9 +18,9 @@ from onnxprune.compensate.distil import before_last
 from onnxprune.compensate.slopes import Cut
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed, input_specs
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array, IntArray
 
 ALIKE = 0.5
@@ -122,9 +122,9 @@ def _same(node: onnx.NodeProto, other: onnx.NodeProto | None) -> bool:
 
 
 def _values(model: Model, names: Sequence[str], feeds: Sequence[Feed]) -> dict[str, Array]:
-    session = Session(observed(model, names), threads=1, folder=model.folder)
+    session = open_session(observed(model, names), threads=1, folder=model.folder)
     reads = {spec.name for spec in input_specs(model.proto)}
-    found = [session.run(names, {n: a for n, a in feed.items() if n in reads}) for feed in feeds]
+    found = [session.values(names, {n: a for n, a in feed.items() if n in reads}) for feed in feeds]
     pairs = ((name, parts) for name, parts in zip(names, zip(*found, strict=True), strict=True))
     return {name: np.concatenate(parts) if parts[0].ndim else parts[0] for name, parts in pairs}
 

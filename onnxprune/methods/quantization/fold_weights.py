@@ -59,7 +59,7 @@ def _alone(node: onnx.NodeProto, outer: set[str]) -> bool:
 
 def _computed(proto: onnx.ModelProto, names: list[str], fixed: dict[str, onnx.NodeProto]) -> dict[str, Array]:
     """Run the part of the graph that makes the named tensors."""
-    from onnxprune.statistics.session import Session
+    from onnxprune.graph.session import open_session
 
     open_names, needed = list(names), set(names)
     while open_names:
@@ -74,7 +74,7 @@ def _computed(proto: onnx.ModelProto, names: list[str], fixed: dict[str, onnx.No
     part.ir_version = proto.ir_version
     part.ClearField("opset_import")
     part.opset_import.extend(proto.opset_import)
-    return dict(zip(names, Session(part, threads=1).run(names, {}), strict=True))
+    return dict(zip(names, open_session(part, threads=1).values(names, {}), strict=True))
 
 
 def _remove_makers(graph: onnx.GraphProto, stored: set[str], fixed: set[str]) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
 from onnxprune.types import Array
 from onnxprune.validate.kinds import LABELS, SORTED, STATE, Kind, output_kinds
 from onnxprune.validate.parity import Meter
-from onnxprune.validate.session import open_session
 
 Feeds = Mapping[str, Array]
 

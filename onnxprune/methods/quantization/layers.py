@@ -20,7 +20,7 @@ from onnxprune.validate.layers import dequantized_names
 from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 if TYPE_CHECKING:
-    from onnxprune.validate.session import Session
+    from onnxprune.graph.session import Session
 
 Feeds = Mapping[str, Array]
 F = TypeVar("F", bound=Mapping[str, Array])
@@ -192,7 +192,7 @@ def _pairs(original: onnx.ModelProto, quantized: onnx.ModelProto, layers: list[L
 
 def _run(proto: onnx.ModelProto, names: list[str], feeds: Iterable[Feeds], threads: int) -> Iterator[list[Array]]:
     """Yield the named tensors for each feed; the session goes before the next model's is opened."""
-    from onnxprune.validate.session import open_session
+    from onnxprune.graph.session import open_session
 
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -211,7 +211,7 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Iterable[Feeds], threa
 
 
 def _tensors(session: Session, names: list[str], feed: Feeds) -> list[Array]:
-    from onnxprune.validate.session import reason
+    from onnxprune.graph.session import reason
 
     try:
         return [np.asarray(value) for value in session.native.run(names, session.fit(dict(feed)))]

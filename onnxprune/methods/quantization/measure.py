@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxprune.graph.session import open_session
 from onnxprune.methods.quantization.between import Flow
 from onnxprune.methods.quantization.observe import each
 from onnxprune.types import Array
-from onnxprune.validate.session import open_session
 
 Feeds = Mapping[str, Array]
 

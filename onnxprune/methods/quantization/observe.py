@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.statistics.collect import observed
 from onnxprune.statistics.moments import Accumulator
-from onnxprune.statistics.session import Session
 from onnxprune.types import Array, FloatArray
 
 Feeds = Mapping[str, Array]
@@ -26,9 +26,9 @@ def each(
     """Run the model and hand every named tensor of every batch to `take`."""
     inputs = {value.name for value in proto.graph.input}
     made = [name for name in dict.fromkeys(names) if name not in inputs]
-    session = Session(observed(Model(proto), made), threads=threads)
+    session = open_session(observed(Model(proto), made), threads=threads)
     for feed in feeds:
-        found = session.run(made, dict(feed)) if made else []
+        found = session.values(made, dict(feed)) if made else []
         values = dict(zip(made, found, strict=True)) | dict(feed)
         for name in dict.fromkeys(names):
             take(name, values[name])

@@ -119,7 +119,7 @@ def _calibrator(
 
 
 def _session(path: Path, threads: int) -> Any:
-    from onnxprune.validate.session import open_session
+    from onnxprune.graph.session import open_session
 
     return open_session(path, threads=threads, level="extended", arena=False, label="the model with observers").native
 

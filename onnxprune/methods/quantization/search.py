@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.validate.compare import Comparison, Reference, compare
 from onnxprune.validate.gates import Gates
 from onnxprune.validate.parity import SQNR_LIMIT_DB
-from onnxprune.validate.session import open_session
 
 if TYPE_CHECKING:
     import onnx

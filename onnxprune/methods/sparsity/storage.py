@@ -84,7 +84,7 @@ def _sparse(tensor: TensorProto) -> onnx.SparseTensorProto | None:
 
 
 def _require_runnable(model: Model) -> None:
-    from onnxprune.validate.session import open_session
+    from onnxprune.graph.session import open_session
 
     try:
         open_session(model, threads=1, label="the model with sparse tensors")

@@ -11,11 +11,11 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.graph.session import open_session
 from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import free_names
 from onnxprune.methods.trimming.inline import bodies, inline_branch
 from onnxprune.types import Array
-from onnxprune.validate.session import open_session
 
 Value = int | float | bool | str | list[object] | Array | tuple[float, ...]
 

@@ -1,4 +1,4 @@
-"""The one room that knows onnxruntime: opening a model, running it, and saying in one line why it cannot."""
+"""The one place that runs models: opening one in onnxruntime, and saying in one line why it cannot."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import onnx
 
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
@@ -21,11 +23,14 @@ from onnxprune.types import Array
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
 
+    Source = Path | bytes | Model | onnx.ModelProto
+
 Feeds = Mapping[str, Array]
 
 LEVELS = ("none", "basic", "extended", "all")
 """Names of onnxruntime's graph optimisation levels, from the literal graph to everything."""
 
+_EXTERNAL = "session.model_external_initializers_file_folder_path"
 _DTYPES = {
     "float": "float32",
     "double": "float64",
@@ -49,13 +54,21 @@ class Port:
 class Session:
     """A model that onnxruntime has accepted. Use it as a context manager, or let it go."""
 
-    def __init__(self, native: Any, label: str, stack: ExitStack, source: Path | bytes | Model) -> None:
+    def __init__(self, native: Any, label: str, stack: ExitStack, source: Source) -> None:
         self.native: Any = native
-        self.source = source
+        self.source: Path | bytes | Model = b"" if isinstance(source, onnx.ModelProto) else source
         self._stack = stack
         self.label = label
-        self.inputs = tuple(_port(item) for item in native.get_inputs())
-        self.outputs = tuple(_port(item) for item in native.get_outputs())
+
+    @cached_property
+    def inputs(self) -> tuple[Port, ...]:
+        """What the model takes."""
+        return tuple(_port(item) for item in self.native.get_inputs())
+
+    @cached_property
+    def outputs(self) -> tuple[Port, ...]:
+        """What the model gives."""
+        return tuple(_port(item) for item in self.native.get_outputs())
 
     @property
     def threads(self) -> int:
@@ -82,6 +95,17 @@ class Session:
                 "Give sizes with --input-shape, or inputs of your own with --data."
             ) from error
         return dict(_tensors(self.outputs, values))
+
+    def values(self, names: Sequence[str], feeds: Feeds) -> list[Array]:
+        """Return the named outputs, in that order.
+
+        Raises:
+            ModelError: the run fails.
+        """
+        try:
+            return list(self.native.run(list(names), dict(feeds)))
+        except Exception as error:
+            raise ModelError(f"onnxruntime failed while the model ran on the data: {reason(error)}") from error
 
     def fit(self, feeds: Feeds) -> dict[str, Array]:
         """Return the feeds that this model takes, in its data types.
@@ -112,22 +136,24 @@ class Session:
 
 
 def open_session(
-    source: Path | bytes | Model,
+    source: Source,
     *,
-    threads: int = 0,
+    threads: int | None = 0,
     level: str = "all",
     spinning: bool = False,
     provider: str | None = None,
     label: str | None = None,
     arena: bool = True,
+    folder: Path | None = None,
 ) -> Session:
     """Return a session for a file, for serialised bytes, or for a model in memory.
 
     Args:
-        threads: threads inside an operator; 0 leaves the choice to onnxruntime.
+        threads: threads inside an operator; 0 or None leaves the choice to onnxruntime.
         level: one of LEVELS.
         spinning: let threads wait actively, as onnxruntime does by itself: faster, but bad for its neighbours.
         arena: keep memory between runs, which is faster; a session that runs once or twice takes less without.
+        folder: where the external weights of a graph are.
         provider: execution provider such as "CUDA" or "CUDAExecutionProvider"; the CPU is always the last resort.
 
     Raises:
@@ -143,6 +169,8 @@ def open_session(
     options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.graph_optimization_level = _levels(onnxruntime)[LEVELS.index(level)]
+    if folder is not None:
+        options.add_session_config_entry(_EXTERNAL, str(folder.resolve()))
     stack = ExitStack()
     label = label or _label(source)
     providers = engine.providers(provider, onnxruntime.get_available_providers())
@@ -175,9 +203,12 @@ def _levels(onnxruntime: Any) -> list[Any]:
     return [kinds.ORT_DISABLE_ALL, kinds.ORT_ENABLE_BASIC, kinds.ORT_ENABLE_EXTENDED, kinds.ORT_ENABLE_ALL]
 
 
-def _load(source: Path | bytes | Model, options: Any, stack: ExitStack) -> str | bytes:
+def _load(source: Source, options: Any, stack: ExitStack) -> str | bytes:
     if isinstance(source, bytes):
         return source
+    if isinstance(source, onnx.ModelProto):
+        graph: bytes = source.SerializeToString()
+        return graph
     if isinstance(source, Path):
         return read_bytes(source) if source.is_file() and is_packed(source) else str(source)
     if source.pending or source.proto.ByteSize() > 2**31 - 2**20:
@@ -187,14 +218,12 @@ def _load(source: Path | bytes | Model, options: Any, stack: ExitStack) -> str |
         save(source, folder / "model.onnx")
         return str(folder / "model.onnx")
     if source.path is not None:
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(source.path.parent.resolve())
-        )
+        options.add_session_config_entry(_EXTERNAL, str(source.path.parent.resolve()))
     serialised: bytes = source.proto.SerializeToString()
     return serialised
 
 
-def _label(source: Path | bytes | Model) -> str:
+def _label(source: Source) -> str:
     path = source if isinstance(source, Path) else getattr(source, "path", None)
     return f"'{path}'" if path else "the model"
 
