@@ -45,7 +45,6 @@ KEEPS_ZERO = [
 LOSES_ZERO = [
     "Acos",
     "Acosh",
-    "Binarizer",
     "Cos",
     "Cosh",
     "Exp",
@@ -104,6 +103,7 @@ def keeps_zero(ctx: Context) -> None:
 
 
 @rule(*LOSES_ZERO)
+@rule("Binarizer", domain="ai.onnx.ml")
 def loses_zero(ctx: Context) -> None:
     """y[i] = f(x[i]) with f(0) != 0"""
     ctx.set(ctx.axes(0))
