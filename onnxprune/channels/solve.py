@@ -171,7 +171,8 @@ def _pin(
                     changed = True
                 held = number[factor].reshape([-1 if a == axis else 1 for a in range(flat.ndim)])
                 stuck = held if stuck is None else np.where((stuck >= 0) & (held >= 0), stuck, -1)
-            assert stuck is not None
+            if stuck is None:
+                continue  # no axis tells anything
             newly_flat = (flat < 0) & (stuck >= 0)
             if newly_flat.any():
                 number[product.flat[newly_flat.reshape(-1)]] = stuck[newly_flat]

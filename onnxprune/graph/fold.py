@@ -48,6 +48,18 @@ def _evaluate(node: Node, inputs: Inputs) -> list[Array]:
     return [np.asarray(result) for result in evaluator.run(None, feeds)]
 
 
+def given(inputs: Inputs) -> list[Array]:
+    """Return the inputs of an operator that needs them all.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    found = [value for value in inputs if value is not None]
+    if len(found) < len(inputs):
+        raise ValueError("an input is missing")
+    return found
+
+
 def _list(node: Node, inputs: Inputs, name: str, index: int) -> list[int] | None:
     listed = node.attribute(name)
     if listed is not None:
@@ -57,8 +69,7 @@ def _list(node: Node, inputs: Inputs, name: str, index: int) -> list[int] | None
 
 
 def _gather(node: Node, inputs: Inputs) -> Array | None:
-    data, indices = inputs
-    assert data is not None and indices is not None
+    data, indices = given(inputs)
     return np.asarray(np.take(data, indices, axis=node.attribute("axis", 0)))
 
 
@@ -73,8 +84,7 @@ def _unsqueeze(node: Node, inputs: Inputs) -> Array | None:
 
 def _squeeze(node: Node, inputs: Inputs) -> Array | None:
     axes = _list(node, inputs, "axes", 1)
-    assert inputs[0] is not None
-    return np.asarray(np.squeeze(inputs[0], tuple(axes) if axes else None))
+    return np.asarray(np.squeeze(given(inputs)[0], tuple(axes) if axes else None))
 
 
 def _slice(node: Node, inputs: Inputs) -> Array | None:
@@ -93,56 +103,50 @@ def _slice(node: Node, inputs: Inputs) -> Array | None:
 
 
 def _cast(node: Node, inputs: Inputs) -> Array | None:
-    assert inputs[0] is not None
+    (data,) = given(inputs)
     target = onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to"))
-    return inputs[0].astype(target) if target.kind in "ifb" else None
+    return data.astype(target) if target.kind in "ifb" else None
 
 
 def _constant_of_shape(node: Node, inputs: Inputs) -> Array | None:
-    assert inputs[0] is not None
+    (shape,) = given(inputs)
     value = node.attribute("value")
     fill = onnx.numpy_helper.to_array(value).reshape(-1)[0] if value is not None else np.float32(0)
-    return np.full(tuple(int(v) for v in inputs[0]), fill)
+    return np.full(tuple(int(v) for v in shape), fill)
 
 
 def _expand(node: Node, inputs: Inputs) -> Array | None:
-    data, shape = inputs
-    assert data is not None and shape is not None
+    data, shape = given(inputs)
     return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(int(v) for v in shape))).copy()
 
 
 def _range(node: Node, inputs: Inputs) -> Array | None:
-    start, limit, step = inputs
-    assert start is not None and limit is not None and step is not None
+    start, limit, step = given(inputs)
     return np.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
 
 
 def _where(node: Node, inputs: Inputs) -> Array | None:
-    condition, one, other = inputs
-    assert condition is not None and one is not None and other is not None
+    condition, one, other = given(inputs)
     return np.asarray(np.where(condition, one, other))
 
 
 def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Node, Inputs], Array | None]:
     def apply(node: Node, inputs: Inputs) -> Array | None:
-        a, b = inputs
-        assert a is not None and b is not None
+        a, b = given(inputs)
         return np.asarray(function(a, b), dtype=a.dtype)
 
     return apply
 
 
 def _equal(node: Node, inputs: Inputs) -> Array | None:
-    a, b = inputs
-    assert a is not None and b is not None
+    a, b = given(inputs)
     return np.asarray(a == b)
 
 
 def _reshape(node: Node, inputs: Inputs) -> Array | None:
     if len(inputs) < 2 or node.attribute("allowzero", 0):
         return None
-    data, target = inputs
-    assert data is not None and target is not None
+    data, target = given(inputs)
     return data.reshape([data.shape[axis] if size == 0 else size for axis, size in enumerate(target.tolist())])
 
 
@@ -152,16 +156,14 @@ def _transpose(node: Node, inputs: Inputs) -> Array | None:
 
 def _divide(node: Node, inputs: Inputs) -> Array | None:
     """Integers are cut towards zero, which is rounding down where neither is negative."""
-    a, b = inputs
-    assert a is not None and b is not None
+    a, b = given(inputs)
     if a.dtype.kind == "f":
         return np.asarray(a / b, dtype=a.dtype)
     return np.asarray(a // b) if np.all(a >= 0) and np.all(b > 0) else None
 
 
 def _modulo(node: Node, inputs: Inputs) -> Array | None:
-    a, b = inputs
-    assert a is not None and b is not None
+    a, b = given(inputs)
     return np.asarray(a % b) if a.dtype.kind in "iu" and not node.attribute("fmod", 0) and np.all(b != 0) else None
 
 

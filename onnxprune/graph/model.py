@@ -17,7 +17,6 @@ from onnxprune.errors import ModelError
 from onnxprune.graph.check import check_structure, check_tensors, check_versions
 from onnxprune.graph.external import external_tensors, locate, read
 from onnxprune.graph.repair import repaired
-from onnxprune.graph.save import save
 from onnxprune.graph.source_file import read_bytes
 from onnxprune.graph.tensors import check_contents, is_external, tensor_bytes, to_array
 from onnxprune.processes import memory
@@ -26,7 +25,7 @@ from onnxprune.types import Array
 if TYPE_CHECKING:
     from onnx_graphsurgeon import Graph
 
-__all__ = ["Model", "Source", "load", "save"]
+__all__ = ["Model", "Source", "load"]
 
 COMMON_IR = 8
 """The IR version that models made in memory get at least: it has functions, and every runtime in use reads it."""

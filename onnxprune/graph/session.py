@@ -212,7 +212,7 @@ def _load(source: Source, options: Any, stack: ExitStack) -> str | bytes:
     if isinstance(source, Path):
         return read_bytes(source) if source.is_file() and is_packed(source) else str(source)
     if source.pending or source.proto.ByteSize() > 2**31 - 2**20:
-        from onnxprune.graph.model import save
+        from onnxprune.graph.save import save
 
         folder = Path(stack.enter_context(scratch_folder()))
         save(source, folder / "model.onnx")

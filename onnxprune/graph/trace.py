@@ -103,7 +103,8 @@ def trace(view: View, input_shapes: dict[str, Shape] | None = None) -> Trace:
             return found
         if best is None or _badness(found) < _badness(best):
             best = found
-    assert best is not None
+    if best is None:
+        raise ValueError("there are no sizes to trace with")
     return best
 
 
@@ -194,8 +195,7 @@ class _Walker:
         )
 
     def visit(self, node: Node) -> None:
-        if self._is_settled(node):
-            assert self.base is not None
+        if self.base is not None and self._is_settled(node):
             for key in node.outputs:
                 if key:
                     self.copy_from(self.base, key)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import DataError, GateError, OnnxpruneError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.files.staging import Staging
-from onnxprune.graph.model import Model, load, save
+from onnxprune.graph.model import Model, load
+from onnxprune.graph.save import save
 from onnxprune.job.describe import describe_result, note_comparison
 from onnxprune.job.gates import Gates, kept
 from onnxprune.job.job import Job, Step

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxprune.errors import UsageError
-from onnxprune.graph.model import Model, save
+from onnxprune.graph.model import Model
+from onnxprune.graph.save import save
 from onnxprune.graph.session import open_session
 from onnxprune.job.gates import Gates
 from onnxprune.job.run import Run

@@ -13,8 +13,8 @@ from onnxprune.files.identity import files_of, refuse_inputs
 from onnxprune.files.staging import Staging
 from onnxprune.graph.external import WeightFiles
 from onnxprune.graph.model import Model, file_sha256
-from onnxprune.graph.model import save as save_model
 from onnxprune.graph.provenance import with_provenance
+from onnxprune.graph.save import save as save_model
 from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_sources, unseen
 from onnxprune.job.job import Job
 from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, report_text

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune.files.scratch import scratch_folder
-from onnxprune.graph.model import Model, save
+from onnxprune.graph.model import Model
+from onnxprune.graph.save import save
 from onnxprune.graph.session import file_of, open_session
 from onnxprune.methods.calibration import Runtime
 from onnxprune.statistics.data import Data

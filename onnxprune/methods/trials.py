@@ -18,7 +18,8 @@ from onnxprune.channels.rewrite import rewrite
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
-from onnxprune.graph.model import Model, load, save
+from onnxprune.graph.model import Model, load
+from onnxprune.graph.save import save
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.candidates import Judge, Judgement
 from onnxprune.methods.options import PruneOptions

@@ -79,7 +79,8 @@ class Accumulator:
             self._waiting = []
 
     def _multiply(self, block: Array) -> None:
-        assert self._sums is not None
+        if self._sums is None:
+            raise ValueError("there are no sums to add to")
         size = np.abs(block)
         self._sums[0] += block.sum(0, dtype=np.float64)
         self._sums[1] += size.sum(0, dtype=np.float64)

@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from models import zoo
 from onnxprune.errors import OnnxpruneError, OutputError
 from onnxprune.graph import data_file
-from onnxprune.graph.model import Model, load, save
+from onnxprune.graph.model import Model, load
 from onnxprune.graph.provenance import with_provenance, without_provenance
-from onnxprune.graph.save import check_output
+from onnxprune.graph.save import check_output, save
 from onnxprune.types import Array
 from tests.graph.small import external, small_model, tensor
 

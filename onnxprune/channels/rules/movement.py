@@ -292,7 +292,8 @@ def constant_of_shape(ctx: Context) -> None:
 def _entries(value: object) -> list[float]:
     from onnx import TensorProto, numpy_helper
 
-    assert isinstance(value, TensorProto)
+    if not isinstance(value, TensorProto):
+        raise RuleError("its value is no tensor")
     return [float(v) for v in numpy_helper.to_array(value).reshape(-1)]
 
 
