@@ -51,6 +51,7 @@ OWN = {
     "apply": ["net.onnx", "plan.json"],
     "bench": ["net.onnx", "--runs", "3"],
     "factorize": ["net.onnx"],
+    "finetune": ["net.onnx", "net.onnx", "--steps", "1"],
     "inspect": ["net.onnx"],
     "prune": ["net.onnx", "--compensate", "none"],
     "quantize": ["net.onnx", "--mode", "fp16"],

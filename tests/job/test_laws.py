@@ -92,6 +92,21 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"plan": "plan.json", "memory": 1 << 26, **LSTSQ, **DATA},
         {"plan": "plan.json", "seed": 2, "input_shapes": {"x": [2, 3, 12, 12]}, **LSTSQ},
     ],
+    "finetune": [
+        {"compressed": "small.onnx", "steps": 2, **more, **DATA}
+        for more in (
+            {},
+            {"augment": "none"},
+            {"augment": "flip,shift"},
+            {"rate": 0.02},
+            {"labels": "labels.npy"},
+            {"labels": "labels.npy", "label_weight": 0.5, "label_output": "logits"},
+            {"labels": "targets.npy", "criterion": "mse"},
+            {"effort": "default", "seed": 4},
+            {"state": "walk.state"},
+            {"input_shapes": {"x": [2, 3, 12, 12]}},
+        )
+    ],
     "tune": [
         {"compensate": "none", "step": 0.4, "finest": 0.4, **more, **DATA, "gates": KEPT}
         for more in (
@@ -112,6 +127,7 @@ SPELT = {
     "ratios": "--group-ratios",
     "input_shapes": "--input-shape",
     "plan": "",
+    "compressed": "",
     "per_channel": "--per-channel/--per-tensor",
     "symmetric": "--symmetric/--asymmetric",
     "keep_io_types": "--keep-io-types/--convert-io-types",
@@ -131,6 +147,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "x.npy", x[:1])
     (folder / "kept.txt").write_text("3\n5\n")
     found = onnxprune.prune(model, ratio=0.5, compensate="none", run=onnxprune.Run(threads=1))
+    onnxprune.save(found.model, folder / "small.onnx")
+    np.save(folder / "labels.npy", np.arange(16) % 10)
+    np.save(folder / "targets.npy", np.eye(10, dtype=np.float32)[np.arange(16) % 10])
     (folder / "plan.json").write_text(found.plan.to_json())
     return folder
 
@@ -204,10 +223,12 @@ def test_every_method_has_ten_sets_which_use_every_option() -> None:
 
 UNUSED: dict[str, set[str]] = {
     **{name: set() for name in SETS},
-    "prune": {"latency", "states"},
+    "prune": {"latency", "states", "drop", "effort"},
+    "apply": {"effort"},
+    "finetune": {"loss"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
-    | {"workers", "input_shapes"},
+    | {"workers", "input_shapes", "drop", "effort"},
     "quantize": {"seed", "input_shapes"},
-    "trim": {"tokens", "scatter"},
+    "trim": {"tokens", "scatter", "tokens_from", "tokenizer", "vocabulary"},
 }
 """What a clock decides, what has tests of its own, what needs another network, and what a method refuses."""
