@@ -111,6 +111,7 @@ SPELT = {
     "plan": "PLAN.json",
     "compressed": "COMPRESSED",
     "states": "--state",
+    "vocabulary": "--tokenizer",
     "measure_latency": "--latency",
 }
 """Options that the command line calls otherwise. A search looks for its target itself, and leaves states and branches
