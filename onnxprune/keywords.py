@@ -73,6 +73,7 @@ class SparsifyKwargs(TypedDict, total=False):
     score: str | None
     reconstruct: bool | None
     storage: str
+    effort: str | None
 
 
 class FactorizeKwargs(TypedDict, total=False):
@@ -88,6 +89,7 @@ class FactorizeKwargs(TypedDict, total=False):
     align: int | None
     whiten: bool | None
     refit: bool | None
+    effort: str | None
 
 
 class FinetuneKwargs(TypedDict, total=False):

@@ -32,8 +32,8 @@ FALLS = 4
 LOWER = 4.0
 HOPELESS = 2.0
 """A loss this many times the best is no way to go on from."""
-WRITTEN = 15.0
-"""The state is written whenever so many seconds have passed."""
+WRITTEN, COST = 1.0, 50.0
+"""The state is written whenever so many seconds have passed, and so many times what writing it takes."""
 WARM = 3
 """Steps that are measured for the estimate."""
 
@@ -140,6 +140,7 @@ class LongWalk:
             self.best = start
             self._begin_round(0)
         self._clock = self._written = time.monotonic()
+        self._writing = 0.0
         while not self.standing.over:
             self._step()
         self._write()
@@ -181,7 +182,7 @@ class LongWalk:
             self._end_round()
         elif ends and self.pace.seconds is not None:
             at.over = True
-        if time.monotonic() - self._written > WRITTEN:
+        if time.monotonic() - self._written > max(WRITTEN, COST * self._writing):
             self._write()
 
     def _is_due(self) -> bool:
@@ -254,11 +255,13 @@ class LongWalk:
         if self.snapshot is None:
             return
         self._spend()
-        self._written = time.monotonic()
+        start = time.monotonic()
         self.standing.generator = dict(self.generator.bit_generator.state)
         sets = {"w": self.descent.weights, "b": self.best, "r": self._start, **self.descent.memory()}
         arrays = {f"{kind}{number}": a for kind, values in sets.items() for number, a in enumerate(values.values())}
         self.snapshot.write({**vars(self.standing), "memory": self.descent.steps_taken}, arrays)
+        self._written = time.monotonic()
+        self._writing = self._written - start
 
     def _resumed(self) -> bool:
         """Go on where the state says."""

@@ -146,6 +146,7 @@ def _sparsify(report: Report, source: Model, result: SparsifyResult, data: Data 
         "compressed_bytes": {"input": compressed_bytes(source), "output": compressed_bytes(result.model)},
         "layers": layers,
     }
+    _improved(report, result.improved)
     _warn(report, result.warnings)
 
 
@@ -154,10 +155,18 @@ def _factorize(report: Report, source: Model, result: FactorizeResult, data: Dat
         {**asdict(layer), "ranks": list(layer.ranks), "error": finite_or_none(layer.error)} for layer in result.layers
     ]
     report.details["factors"] = {**result.settings, "layers": layers}
+    _improved(report, result.improved)
     _warn(report, result.warnings)
 
 
 def _finetune(report: Report, source: Model, result: FinetuneResult, data: Data | None) -> None:
+    _improved(report, result)
+    _warn(report, result.warnings)
+
+
+def _improved(report: Report, result: FinetuneResult | None) -> None:
+    if result is None:
+        return
     told = ("best_step", "steps", "outlook", "zeros", "criterion")
     curve = [[step, loss if loss >= 0 else None] for step, loss in result.curve]
     report.details["finetune"] = {
@@ -178,7 +187,6 @@ def _finetune(report: Report, source: Model, result: FinetuneResult, data: Data 
     lines += [f"{result.zeros} weights were zero and stay so."] if result.zeros else []
     lines += [result.outlook] if result.outlook else []
     report.details["verdicts"] = lines
-    _warn(report, result.warnings)
 
 
 def _quantize(report: Report, source: Model, result: QuantizeResult, data: Data | None) -> None:

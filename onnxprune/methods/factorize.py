@@ -22,6 +22,9 @@ from onnxprune.methods.factors.choose import Choice, by_cost, by_energy
 from onnxprune.methods.factors.grams import second_moments
 from onnxprune.methods.factors.options import FactorizeOptions
 from onnxprune.methods.factors.rewrite import rewrite
+from onnxprune.methods.finetune import FinetuneResult
+from onnxprune.methods.finetuning.after import improved
+from onnxprune.methods.layer_options import require_data
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, twins
 from onnxprune.methods.seen import Seen, look
 from onnxprune.report import Report
@@ -58,6 +61,7 @@ class FactorizeResult:
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     report: Report | None = None
+    improved: FinetuneResult | None = None
 
 
 @on_one_thread
@@ -81,6 +85,7 @@ def factorize(
         UsageError: a pattern matches nothing, or an option needs data.
     """
     options, runtime, model = options or FactorizeOptions(), runtime or Runtime(), load(source)
+    require_data(options.effort, data)
     for name in ("whiten", "refit"):
         if getattr(options, name) and data is None:
             raise UsageError(f"{name} needs inputs of the model: give --data.")
@@ -112,8 +117,11 @@ def factorize(
         result = seen.restored(refit_layers(seen.model, form, {}, samples, wanted).model, form, result)
     settings = {"target": dict([options.target]), "whitened": whiten, "refitted": refits}
     lines = _report(layers, candidates, choice, reasons)
-    warnings = (*(samples.warnings if samples else ()), *notes)
-    return FactorizeResult(Model(result.proto, model.path, dict(result.pending)), lines, settings, warnings)
+    made, shapes = Model(result.proto, model.path, dict(result.pending)), options.input_shapes
+    better, told = improved(model, made, options.effort, samples, runtime, options.seed, shapes, progress)
+    warnings = tuple(dict.fromkeys((*(samples.warnings if samples else ()), *notes, *told)))
+    made = better.model if better is not None else made
+    return FactorizeResult(made, lines, settings, warnings, improved=better)
 
 
 def _grams(layers: list[Linear], seen: Seen | None, runtime: Runtime) -> tuple[dict[str, Array], tuple[str, ...]]:

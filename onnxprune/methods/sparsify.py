@@ -19,6 +19,9 @@ from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import Parameter, View
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.finetune import FinetuneResult
+from onnxprune.methods.finetuning.after import improved
+from onnxprune.methods.layer_options import require_data
 from onnxprune.methods.linear import Linear, chosen_layers, content, linear_layers, put, twins
 from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.sparsity.options import SparsifyOptions
@@ -63,6 +66,7 @@ class SparsifyResult:
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     report: Report | None = None
+    improved: FinetuneResult | None = None
 
 
 @on_one_thread
@@ -86,6 +90,7 @@ def sparsify(
         UsageError: a pattern of names matches nothing, or a score needs data.
     """
     options, runtime, model = options or SparsifyOptions(), runtime or Runtime(), load(source)
+    require_data(options.effort, data)
     score = options.score or ("obc" if data is not None else "magnitude")
     if data is None and (score in ("obc", "wanda") or options.reconstruct):
         what = f"score {score}" if score in ("obc", "wanda") else "reconstruct"
@@ -100,10 +105,14 @@ def sparsify(
         work.recurrent(seen, goals)
         work.walk(seen, goals)
     result, warnings = work.result(), [*(samples.warnings if samples else ())]
+    effort, shapes = options.effort, options.input_shapes
+    better, notes = improved(model, result, effort, samples, runtime, options.seed, shapes, progress)
+    result, warnings = better.model if better is not None else result, [*warnings, *notes]
     if options.storage == "sparse":
         result, note = stored_sparse(result)
         warnings.append(note)
-    return SparsifyResult(result, tuple(work.report()), work.settings(), tuple(warnings))
+    lines = tuple(work.report())
+    return SparsifyResult(result, lines, work.settings(), tuple(dict.fromkeys(warnings)), improved=better)
 
 
 @dataclass(eq=False)

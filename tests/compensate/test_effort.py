@@ -90,6 +90,7 @@ def test_an_interrupted_walk_goes_on_to_the_same_end(
     tmp_path: Path, dies_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxprune.compensate.long_walk.WRITTEN", 0.0)
+    monkeypatch.setattr("onnxprune.compensate.long_walk.COST", 0.0)
     pace, snapshot = Pace(steps=20, rounds=3, rate=0.05), Snapshot(tmp_path / "run.state", ("a", "b"))
     whole = LongWalk(Bowl(), Noise(), pace).run()
     assert whole.taken == 140

@@ -73,3 +73,15 @@ def test_a_search_spends_a_long_effort_on_what_it_found() -> None:
     gates = onnxprune.Gates(min_cosine=0.5)
     result = onnxprune.tune(networks.convnet(), {"x": X}, gates=gates, step=0.4, finest=0.3, effort="1s")
     assert steps_of(result.result) > 0
+
+
+def test_a_long_effort_improves_zeros_and_factors() -> None:
+    sparse = onnxprune.sparsify(networks.convnet(), {"x": X}, pattern="2:4", effort="1s")
+    assert sparse.improved is not None and sparse.improved.after < sparse.improved.before
+    assert sparse.improved.zeros > 0 and sparse.report.details["finetune"]["outlook"]
+    thin = onnxprune.factorize(networks.convnet(), {"x": X}, params=0.6, effort="1s")
+    assert thin.improved is not None and thin.improved.after < thin.improved.before
+    plain = onnxprune.factorize(networks.convnet(), {"x": X}, params=0.6, effort="quick")
+    assert plain.improved is None
+    with pytest.raises(onnxprune.UsageError, match="needs inputs of the model"):
+        onnxprune.sparsify(networks.convnet(), effort="1h")

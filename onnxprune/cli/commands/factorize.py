@@ -32,6 +32,7 @@ Give at most one target out of --params, --macs and --energy.""",
     click.option(
         "--refit/--no-refit", default=None, help="Fit last factors to what the original gave [default: with --data]."
     ),
+    options.effort,
     options.layers("Leave nodes or tensors alone", "Factorize"),
     default="MODEL-factorized.onnx",
 )

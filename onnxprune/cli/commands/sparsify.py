@@ -42,6 +42,7 @@ command = method_command(
         default="dense",
         help="Write a usual file, or sparse_initializer where that is smaller [default: dense].",
     ),
+    options.effort,
     options.layers("Leave nodes or tensors alone", "Sparsify"),
     default="MODEL-sparse.onnx",
 )

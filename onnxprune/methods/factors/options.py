@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.layer_options import LayerOptions
+from onnxprune.methods.layer_options import LayerOptions, check_effort
 
 DEFAULT_PARAMS = 0.5
 TARGETS = ("params", "macs", "energy")
@@ -20,6 +20,7 @@ class FactorizeOptions(LayerOptions):
     energy: share of what a layer gives that its factors keep, (0, 1): every layer gets the least rank for it.
     align: ranks are multiples of it; None: 8 for layers of rank 64 or more, 4 from 32, else 1.
     whiten: nearest on the inputs of the data (True) or as matrices (False); None: True with data.
+    effort: "quick", "default": the closed form; "thorough" or a time such as "30m" adds gradient steps (`finetune`).
     refit: fit the last factor of each layer to what the original gave, layer by layer; None: with data.
     """
 
@@ -29,9 +30,11 @@ class FactorizeOptions(LayerOptions):
     align: int | None = None
     whiten: bool | None = None
     refit: bool | None = None
+    effort: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_effort(self.effort)
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are given; a factorization has one target, leave the others out.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.layer_options import LayerOptions, choose
+from onnxprune.methods.layer_options import LayerOptions, check_effort, choose
 from onnxprune.methods.sparsity.patterns import Pattern, parse
 from onnxprune.methods.sparsity.shares import SCOPES
 
@@ -25,6 +25,7 @@ class SparsifyOptions(LayerOptions):
     score: which weights go: "obc" (second moments of the inputs and what can be made up for; default with data),
         "wanda" (|w| times the norm of the input), "magnitude" (default without data) or "random".
     reconstruct: change the weights that stay to make up for the zeros; None: with data.
+    effort: "quick", "default": the closed form; "thorough" or a time such as "30m" adds gradient steps (`finetune`).
     storage: "dense", or "sparse" (`sparse_initializer`, where that is smaller).
     """
 
@@ -34,9 +35,11 @@ class SparsifyOptions(LayerOptions):
     score: str | None = None
     reconstruct: bool | None = None
     storage: str = "dense"
+    effort: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_effort(self.effort)
         choose("scope", self.scope, tuple(SCOPES))
         choose("storage", self.storage, STORAGES)
         if self.score is not None:
