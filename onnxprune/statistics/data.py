@@ -14,6 +14,7 @@ from onnxprune.errors import DataError
 from onnxprune.processes import memory
 from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fit, fixed_batch, match_names
 from onnxprune.statistics.images import ImageOptions
+from onnxprune.statistics.packed import let_go
 from onnxprune.statistics.sources import Source, open_source
 
 PIECE_BYTES = 1 << 26
@@ -145,6 +146,8 @@ class _Stream:
             where = f"{origin}, from sample {start}" if start else origin
             fitted = {s.name: fit(piece[s.name], s, where, batch_axis=stacked) for s in self.inputs}
             yield Unit(fitted, min(size, count - start) if stacked else 1, stacked)
+            if count > size:
+                let_go(feed.values())
 
 
 def _common_length(feed: Feed, origin: str) -> int:

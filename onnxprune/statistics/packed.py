@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,6 +66,14 @@ def read_npz(path: Path, rows: Rows) -> dict[str, Array]:
             name = member.filename.removesuffix(".npy")
             found[name] = np.ndarray(taken, dtype, content, order="F" if by_columns else "C")
     return found
+
+
+def let_go(arrays: Iterable[Array]) -> None:
+    """Give the memory of mapped files back; what is read of them later comes from the disk again."""
+    for array in arrays:
+        mapped = getattr(array, "_mmap", None)
+        if mapped is not None and hasattr(mapped, "madvise"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
