@@ -30,25 +30,24 @@ def closed_form_seconds(model: Model, feed: Feed, samples: int) -> float:
     batches = max(1.0, samples / max((len(array) for array in feed.values() if array.ndim), default=1))
     layers: dict[str, list[Node]] = {}
     for node in view.nodes:
-        weight = _weight(view, node)
-        if weight:
+        for weight in _weights(view, node):
             layers.setdefault(weight, []).append(node)
     fits = sum(_weight_seconds(view, weight, nodes, shapes, batches) for weight, nodes in layers.items())
     return RUNS * cost(view, shapes).seconds * batches + fits
 
 
-def _contraction(view: View, node: Node) -> Contraction | None:
-    """Return which axes meet in a layer that the closed form fits, None in any other node."""
+def _contractions(view: View, node: Node) -> list[Contraction]:
+    """Return which axes meet in a layer that the closed form fits: one weight, of recurrent layers all of them."""
     operator = operator_of(node)
-    if operator is None or operator.layout is None or operator.gates:
-        return None
+    if operator is None or (operator.layout is None and not operator.gates):
+        return []
     met = operator.contractions(node.attributes)
-    return next((one for one in met if view.root(node.inputs[one.weight]) in view.parameters), None)
+    found = [one for one in met if view.root(node.inputs[one.weight]) in view.parameters]
+    return found if operator.gates else found[:1]
 
 
-def _weight(view: View, node: Node) -> str:
-    met = _contraction(view, node)
-    return view.root(node.inputs[met.weight]) if met is not None else ""
+def _weights(view: View, node: Node) -> list[str]:
+    return [view.root(node.inputs[met.weight]) for met in _contractions(view, node)]
 
 
 def _weight_seconds(view: View, weight: str, nodes: list[Node], shapes: Shapes, batches: float) -> float:
@@ -57,12 +56,15 @@ def _weight_seconds(view: View, weight: str, nodes: list[Node], shapes: Shapes, 
     made = [shapes.get(other.outputs[0], ()) for other in nodes]
     if len(dims) < 2 or not all(made):
         return 0.0
-    met = _contraction(view, node)
-    outs = dims[met.writes] if met is not None else 1
+    met = next(one for one in _contractions(view, node) if view.root(node.inputs[one.weight]) == weight)
+    operator = operator_of(node)
+    gated = operator is not None and bool(operator.gates)  # the output has steps and samples first, weights gates
+    outs = prod(dims[:-1]) if gated else dims[met.writes]
     features = prod(dims) // max(outs, 1)
+    positions = sum(prod(shape[:2]) if gated else prod(shape) / max(outs, 1) for shape in made)
     defaults = LstsqOptions()
     rows = min(
-        batches * sum(prod(shape) for shape in made) / max(outs, 1),
+        batches * positions,
         max(defaults.rows, defaults.rows_per_feature * features),
     )
     return PROBLEM + SUMS * gram_seconds(rows, features) + SOLUTIONS * solve_seconds(features, outs)

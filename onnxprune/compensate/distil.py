@@ -37,8 +37,8 @@ LOOKS, PATIENCE = 10, 0.3
 """How often held-out samples are looked at, and the share of the steps by which they must have shown a gain."""
 WORSE = 2.0
 """A loss this many times that before the steps is beyond hope."""
-FEWEST_STEPS = 40
-"""With fewer, steps are left out: the rate has hardly risen and fallen."""
+FEWEST_STEPS, FEWEST_AGAIN = 40, 20
+"""With fewer, steps are left out: the rate has hardly risen and fallen. Slower ones need less time to come to rest."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 """What is before these tells more than what is behind them."""
 
@@ -127,7 +127,7 @@ def distil(
             found = Distilled(before, after, steps, curve, outlook(before, curve))
             return with_weights(pruned, gradient, weights), found
         left -= walk.taken if options.seconds is not None else 0
-        if left < FEWEST_STEPS and options.seconds is not None:
+        if left < FEWEST_AGAIN and options.seconds is not None:
             break
     return pruned, Distilled(before, before)
 

@@ -23,7 +23,8 @@ from onnxprune.statistics.data import Data
 SMALL_PARAMETERS, SMALL_SECONDS = 1_000_000, 30.0
 """Networks with fewer parameters are refitted, steps included, within so many CPU seconds, as predicted."""
 LARGE_TIMES, LARGE_SECONDS = 3.0, 120.0
-"""Larger ones within so many times what the closed form takes, and within so many seconds."""
+"""Larger ones, and those that the closed form alone takes long for, within so many times what that takes, and within so
+many seconds."""
 BATCH = 16
 TOO_MUCH = 2.0
 """A rough price this far above the seconds needs no exact one."""
@@ -80,9 +81,8 @@ def _seconds_left(seen: Seen, result: PruneResult, data: Data) -> float:
     view = result.channels.view
     parameters = sum(count.params(view, result.channels.trace.shapes).values())
     closed = closed_form_seconds(seen.model, next(iter(data.batches(BATCH))), data.samples)
-    if parameters < SMALL_PARAMETERS:
-        return SMALL_SECONDS - closed
-    return min((LARGE_TIMES - 1) * closed, LARGE_SECONDS - closed)
+    left = min((LARGE_TIMES - 1) * closed, LARGE_SECONDS - closed)
+    return max(SMALL_SECONDS - closed, left) if parameters < SMALL_PARAMETERS else left
 
 
 def _sample_seconds(result: PruneResult, scale: float) -> float:

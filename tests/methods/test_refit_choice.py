@@ -32,6 +32,7 @@ def test_a_small_network_takes_steps_and_is_nearer_for_it() -> None:
 
 def test_a_network_too_large_for_steps_says_so_and_takes_them_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "SMALL_SECONDS", 1e-3)
+    monkeypatch.setattr(room, "LARGE_TIMES", 1.0)
     result = pruned()
     assert result.compensation is not None
     assert result.compensation.distilled is None
@@ -61,3 +62,16 @@ def test_least_squares_alone_takes_no_steps() -> None:
 def test_no_steps_at_all_are_asked_for_otherwise() -> None:
     with pytest.raises(UsageError, match="steps 0: give a whole number from 1"):
         PruneOptions(steps=0)
+
+
+def test_small_networks_with_a_long_closed_form_get_a_multiple_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "SMALL_SECONDS", 1e-3)
+    monkeypatch.setattr(room, "closed_form_seconds", lambda *given: 1000.0)
+    monkeypatch.setattr(room, "LARGE_SECONDS", 1001.0)
+    taken = pruned().compensation
+    assert taken is not None
+    assert taken.distilled is not None
+    monkeypatch.setattr(room, "LARGE_SECONDS", 1000.0)
+    left = pruned().compensation
+    assert left is not None
+    assert left.distilled is None
