@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from onnxprune.channels.groups import Lock as Lock
     from onnxprune.channels.groups import Site as Site
     from onnxprune.channels.plan import Plan as Plan
+    from onnxprune.differences.compare import Difference as Difference
+    from onnxprune.differences.compare import diff as diff
     from onnxprune.errors import DataError as DataError
     from onnxprune.errors import GateError as GateError
     from onnxprune.errors import ModelError as ModelError
@@ -81,6 +83,7 @@ _NAMES = {
     "channels.analyse": "Channels",
     "channels.groups": "ChannelGroup Lock Site",
     "channels.plan": "Plan",
+    "differences.compare": "Difference diff",
     "errors": "DataError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError",
     "graph.model": "Model load",
     "job.carry_out": "JobResult",

@@ -10,7 +10,7 @@ ROOMS = [
     {"recipe"},
     {"job", "keywords"},
     {"methods"},
-    {"validate", "report"},
+    {"validate", "report", "differences"},
     {"allocate"},
     {"score"},
     {"compensate"},

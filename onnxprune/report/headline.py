@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from onnxprune.report import figures
+from onnxprune.report.changes import summary
 from onnxprune.report.record import Report
 
 MARKS = {"good": "good", "poor": "poor", "failed": "failed", "not judged": "unsure"}
@@ -15,6 +16,8 @@ MARKS = {"good": "good", "poor": "poor", "failed": "failed", "not judged": "unsu
 
 def sentence(report: Report) -> str:
     """Return what is left, how near it is, and which gates were kept: one sentence."""
+    if "diff" in report.details:
+        return f"{summary(report.details['diff'])}."
     parts = [*_left(report), *_near(report), *_gates(report)]
     if parts:
         text = ", ".join(parts[:-1] or parts) + (f"; {parts[-1]}" if len(parts) > 1 else "")

@@ -1,0 +1,48 @@
+"""`onnxprune diff` on every graph of the zoo and its half: is the map of channels that values tell that of the plan?
+
+    python benchmarks/diff_table.py [NAME ..]
+
+known: share of the tensors that lost positions whose positions were found, without looking at the plan. wrong: tensors
+with other positions than the plan has. Exit code 1 if one is wrong or not found.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from models import zoo
+
+
+def measure(name: str) -> tuple[int, int, int, float]:
+    """Return (tensors that lost positions, those found, those that are wrong, seconds of the comparison)."""
+    import onnxprune
+    from onnxprune.differences.compare import diff
+
+    source = onnxprune.load(zoo.build(name))
+    result = onnxprune.prune(source, ratio=0.5, align=1, compensate="none", run=onnxprune.Run(verify=False))
+    pruned = onnxprune.load(result.model.proto)
+    start = time.process_time()
+    found = diff(source, pruned).removed
+    wanted = {tensor: axes for tensor, axes in result.plan.removed.items() if axes}
+    wrong = sum(found[tensor] != wanted.get(tensor) for tensor in found)
+    return len(wanted), sum(tensor in found for tensor in wanted), wrong, time.process_time() - start
+
+
+def main(names: list[str]) -> int:
+    """Print the table; return the exit code."""
+    print(f"{'network':36}{'tensors':>8}{'known':>8}{'wrong':>7}{'CPU s':>8}")
+    bad = 0
+    for name in names or zoo.names():
+        tensors, known, wrong, seconds = measure(name)
+        bad += wrong + tensors - known
+        print(f"{name:36}{tensors:8}{known:8}{wrong:7}{seconds:8.1f}", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
