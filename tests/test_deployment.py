@@ -43,15 +43,24 @@ def test_the_action_hands_its_inputs_to_the_command_line_as_they_are(tmp_path: P
     inputs |= {"recipe": "a b.yaml", "model": "$(touch executed).onnx", "arguments": "--threads\n1\n"}
     program = tmp_path / "onnxprune/bin/onnxprune"
     program.parent.mkdir(parents=True)
-    program.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\n")
+    summary, page = tmp_path / "onnxprune-summary.md", tmp_path / "page.md"
+    page.write_text("before\n")
+    told = f"open({str(summary)!r}, 'w').write('verdict')"
+    program.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:])\n{told}\nsys.exit(3)\n")
     program.chmod(0o755)
     names = {key: re.fullmatch(r"\$\{\{ inputs\.([\w-]+) \}\}", value)[1] for key, value in step["env"].items()}  # type: ignore[index]
-    environment = {**os.environ, "RUNNER_TEMP": str(tmp_path), **{key: inputs[name] for key, name in names.items()}}
+    environment = {
+        **os.environ,
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_STEP_SUMMARY": str(page),
+        **{key: inputs[name] for key, name in names.items()},
+    }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", step["run"]], env=environment, cwd=tmp_path, capture_output=True, text=True
     )
-    given = ["--report", "onnxprune-report.html", "--threads", "1"]
+    given = ["--report", "onnxprune-report.html", "--threads", "1", "--summary", str(summary)]
     assert done.stdout.strip() == str(["run", "a b.yaml", "--model", "$(touch executed).onnx", *given]), done.stderr
+    assert done.returncode == 3 and page.read_text() == "before\nverdict"
     assert not (tmp_path / "executed").exists() and "${{" not in step["run"]
 
 

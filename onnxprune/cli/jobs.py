@@ -32,7 +32,7 @@ def method_command(
     about: str,
     *choices: Decorator,
     default: str,
-    outputs: Iterable[str] = ("output", "no_clobber", "report", "no_provenance", "print_recipe"),
+    outputs: Iterable[str] = ("output", "no_clobber", "report", "summary", "no_provenance", "print_recipe"),
     prepare: Prepare | None = None,
 ) -> click.Command:
     """Return the command of a method.

@@ -270,9 +270,14 @@ gates = _bundle(
     ),
 )
 
+report = click.option(
+    "--report", type=PATH, metavar="FILE", help="Write the report to a .html, .json, .md or .xml (JUnit) file."
+)
+
 _OUTPUT_OPTIONS = {
     "no_clobber": click.option("--no-clobber", is_flag=True, help="Refuse to replace existing files."),
-    "report": click.option("--report", type=PATH, metavar="FILE", help="Write the report to a .json or .html file."),
+    "report": report,
+    "summary": click.option("--summary", type=PATH, metavar="FILE", help="Write a summary in Markdown, for CI pages."),
     "plan": click.option("--plan", type=PATH, metavar="FILE", help="Write the plan, what is removed, to a .json file."),
     "no_provenance": click.option(
         "--no-provenance", is_flag=True, help="Leave the onnxprune.* keys out of the metadata."

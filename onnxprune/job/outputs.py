@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from onnxprune.files.staging import Staging
 if TYPE_CHECKING:
     from onnxprune.report import Report
 
-REPORT_SUFFIXES = (".json", ".html")
+REPORT_SUFFIXES = (".json", ".html", ".md", ".xml")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Outputs:
     """What is written where.
 
     output: the model; None: beside the input, named after what was done.
-    report: .json or .html. plan: what a prune removes, as JSON.
+    report: .json, .html, .md or .xml (JUnit). summary: Markdown. plan: what a prune removes, as JSON.
     intermediates: a folder for the model after every step.
     keep_last_good: where a gate fails, write the model of the step before.
     no_clobber: refuse to replace existing files.
@@ -32,6 +32,7 @@ class Outputs:
 
     output: Path | None = None
     report: Path | None = None
+    summary: Path | None = None
     plan: Path | None = None
     intermediates: Path | None = None
     keep_last_good: bool = False
@@ -50,7 +51,7 @@ def check_outputs(outputs: Outputs, target: Path, inputs: Mapping[str, Iterable[
         OutputError: a place that cannot be written, is an input, or exists and must stay.
         UsageError: a report of an unknown kind, or one name for two outputs.
     """
-    files = (target, outputs.report, outputs.plan)
+    files = (target, outputs.report, outputs.summary, outputs.plan)
     check_report_name(outputs.report)
     for path in files:
         check_writable(path, clobber=not outputs.no_clobber)
@@ -82,10 +83,10 @@ def check_report_name(path: Path | None) -> None:
     """Make sure that the report is of a known kind.
 
     Raises:
-        UsageError: its suffix is neither .json nor .html.
+        UsageError: its suffix is none of .json, .html, .md and .xml.
     """
     if path is not None and path.suffix.lower() not in REPORT_SUFFIXES:
-        raise UsageError(f"--report '{path}': a report is a .json or a .html file.")
+        raise UsageError(f"--report '{path}': a report is a .json, .html, .md or .xml file.")
 
 
 def check_distinct(paths: Sequence[Path | None]) -> None:
@@ -101,12 +102,34 @@ def check_distinct(paths: Sequence[Path | None]) -> None:
 
 
 def report_text(path: Path, report: Report) -> str:
-    """Return the report as JSON or as a page, by the suffix of its file."""
-    if path.suffix.lower() == ".html":
+    """Return the report as JSON, page, Markdown or JUnit, by the suffix of its file."""
+    suffix = path.suffix.lower()
+    if suffix == ".html":
         from onnxprune.report.page import to_html
 
         return to_html(report)
+    if suffix == ".md":
+        return summary_text(report)
+    if suffix == ".xml":
+        from onnxprune.report.junit import to_junit
+
+        return to_junit(report)
     return report.to_json()
+
+
+def summary_text(report: Report) -> str:
+    """Return the report as Markdown."""
+    from onnxprune.report.markdown import to_markdown
+
+    return to_markdown(report)
+
+
+def told(outputs: Outputs, report: Report) -> Iterator[tuple[Path, str]]:
+    """Yield the files that tell what a job did, with their texts."""
+    if outputs.report is not None:
+        yield outputs.report, report_text(outputs.report, report)
+    if outputs.summary is not None:
+        yield outputs.summary, summary_text(report)
 
 
 def write_texts(texts: Mapping[Path | None, str]) -> None:

@@ -17,7 +17,7 @@ from onnxprune.graph.provenance import with_provenance
 from onnxprune.graph.save import save as save_model
 from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_sources, unseen
 from onnxprune.job.job import Job
-from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, report_text
+from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, told
 from onnxprune.report import Report
 from onnxprune.validate.verdict import LEAST_COSINE, advice
 
@@ -44,7 +44,7 @@ def check_job(job: Job, *, suffix: str | None = None, also: tuple[Path, ...] = (
     check_outputs(job.outputs, target, inputs)
     for state in (getattr(step.options, "state", None) for step in job.steps):
         check_writable(state, inputs=inputs)
-        check_distinct((state, target, job.outputs.report, job.outputs.plan))
+        check_distinct((state, target, job.outputs.report, job.outputs.summary, job.outputs.plan))
     if job.outputs.intermediates is not None:
         refuse_inputs(files_of(job.outputs.intermediates), inputs)
     check_sources(job)
@@ -91,8 +91,8 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
             done = carry_out(job, stage=stage, deliver=deliver)
         except (GateError, NothingToPruneError, DataError) as error:
             error.report.details["recipe"] = job.as_data()
-            if job.outputs.report is not None:
-                staging.text(job.outputs.report, report_text(job.outputs.report, error.report))
+            for path, text in told(job.outputs, error.report):
+                staging.text(path, text)
             staging.commit()  # also the model of the step before, where that was asked for
             raise
         report = done.report
@@ -101,8 +101,8 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
         report.details["next"] = next_steps(report, job, target)
         if job.outputs.plan is not None and done.plan is not None:
             staging.text(job.outputs.plan, done.plan.to_json())
-        if job.outputs.report is not None:
-            staging.text(job.outputs.report, report_text(job.outputs.report, report))
+        for path, text in told(job.outputs, report):
+            staging.text(path, text)
         for state in (getattr(step.options, "state", None) for step in job.steps):
             if isinstance(state, Path):
                 staging.then(partial(state.unlink, missing_ok=True))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--runs", "rounds", type=click.IntRange(min=3), default=50, metavar="N", help="Rounds [default: 50].")
 @click.option("--warmup", type=click.IntRange(min=1), default=3, metavar="N", help="Rounds before [default: 3].")
 @click.option("--seconds", type=click.FloatRange(min=0), default=20.0, metavar="S", help="Time limit [default: 20].")
-@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.report
 @options.runs("seed", "input_shape", "provider")
 @options.screen
 def command(

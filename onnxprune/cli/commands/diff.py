@@ -17,7 +17,7 @@ from onnxprune.cli.screen import Screen
 @click.option(
     "--plan", type=options.PATH, metavar="FILE", help="Plan of the prune that made the second from the first."
 )
-@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.report
 @options.screen
 @click.pass_context
 def command(

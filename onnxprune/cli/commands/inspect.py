@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @options.model
 @options.attention
-@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.report
 @options.runs("input_shape")
 @options.screen
 def command(

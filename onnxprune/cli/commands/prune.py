@@ -69,6 +69,6 @@ Give at most one target out of --ratio, --macs, --params, --size and --latency."
     options.memory,
     options.verify,
     default="MODEL-pruned.onnx",
-    outputs=("output", "no_clobber", "report", "plan", "no_provenance", "print_recipe"),
+    outputs=("output", "no_clobber", "report", "summary", "plan", "no_provenance", "print_recipe"),
     prepare=_prepare,
 )

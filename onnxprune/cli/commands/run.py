@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--keep", type=options.PATH, metavar="FOLDER", help="Keep the model after every step there.")
 @click.option("--keep-last-good", is_flag=True, help="If a gate fails, write the model of the step before.")
 @options.verify
-@options.outputs("MODEL-RECIPE.onnx", "output", "no_clobber", "report", "plan", "no_provenance")
+@options.outputs("MODEL-RECIPE.onnx", "output", "no_clobber", "report", "summary", "plan", "no_provenance")
 @options.screen
 def command(
     recipe: Path,

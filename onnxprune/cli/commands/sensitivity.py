@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.attention
 @options.memory
 @click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")
-@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.report
 @options.runs()
 @options.screen
 def command(

@@ -57,6 +57,6 @@ SPEC: 0-3,7, labels of the axis (person,car), or @FILE with one of these a line.
     click.option("--renumber", is_flag=True, help="Ids count what is left: no tables in the graph."),
     options.verify,
     default="MODEL-trimmed.onnx",
-    outputs=("output", "no_clobber", "report", "plan", "no_provenance", "print_recipe"),
+    outputs=("output", "no_clobber", "report", "summary", "plan", "no_provenance", "print_recipe"),
     prepare=_prepare,
 )

@@ -52,6 +52,6 @@ on where it was.""",
     options.memory,
     options.verify,
     default="MODEL-tuned.onnx",
-    outputs=("output", "no_clobber", "report", "plan", "no_provenance", "print_recipe"),
+    outputs=("output", "no_clobber", "report", "summary", "plan", "no_provenance", "print_recipe"),
     prepare=_prepare,
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("original", type=options.PATH)
 @click.argument("compressed", type=options.PATH)
-@click.option("--report", type=options.PATH, metavar="FILE", help="Write the report to a .json or .html file.")
+@options.report
 @click.option("--layers", is_flag=True, help="Compare layer by layer as well, where both models have the layer.")
 @click.option("--layer-sqnr", type=float, metavar="DB", help="Name the first layer below it and fail (with --layers).")
 @click.option(
