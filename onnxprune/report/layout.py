@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from onnxprune.report import changes, depth, figures, pipeline, thin, why
+from onnxprune.report import changes, depth, explained, figures, pipeline, thin, why
 from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
@@ -32,6 +32,7 @@ def sections(report: Report) -> list[Section]:
             _gates,
             _cost,
             changes.changes,
+            explained.explained,
             pipeline.steps,
             depth.dropped,
             _groups,

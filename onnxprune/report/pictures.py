@@ -14,6 +14,7 @@ from onnxprune.report.charts.heat import heat
 from onnxprune.report.charts.histogram import histogram
 from onnxprune.report.charts.pairs import Pair, pairs
 from onnxprune.report.charts.scatter import Point, scatter
+from onnxprune.report.explained import scores
 from onnxprune.report.record import Report
 
 BEFORE_AFTER = (("before", "before"), ("after", "after"))
@@ -188,7 +189,7 @@ def times(report: Report) -> Chart | None:
 
 PICTURES: dict[str, Callable[[Report], Chart | None]] = {
     draw.__name__: draw
-    for draw in (cost, widths, errors, noise, compared, zeros, factors, sensitivity, curve, steps, times)
+    for draw in (cost, widths, errors, noise, compared, zeros, factors, sensitivity, curve, steps, times, scores)
 }
 """Name of a section's picture -> what draws it; None where there is nothing to see."""
 

@@ -87,6 +87,15 @@ def full(name: str = "layer", many: int = 6, *, failed: bool = False) -> Report:
             {"step": "prune", "options": {"ratio": 0.4}, "params": 1, "macs": 1, "bytes": 500, "parity": {}},
             {"step": "quantize", "options": {}, "params": 1, "macs": 1, "bytes": 200, "parity": {}},
         ],
+        "explain": {"group": name, "kind": "channel", "size": 8, "exact": True, "asked": "ratio 0.4", "reason": None}
+        | {"sites": [{"tensor": f"{name}.w", "axis": 0, "role": "writes"}], "locks": []}
+        | {
+            "channels": [
+                {"channel": i, "kept": i > 3, "score": 0.1 * i, "twin": None, "likeness": None, "reader": name}
+                | {"weight": 1.0}
+                for i in range(8)
+            ]
+        },
         "histogram": {"edges_ms": [1.0, 1.5, 2.0], "runs": {"a": [1, 2], "b": [3, 0]}},
         "sparsity": {"pattern": "-", "scope": "uniform", "score": "lstsq", "reconstructed": True, "weights": 600}
         | {"zeros": 300, "compressed_bytes": {"input": 10, "output": 5}, "layers": weights},
