@@ -48,6 +48,7 @@ class PruneKwargs(CandidateKwargs, total=False):
     scope: str | None
     ratios: Mapping[str, float]
     drop: str | tuple[str, ...] | list[str]
+    depth: bool | None
 
 
 class TuneKwargs(CandidateKwargs, total=False):

@@ -53,10 +53,13 @@ def choose(
     progress: Callable[[str], None] = lambda text: None,
     unfitted: Mapping[str, str] | None = None,
     whole: Whole | None = None,
+    *,
+    quick: bool = False,
 ) -> tuple[Keep, dict[str, str], list[str]]:
     """Choose the channels that stay.
 
     Args:
+        quick: a latency is predicted from layers, and not looked for.
         whole: the model before branches were dropped, of which a target is a share; None: none were.
         unfitted: groups that no refit makes up for -> why; they stay.
 
@@ -72,7 +75,7 @@ def choose(
         return {}, left_alone(channels, Names(channels.view, channels.groups), options, unfitted), []
     request, reasons, warnings = prepare(channels, options, clock, activity, unfitted)
     with clock.stage("allocate"):
-        keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress, whole)
+        keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress, whole, quick)
     if not keep and options.target is None:
         raise NothingToPruneError(
             f"ratio {options.level:g} rounds to no channel in any of {len(request.groups)} groups; ask for more, or "
@@ -120,6 +123,7 @@ def _allocate(
     runtime: Runtime,
     progress: Callable[[str], None],
     whole: Whole | None,
+    quick: bool,
 ) -> tuple[Keep, list[str]]:
     if options.target is None:
         return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
@@ -138,7 +142,8 @@ def _allocate(
 
     if name == "latency":
         data = activity.data if activity else None
-        return meet_latency(channels, goal, spend, data, runtime, progress, whole.view.model if whole else None), notes
+        before = whole.view.model if whole else None
+        return meet_latency(channels, goal, spend, data, runtime, progress, before, quick=quick), notes
     measure = MEASURES[name](channels, whole)
     keep = spend(measure, goal) if measure({}) > goal else {}
     reached = measure(keep)

@@ -75,11 +75,14 @@ def meet_latency(
     runtime: Runtime,
     progress: Callable[[str], None],
     whole: Model | None = None,
+    *,
+    quick: bool = False,
 ) -> Keep:
     """Return the masks whose measured latency is the asked share of the original's.
 
     Args:
         choose: measure, share to leave -> masks.
+        quick: what is predicted is enough.
         whole: the original, where branches were dropped before; None: the model of the analysis.
 
     Raises:
@@ -92,6 +95,8 @@ def meet_latency(
     measure = Timetable(channels, runtime.threads, runtime.provider, _batch(channels)).measure(first.pruned.steady_ms)
     search = _Search(channels, whole or channels.model, goal, data, runtime)
     aim, predicted = goal / (first.share if whole is not None else 1.0), True
+    if quick:
+        return choose(measure, aim)
     for number in range(ROUNDS):
         progress(f"searching for {goal:g} of the latency, try {number + 1}")
         try:

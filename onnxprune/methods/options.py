@@ -38,6 +38,7 @@ class PruneOptions:
     exact_only: prune only groups whose removal equals zeroing.
     drop: residual branches that give nothing: names of the nodes that add them, or of what these make. They go first;
         without a target or ratio, nothing else does.
+    depth: with data and a target, branches go as well as widths, where that loses less; None: no.
     cut_unfitted: with data, prune groups too that no refit can make up for: those read by operators that it does not
         know, and those in branches that no sample takes.
     heads, head_dim: make attention heads, or positions inside of them, prunable (None: heads where recognised).
@@ -68,6 +69,7 @@ class PruneOptions:
     only: tuple[str, ...] = ()
     exact_only: bool = False
     drop: tuple[str, ...] = ()
+    depth: bool | None = None
     cut_unfitted: bool = False
     heads: bool | None = None
     head_dim: bool | None = None
@@ -89,6 +91,10 @@ class PruneOptions:
         self._check_target()
         if self.latency is not None and (self.resize_io or self.states):
             raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
+        if self.depth and self.target is None:
+            raise UsageError("depth spends a budget: give macs, params, size or latency instead of a ratio.")
+        if self.depth and (self.resize_io or self.states):
+            raise UsageError("depth compares outputs with the original's, which change here: leave one of them out.")
         if self.scope is not None:
             choose("scope", self.scope, SCOPES)
         if self.scope == "sensitivity" and self.target is None:

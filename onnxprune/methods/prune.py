@@ -20,7 +20,8 @@ from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import DataError, ModelError, NothingToPruneError, UsageError
 from onnxprune.graph.count import WEIGHT_BITS
 from onnxprune.graph.drop import Shortened, shorten
-from onnxprune.graph.model import Source, load
+from onnxprune.graph.model import Model, Source, load
+from onnxprune.methods.branch_choice import BranchChoice
 from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.choice import Clock, choose
 from onnxprune.methods.depth import border_left, data_left, notes_of, plan_of, sizes_left, whole_of
@@ -80,6 +81,7 @@ def prune(
         model = load(source)
         given = calibration(model, data) if data is not None else None
         samples = turned_if_few(given) if given is not None else None
+    options, chosen = _with_branches(model, options, samples, runtime, clock, progress)
     with clock.stage("analyse"):
         short = shorten(model, options.drop, options.input_shapes)
         whole, model = model, short.model if short is not None else model
@@ -94,7 +96,7 @@ def prune(
     asked = options.compensate not in (None, "none")
     wished = synthetic and options.compensate is None
     if samples is not None or not work.removes or not (asked or wished):
-        return work.run(samples, tuple(doubts))
+        return work.run(samples, (*doubts, *chosen))
     if not asked and whole.size_bytes > LARGEST_BYTES:
         return work.run(None, (TOO_LARGE,))
     try:
@@ -105,6 +107,24 @@ def prune(
         if asked:
             raise
         return work.run(None, (f"not refitted: {error}",))
+
+
+def _with_branches(
+    model: Model,
+    options: PruneOptions,
+    samples: Data | None,
+    runtime: Runtime,
+    clock: Clock,
+    progress: Callable[[str], None],
+) -> tuple[PruneOptions, list[str]]:
+    """Return the options with the branches named that are to go, and what is to be said of it."""
+    if not options.depth:
+        return options, []
+    if samples is None:
+        raise UsageError("depth measures what branches are worth on inputs of the model: give --data.")
+    with clock.stage("branches"), np.errstate(over="ignore", invalid="ignore"):
+        names, notes = BranchChoice(model, options, samples, runtime, progress).run()
+    return replace(options, drop=(*options.drop, *names), depth=None), notes
 
 
 @dataclass(frozen=True)

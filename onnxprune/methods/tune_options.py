@@ -35,7 +35,7 @@ class TuneOptions(PruneOptions):
             object.__setattr__(self, "state", Path(self.state))
         if self.resize_io or self.states:
             raise UsageError("tune compares on the original's inputs and outputs: leave resize_io and states out.")
-        if self.drop:
+        if self.drop or self.depth:
             raise UsageError("tune drops no branches: let a prune with drop come first, and tune its result.")
         if self.target is not None or self.ratio is not None or self.ratios:
             raise UsageError("tune looks for the smallest model itself: leave ratio, macs, params, size, latency out.")

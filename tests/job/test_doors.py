@@ -122,7 +122,7 @@ alone."""
 def test_every_option_of_a_method_is_in_the_help_of_its_command(run: Run, name: str) -> None:
     shown = " ".join(run(name, "--help").stdout.split())
     targets = (
-        {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "drop"}
+        {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "drop", "depth"}
         if name == "tune"
         else set()
     )

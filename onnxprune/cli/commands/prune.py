@@ -61,6 +61,11 @@ Give at most one target out of --ratio, --macs, --params, --size and --latency."
         metavar="BRANCH",
         help="Residual branches that go, by the names that inspect lists (repeatable); without a target, nothing else.",
     ),
+    click.option(
+        "--depth/--no-depth",
+        default=None,
+        help="With --data and a target: branches go as well as widths, where that loses less [default: no].",
+    ),
     click.option("--exact-only", is_flag=True, help="Prune only where removing equals zeroing (no LayerNorm over it)."),
     options.unfitted,
     options.resizing,
