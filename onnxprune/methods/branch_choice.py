@@ -27,6 +27,7 @@ from onnxprune.graph.cost import cost
 from onnxprune.graph.drop import Shortened, without
 from onnxprune.graph.functions import inlined
 from onnxprune.graph.model import Model
+from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import Trace, trace
 from onnxprune.graph.view import Node, View
 from onnxprune.methods.calibration import Runtime
@@ -41,7 +42,6 @@ from onnxprune.methods.unfitted import unfitted
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.split import first, split
 from onnxprune.types import Array
-from onnxprune.validate.session import open_session
 
 SAMPLES = (256, 128, 64, 32, 16)
 SECONDS = 60.0
