@@ -211,6 +211,8 @@ class _Work:
         if mode in inside.MODES:
             self.prepared.names.update(inside.name_bodies(proto.graph))
         blocked = layers.chosen_by_name(proto, options.skip, options.only, options.op_block_list)
+        if mode in ("static", "dynamic", "weight-only"):
+            normal_form.scale_biases(proto.graph, lambda name: name not in blocked)
         if mode == "static":
             normal_form.plain_gemms(proto.graph, lambda name: name not in blocked)
             unshare_biases(proto.graph)
@@ -277,7 +279,7 @@ class _Work:
             NothingToPruneError: it is not, or nothing is left in 8 bits.
         """
         sample = guard.one_sample(self.source.proto, self.feeds[0])
-        before, after = measure.race([self.source_inside(), proto], sample, self.threads)
+        before, after = measure.race([self.source_inside(), proto], sample, self.threads, measure.WHOLE)
         if before >= measure.LEAST_MS and after > measure.GAIN * before:
             raise NothingToPruneError(f"{NOT_FASTER} It took {after / before:.2f} of the float model's time.")
 

@@ -197,11 +197,11 @@ def test_parts_that_are_slower_stay_float_and_a_model_without_gain_ends_with_tha
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(measure, "LEAST_MS", 0.0)
-    monkeypatch.setattr(measure, "race", lambda models, feed, threads: [1.0, 1.1][: len(models)])
+    monkeypatch.setattr(measure, "race", lambda models, *_: [1.0, 1.1][: len(models)])
     options = QuantizeOptions(mode="static", measure=True)
     with pytest.raises(NothingToPruneError, match="not faster than float"):
         quantize(networks.convnet(), options, feeds=FEEDS, threads=1)
-    monkeypatch.setattr(measure, "race", lambda models, feed, threads: [1.0, 0.5][: len(models)])
+    monkeypatch.setattr(measure, "race", lambda models, *_: [1.0, 0.5][: len(models)])
     assert quantize(networks.convnet(), options, feeds=FEEDS, threads=1).layers
     monkeypatch.delenv(measure.OFF[1])
     monkeypatch.delenv("CI", raising=False)
@@ -213,7 +213,7 @@ def test_parts_that_are_slower_stay_float_and_a_model_without_gain_ends_with_tha
 def test_each_part_is_run_both_ways_on_its_own() -> None:
     found = []
 
-    def race(models: list[onnx.ModelProto], feed: dict[str, np.ndarray], threads: int) -> list[float]:
+    def race(models: list[onnx.ModelProto], *_: object) -> list[float]:
         found.append([{item.op_type for item in model.graph.node} for model in models])
         return [1.0, 0.5]
 
@@ -224,3 +224,31 @@ def test_each_part_is_run_both_ways_on_its_own() -> None:
     parts = [pair for pair in found if len(pair) == 2]
     assert "QuantizeLinear" not in parts[0][0] and "QuantizeLinear" in parts[0][1]
     assert "Conv" in parts[0][0] and "Conv" in parts[0][1]
+
+
+def test_a_machine_that_changes_its_speed_makes_no_model_look_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both models cost the same; every second round is run at half the speed, and one round of one is lucky."""
+    costs = iter([1.0, 1.0, *[c for n in range(40) for c in ((1.0, 1.0) if n % 2 else (2.0, 2.0))]])
+    lucky, now = 7, [0.0]
+
+    def clock() -> float:
+        return now[0]
+
+    class Native:
+        runs = 0
+
+        def run(self, *_: object) -> None:
+            Native.runs += 1
+            now[0] += next(costs) * (0.4 if Native.runs == lucky else 1.0)
+
+    class Opened:
+        native = Native()
+
+        def fit(self, feed: object) -> object:
+            return feed
+
+    monkeypatch.setattr(measure, "open_session", lambda *_, **__: Opened())
+    monkeypatch.setattr(measure.time, "thread_time", clock)
+    proto = onnx.ModelProto()
+    before, after = measure.race([proto, proto], {}, 1)
+    assert after >= before * measure.GAIN

@@ -25,8 +25,10 @@ OFF = ("CI", "ONNXPRUNE_NO_MEASURE")
 """Environment variables that turn measuring off where nobody asked for it: builds give the same bytes everywhere."""
 LEAST_MS = 0.1
 """Models that run in less are not measured: nobody waits for them, and the clock says little."""
-ROUNDS, SECONDS = 9, 0.12
+ROUNDS, SECONDS = 21, 0.15
 """Each pair runs so many times, or so long, whichever is more seldom reached; at least three times."""
+WHOLE = 3
+"""The whole model is run so much more often than a part: it decides whether anything is written."""
 GAIN = 0.98
 """A part, and the whole, must take at most this share of the float time to be worth it."""
 
@@ -65,22 +67,35 @@ def slow_layers(
     return slow
 
 
-def race(models: Sequence[onnx.ModelProto], feed: Feeds, threads: int) -> list[float]:
-    """Return the least milliseconds that each model takes for a feed, run in turns.
+def race(models: Sequence[onnx.ModelProto], feed: Feeds, threads: int, longer: int = 1) -> list[float]:
+    """Return the milliseconds that each model takes for a feed, run in turns.
 
-    On one thread the time of that thread alone is counted, which other programs on the machine hardly touch.
+    The first one's are its least. The others' follow from their share of the first one's time: the larger one of that
+    of the least times and the median of the rounds, whose runs stand side by side, so that a clock that changes its
+    speed makes nothing look faster. On one thread the time of that thread alone is counted, which other programs on
+    the machine hardly touch.
+
+    Args:
+        longer: how much more often than a part.
     """
     clock = time.thread_time if threads <= 1 else time.perf_counter
     sessions = [open_session(model.SerializeToString(), threads=threads or 1) for model in models]
     given = [session.fit(dict(feed)) for session in sessions]
-    times: list[list[float]] = [[] for _ in models]
+    rounds: list[list[float]] = []
     start = time.perf_counter()
-    while len(times[0]) < 3 or (len(times[0]) < ROUNDS and time.perf_counter() - start < SECONDS * len(models)):
-        for number, session in enumerate(sessions):
+    most, seconds = ROUNDS * longer, SECONDS * longer * len(models)
+    while len(rounds) < 4 or (len(rounds) <= most and time.perf_counter() - start < seconds):
+        times = [0.0] * len(models)
+        for turn in range(len(models)):
+            number = (turn + len(rounds)) % len(models)
             begin = clock()
-            session.native.run(None, given[number])
-            times[number].append(1e3 * (clock() - begin))
-    return [min(row[1:]) for row in times]
+            sessions[number].native.run(None, given[number])
+            times[number] = 1e3 * (clock() - begin)
+        rounds.append(times)
+    table = np.maximum(np.array(rounds[1:]), 1e-6)
+    least = table.min(axis=0)
+    shares = np.maximum(least / least[0], np.median(table / table[:, :1], axis=0))
+    return [float(least[0] * share) for share in shares]
 
 
 def regions(flow: Flow, floats: Collection[str]) -> list[set[int]]:

@@ -88,10 +88,10 @@ def plain_gemms(graph: onnx.GraphProto, wanted: Callable[[str], bool]) -> None:
         width = stored[node.input[1]].dims[0 if values.get("transB") else 1]
         bias = node.input[2] if len(node.input) > 2 else ""
         vector = bias in stored and _is_vector(tuple(stored[bias].dims), width)
-        if alpha == 1 and (not bias or (beta == 1 and vector and len(stored[bias].dims) == 1)):
+        if alpha == 1 and (not bias or (beta == 1 and vector and list(stored[bias].dims) == [width])):
             continue
         if bias and not vector and beta not in (0.0, 1.0):
-            continue  # a computed bias that is scaled: `left_gemms` keeps the node float
+            continue  # stored, of another shape, and scaled: `odd_gemms` keeps the node float
 
         def scaled(name: str, factor: float, shape: tuple[int, ...]) -> str:
             array = to_array(stored[name])
@@ -116,6 +116,26 @@ def plain_gemms(graph: onnx.GraphProto, wanted: Callable[[str], bool]) -> None:
         node.attribute.extend(copies)
     if behind:
         _put_behind(graph, behind)
+
+
+def scale_biases(graph: onnx.GraphProto, wanted: Callable[[str], bool]) -> None:
+    """Multiply a computed bias of a Gemm with beta in front of it, in place, so that nothing is left to scale."""
+    stored = {tensor.name for tensor in graph.initializer}
+    taken = stored | {name for node in graph.node for name in node.output}
+    made: list[onnx.NodeProto] = []
+    for node in graph.node:
+        beta = next((a for a in node.attribute if a.name == "beta"), None)
+        plain = node.op_type == "Gemm" and node.domain in ("", "ai.onnx") and wanted(node.name)
+        scaled = plain and len(node.input) > 2 and node.input[2] and beta is not None and beta.f not in (0.0, 1.0)
+        if scaled and beta is not None and node.input[1] in stored and node.input[2] not in stored:
+            factor, product = free_name(f"{node.output[0]}.beta", taken), free_name(f"{node.output[0]}.scaled", taken)
+            add_to(graph, factor, np.asarray(beta.f, np.float32))
+            made.append(helper.make_node("Mul", [node.input[2], factor], [product], product))
+            node.input[2], beta.f = product, 1.0
+        made.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    if len(made) > len(graph.node):
+        del graph.node[:]
+        graph.node.extend(made)
 
 
 def odd_gemms(graph: onnx.GraphProto) -> set[str]:
