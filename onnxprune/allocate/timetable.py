@@ -145,7 +145,7 @@ class Timetable:
         view, value = self.channels.view, self.channels.trace.values.get(key)
         parameter = view.parameters.get(view.root(key))
         if value is None and parameter is not None and parameter.elements <= SMALL:
-            value = view.model.array(parameter.tensor)
+            value = view.content(parameter.key)
         if value is not None and tuple(value.shape) == tuple(shape):
             return np.array(value)
         kind = np.dtype(np.float32)

@@ -163,8 +163,7 @@ class Weights:
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
     def _content(self, tensor: onnx.TensorProto) -> Array:
-        make = self.model.pending.get(tensor.name)
-        return make() if make is not None else self.model.array(tensor)
+        return self.model.content(tensor.name, tensor)
 
     def _origin(self, name: str) -> _Origin | None:
         perms: list[tuple[int, ...]] = []

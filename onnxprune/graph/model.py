@@ -92,6 +92,11 @@ class Model:
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"tensor '{tensor.name}': its content does not fit its shape ({error}).") from error
 
+    def content(self, key: str, tensor: TensorProto) -> Array:
+        """Return the values of a stored tensor, given its key in a view; those still to be written included."""
+        make = self.pending.get(key)
+        return make() if make is not None else self.array(tensor)
+
 
 Source = Union[str, Path, bytes, onnx.ModelProto, "Graph", Model]
 """What `load` takes: a path, the bytes of a file, a ModelProto, an onnx-graphsurgeon Graph, or a Model."""

@@ -131,7 +131,7 @@ def run(view: View, sizes: dict[str, int], base: Run | None = None) -> Run:
             continue
         walker.set_type(key, parameter.data_type, parameter.dims)
         if _is_foldable_constant(parameter.data_type, parameter.elements):
-            result.values[key] = view.model.array(parameter.tensor)
+            result.values[key] = view.content(key)
     for key, value in view.inputs.items():
         if value.type.WhichOneof("value") == "tensor_type":
             symbols = axis_symbols(view, key)

@@ -6,7 +6,7 @@ only the outer tensors that they capture are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.operators.call import attributes_of
+from onnxprune.types import Array
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
@@ -42,13 +44,7 @@ class Node:
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Attribute values by name; strings are decoded, graphs left out."""
-        values: dict[str, Any] = {}
-        for attribute in self.proto.attribute:
-            if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-                continue
-            value = onnx.helper.get_attribute_value(attribute)
-            values[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        return values
+        return attributes_of(self.proto)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Return one attribute or the default."""
@@ -90,6 +86,30 @@ class Parameter:
         for dim in self.tensor.dims:
             count *= dim
         return count
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A stored tensor and what stands between it and its reader.
+
+    perms: the transposes, in the order in which they are done.
+    """
+
+    parameter: Parameter
+    perms: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """For each axis that the reader sees, which axis of the stored tensor it is."""
+        order = tuple(range(len(self.parameter.dims)))
+        for perm in self.perms:
+            order = tuple(order[axis] for axis in perm)
+        return order
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Shape that the reader sees."""
+        return tuple(self.parameter.dims[axis] for axis in self.order)
 
 
 @dataclass(eq=False)
@@ -158,6 +178,29 @@ class View:
             key = node.inputs[0]
             node = self.producers.get(key)
         return key
+
+    def stored(self, key: str, through: Collection[str] = ("Identity", "Transpose")) -> Stored | None:
+        """Return the stored tensor that a tensor is, up to operators that only hand it on; None if it is computed.
+
+        Args:
+            through: the operators that are followed, by their first input.
+        """
+        perms: list[tuple[int, ...]] = []
+        while key not in self.parameters:
+            node = self.producers.get(key)
+            if node is None or node.domain or node.op_type not in through:
+                return None
+            if node.op_type == "Transpose":
+                perm = node.attribute("perm")
+                if perm is None:
+                    return None
+                perms.append(tuple(int(axis) for axis in perm))
+            key = node.inputs[0]
+        return Stored(self.parameters[key], tuple(reversed(perms)))
+
+    def content(self, key: str) -> Array:
+        """Return the values of a parameter, those still to be written included."""
+        return self.model.content(key, self.parameters[key].tensor)
 
     def users(self, key: str) -> Iterator[Node]:
         """Yield the nodes that read a tensor, once per input, through Identity nodes."""

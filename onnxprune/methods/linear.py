@@ -14,7 +14,7 @@ from onnxprune.compensate.weights import FLOATS
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external, set_array
-from onnxprune.graph.view import Node, Parameter, View
+from onnxprune.graph.view import Node, Parameter, Stored, View
 from onnxprune.operators.layouts import Layout, Recurrent
 from onnxprune.operators.operator import operator_of
 from onnxprune.types import Array
@@ -63,7 +63,7 @@ class Linear:
 
     def matrix(self, model: Model) -> Array:
         """Return the weights as (groups, outs, features)."""
-        return self.layout.matrix(self.seen(content(model, self.parameter)))
+        return self.layout.matrix(self.seen(model.content(self.key, self.parameter.tensor)))
 
 
 def linear_layers(view: View) -> list[Linear]:
@@ -83,12 +83,6 @@ def twins(layers: Sequence[Linear], form: View) -> dict[str, Linear]:
     """Return layer name -> the same layer in a followed form; those that are not followed have none."""
     there = {layer.key: layer for layer in linear_layers(form)}
     return {layer.name: there[layer.key] for layer in layers if layer.key in there}
-
-
-def content(model: Model, parameter: Parameter) -> Array:
-    """Return the values of a stored tensor, those that are still to be written included."""
-    make = model.pending.get(parameter.key)
-    return make() if make is not None else model.array(parameter.tensor)
 
 
 def put(pending: dict[str, Callable[[], Array]], parameter: Parameter, make: Callable[[], Array]) -> None:
@@ -135,36 +129,17 @@ def _linear(view: View, node: Node, index: int, own_name: bool) -> Linear | None
     operator = operator_of(node)
     if operator is None or operator.layout is None or not node.has_input(index):
         return None
-    resolved = resolve(view, node.inputs[index])
-    if resolved is None:
-        return None
-    parameter, perms = resolved
-    dims = parameter.dims
-    for perm in perms:
-        dims = tuple(dims[axis] for axis in perm)
-    layout = operator.layout(node.attributes, dims, index)
-    if layout is None or not parameter.elements:
+    stored = resolve(view, node.inputs[index])
+    layout = operator.layout(node.attributes, stored.dims, index) if stored is not None else None
+    if stored is None or layout is None or not stored.parameter.elements:
         return None
     name = node.name if node.name and own_name else next(output for output in node.outputs if output)
     if operator.gates:
         name = f"{name}:{ROLES[index]}"
-    return Linear(name, node, index, parameter, perms, dims, layout)
+    return Linear(name, node, index, stored.parameter, stored.perms, stored.dims, layout)
 
 
-def resolve(view: View, key: str) -> tuple[Parameter, tuple[tuple[int, ...], ...]] | None:
-    """Follow Identity and Transpose nodes back to a stored floating-point tensor, None if there is none."""
-    perms: list[tuple[int, ...]] = []
-    while key not in view.parameters:
-        node = view.producers.get(key)
-        if node is None or node.domain or node.op_type not in ("Identity", "Transpose"):
-            return None
-        if node.op_type == "Transpose":
-            perm = node.attribute("perm")
-            if perm is None:
-                return None
-            perms.append(tuple(perm))
-        key = node.inputs[0]
-    parameter = view.parameters[key]
-    if parameter.data_type not in FLOATS or key in view.inputs:
-        return None
-    return parameter, tuple(reversed(perms))
+def resolve(view: View, key: str) -> Stored | None:
+    """Return the stored floating-point tensor behind a tensor, Identity and Transpose looked through."""
+    stored = view.stored(key)
+    return stored if stored is not None and stored.parameter.data_type in FLOATS else None

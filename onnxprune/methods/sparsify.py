@@ -22,7 +22,7 @@ from onnxprune.methods.calibration import DataSource, Runtime, calibration
 from onnxprune.methods.finetune import FinetuneResult
 from onnxprune.methods.finetuning.after import improved
 from onnxprune.methods.layer_options import require_data
-from onnxprune.methods.linear import Linear, chosen_layers, content, linear_layers, put, twins
+from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, put, twins
 from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.sparsity.options import SparsifyOptions
 from onnxprune.methods.sparsity.shares import SCOPES
@@ -233,7 +233,7 @@ class _Work:
         view = View(self._model)
         lines = []
         for layer in linear_layers(view):
-            values = content(self._model, layer.parameter)
+            values = self._model.content(layer.key, layer.parameter.tensor)
             error, name = self._errors.get(layer.name), layer.name
             lines.append(
                 SparseLayer(

@@ -111,8 +111,7 @@ class Probe:
         return weights
 
     def _stored(self, key: str) -> Array:
-        view = self.activity.view
-        return view.model.array(view.parameters[key].tensor)
+        return self.activity.view.content(key)
 
     @cached_property
     def _replaceable(self) -> set[str]:

@@ -62,32 +62,13 @@ def _readings(view: View, node: Node) -> Iterator[Reading]:
     for met in operator.contractions(node.attributes) if operator is not None else ():
         if met.groups > 1 or not node.has_input(met.weight) or (met.data >= 0 and not node.has_input(met.data)):
             continue
-        source = _source(view, node.inputs[met.weight])
-        if source is None:
+        stored = view.stored(node.inputs[met.weight], PASSING)
+        if stored is None:
             continue
-        key, order = source
-        rank = len(order)
+        order, rank = stored.order, len(stored.order)
         tensor = node.inputs[met.data] if met.data >= 0 else node.outputs[0]
         if tensor and -rank <= met.reads < rank:
-            yield Reading(node, met.data, tensor, met.data_axis, key, order[met.reads % rank])
-
-
-def _source(view: View, key: str) -> tuple[str, tuple[int, ...]] | None:
-    """Return the stored tensor behind a weight and, for each axis of the weight, which axis of the tensor it is."""
-    order: tuple[int, ...] | None = None
-    key = view.root(key)
-    while key not in view.parameters:
-        node = view.producers.get(key)
-        if node is None or node.op_type not in PASSING or node.domain not in ("", "ai.onnx"):
-            return None
-        if node.op_type == "Transpose":
-            perm = node.attribute("perm")
-            if perm is None:
-                return None
-            order = tuple(int(perm[axis]) for axis in order) if order else tuple(int(axis) for axis in perm)
-        key = view.root(node.inputs[0])
-    rank = len(view.parameters[key].dims)
-    return key, order or tuple(range(rank))
+            yield Reading(node, met.data, tensor, met.data_axis, stored.parameter.key, order[met.reads % rank])
 
 
 def as_rows(array: Array, axis: int) -> Array:

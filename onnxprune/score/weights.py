@@ -18,7 +18,7 @@ def read_weight(view: View, key: str) -> Array:
         view: the model.
         key: a key of `view.parameters`.
     """
-    array = view.model.array(view.parameters[key].tensor)
+    array = view.content(key)
     if array.dtype.kind == "f" or array.size <= 1:
         return array
     for node, index in view.readers.get(key, []):
@@ -43,9 +43,9 @@ def _dequantize(view: View, node: Node, array: Array, scale: int | None, zero_po
     for place, combine in ((zero_point, np.subtract), (scale, np.multiply)):
         if place is None or not node.has_input(place):
             continue
-        parameter = view.parameters.get(view.root(node.inputs[place]))
-        if parameter is not None:
-            factor = view.model.array(parameter.tensor).astype(np.float32)
+        stored = view.root(node.inputs[place])
+        if stored in view.parameters:
+            factor = view.content(stored).astype(np.float32)
             numbers = combine(numbers, _spread(factor, numbers.shape, axis, block))
     return numbers
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxprune
 from onnxprune.errors import ModelError, NothingToPruneError, UsageError
 from onnxprune.graph.view import View
-from onnxprune.methods.linear import content, linear_layers
+from onnxprune.methods.linear import linear_layers
 from onnxprune.methods.sparsity.patterns import Pattern, parse
 from onnxprune.methods.sparsity.reconstruct import damped, polish, reconstruct
 from onnxprune.methods.sparsity.shares import SCOPES
@@ -170,7 +170,7 @@ def test_external_weights_stay_external(tmp_path: Path, data: list[dict[str, Arr
     written = onnxprune.load(tmp_path / "out.onnx")
     layer = next(layer for layer in linear_layers(View(written)) if layer.name == "conv2")
     assert layer.parameter.tensor.data_location == TensorProto.EXTERNAL
-    assert np.mean(content(written, layer.parameter) == 0) == pytest.approx(0.5, abs=0.01)
+    assert np.mean(written.content(layer.key, layer.parameter.tensor) == 0) == pytest.approx(0.5, abs=0.01)
 
 
 def test_sparse_storage_is_smaller_and_gives_the_same_outputs() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import defs
 
+from onnxprune.channels.analyse import analyse
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.compensate.readers import find_readers
 from onnxprune.compensate.recurrent import find_recurrent
@@ -164,6 +165,17 @@ def test_refit_and_readings_find_what_is_described(case: Case) -> None:
     else:
         (reader,) = find_readers(weights)
         assert (reader.x, reader.weight_index) in {(f"x{m.data}", m.weight) for m in met}
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=str)
+def test_the_channel_rule_gives_the_axes_of_a_weight_their_roles(case: Case) -> None:
+    """What the rule calls `reads` and `writes` is what the description says."""
+    state = analyse(Model(case.proto(case.arrays()))).state
+    for met in case.operator.contractions(case.attributes):
+        if met.weight in case.stored and met.groups == 1:
+            rank = len(case.shapes[met.weight])
+            assert state.roles[f"x{met.weight}", met.reads % rank] == "reads"
+            assert state.roles[f"x{met.weight}", met.writes % rank] == "writes"
 
 
 FORMULAS = (

@@ -32,7 +32,7 @@ def _picked(ctx: Context, axis: int) -> Axes:
             if not ctx.picks_by_number(1, ids):
                 ctx.pin(ids, "its positions are looked up by data")
             return list(ctx.axes(1))
-        indices = ctx.state.view.model.array(parameter.tensor)
+        indices = ctx.state.view.content(parameter.key)
     indices = np.where(indices < 0, indices + len(ids), indices)
     if indices.ndim == 1 and not ctx.is_dynamic_value(1):
         ctx.indices(1, ids)

@@ -178,10 +178,10 @@ def tables(view: View, trace: Trace) -> list[Linear]:
         if node.domain or node.op_type != "Gather" or node.attribute("axis", 0) != 0:
             continue
         resolved = resolve(view, node.inputs[0])
-        if resolved is None or resolved[1] or len(resolved[0].dims) != 2 or _readers(view, resolved[0].key) > 1:
+        if resolved is None or resolved.perms or len(resolved.dims) != 2 or _readers(view, resolved.parameter.key) > 1:
             continue
         name = node.name or node.outputs[0]
-        found.append(Linear(name, node, 0, resolved[0], (), resolved[0].dims, Table()))
+        found.append(Linear(name, node, 0, resolved.parameter, (), resolved.dims, Table()))
     return found
 
 

@@ -41,8 +41,7 @@ def embedded(model: Model) -> onnx.ModelProto:
     keys = {id(p.tensor): key for key, p in View(model).parameters.items()} if model.pending else {}
     for old, new in zip(walk(model.proto), walk(proto), strict=True):
         if is_external(old):
-            key = keys.get(id(old), "")
-            content = model.pending[key]() if key in model.pending else model.array(old)
+            content = model.content(keys.get(id(old), ""), old)
             new.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(content), old.name))
     return proto
 

@@ -67,8 +67,7 @@ def _parts(model: Model) -> Iterator[bytes]:
         return
     for key, parameter in View(model).parameters.items():
         if is_external(parameter.tensor):
-            make = model.pending.get(key)
-            yield np.ascontiguousarray(make() if make is not None else model.array(parameter.tensor)).tobytes()
+            yield np.ascontiguousarray(model.content(key, parameter.tensor)).tobytes()
 
 
 def _sparse(tensor: TensorProto) -> onnx.SparseTensorProto | None:

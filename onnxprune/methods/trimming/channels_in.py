@@ -119,7 +119,7 @@ def _sum_slices(proto: onnx.ModelProto, view: View, node: Node) -> bool:
     parameter = view.parameters.get(view.root(node.inputs[1])) if node.op_type == "Conv" else None
     if node.domain or parameter is None or node.attribute("group", 1) != 1 or node.graph is not proto.graph:
         return False
-    weight = view.model.array(parameter.tensor)
+    weight = view.content(parameter.key)
     name = f"{node.proto.input[1]}_gray"
     while name in view.keys:
         name += "_1"
