@@ -162,9 +162,9 @@ class _Work:
         left = data_left(self.short, samples)
         seen = look(channels.view, left, runtime) if left is not None else None
         activity = seen.activity(runtime) if seen is not None and looks else None
-        alone = Unfitted()
-        if seen is not None and real and options.compensate != "none" and not options.cut_unfitted and self.thins:
-            alone = unfitted(channels, seen)
+        fits = seen is not None and real and options.compensate != "none" and self.thins
+        unfit = unfitted(channels, seen) if seen is not None and fits else Unfitted()
+        alone = Unfitted() if options.cut_unfitted else unfit
         self.progress("choosing channels")
         # errors of groups on made-up inputs are no ground to spend a budget on
         wanted = options if real or options.scope else replace(options, scope="uniform")
@@ -183,6 +183,7 @@ class _Work:
         notes = [
             *warnings,
             *([alone.note] if alone.note else []),
+            *unfit.cut(keep),
             *notes,
             *([WEAKER] if samples is not None and samples.synthetic else []),
         ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnxprune.channels.analyse import Channels
-from onnxprune.channels.groups import ChannelGroup
+from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.compensate.readers import find_readers
 from onnxprune.compensate.recurrent import find_recurrent
 from onnxprune.compensate.shared import find_shared
@@ -45,6 +45,13 @@ class Unfitted:
             f"{len(self.reasons)} groups ({names}), whose layers hold {self.parameters:.1%} of the parameters and "
             f"{self.macs:.1%} of the MACs, are left alone, because no refit makes up for them: {why}. {CURE}"
         )
+
+    def cut(self, keep: Keep) -> list[str]:
+        """Name every group that is cut all the same, as a warning; nothing if there is none."""
+        named = [f"{name} ({why})" for name, why in self.reasons.items() if name in keep and not keep[name].all()]
+        if not named:
+            return []
+        return [f"no refit makes up for what is cut of {', '.join(named)}; look at the outputs."]
 
 
 def unfitted(channels: Channels, seen: Seen) -> Unfitted:

@@ -187,5 +187,7 @@ def test_what_no_refit_knows_is_left_alone_and_cut_when_asked_for() -> None:
     proto = network(nodes, table, (4, 6), 2)
     with pytest.raises(NothingToPruneError, match=r"read by MatMul.*cut_unfitted"):
         prune(proto, OPTIONS, samples(proto), runtime=RUNTIME)
-    assert prune(proto, replace(OPTIONS, cut_unfitted=True), samples(proto), runtime=RUNTIME).keep
+    cut = prune(proto, replace(OPTIONS, cut_unfitted=True), samples(proto), runtime=RUNTIME)
+    assert cut.keep
+    assert any("read by MatMul 'm2'" in warning for warning in cut.warnings)
     assert prune(proto, replace(OPTIONS, compensate="none"), samples(proto), runtime=RUNTIME).keep
