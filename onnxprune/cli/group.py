@@ -23,6 +23,7 @@ from onnxprune.processes.places import keep_statistics
 from onnxprune.processes.supervise import supervised
 
 DEFAULT = "prune"
+HELP = "help"
 LEADING_FLAGS = frozenset({"-q", "--quiet", "-v", "--verbose", "--json"})
 DEFECT, USAGE, INTERRUPTED = 1, 2, 130
 CLOSE = 0.75
@@ -58,13 +59,15 @@ class Commands(click.Group):
     def _with_command(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the command first: flags before it move behind it, and without one it is the default."""
         names = self.list_commands(ctx)
+        if args[0] == HELP:
+            return [*args[1:2], "--help"]
         flags = next((index for index, arg in enumerate(args) if arg not in LEADING_FLAGS), len(args))
         rest = args[flags:]
         if rest and rest[0] in names:
             return [rest[0], *args[:flags], *rest[1:]]
         if len(rest) > 1 and not rest[1].startswith("-") and difflib.get_close_matches(rest[0], names, cutoff=CLOSE):
             return rest
-        return [DEFAULT, *args]
+        return [DEFAULT, *args[:flags], *_with_output(rest)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -72,8 +75,20 @@ class Commands(click.Group):
         names = self.list_commands(ctx)
         if args[0] not in names:
             close = difflib.get_close_matches(args[0], names, n=1, cutoff=CLOSE)
-            raise click.UsageError(f"no such command '{args[0]}'; did you mean '{close[0]}'?", ctx)
+            meant = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}"
+            raise click.UsageError(f"no such command '{args[0]}'; {meant}", ctx)
         return super().resolve_command(ctx, args)
+
+    def _owners(self, ctx: click.Context, error: click.ClickException) -> list[str]:
+        """Return the commands that have the option that another one does not have."""
+        if not isinstance(error, click.NoSuchOption):
+            return []
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        return [
+            name
+            for name, command in found
+            if command is not None and any(error.option_name in param.opts for param in command.params)
+        ]
 
     def invoke(self, ctx: click.Context) -> Any:
         arguments = [*ctx._protected_args, *ctx.args]
@@ -85,7 +100,7 @@ class Commands(click.Group):
             refused = refusal(arguments) if error.exit_code == DEFECT else None
             _fail(ctx, one_line(refused or str(error)), USAGE if refused else error.exit_code)
         except click.ClickException as error:
-            _fail(ctx, _with_help(error), error.exit_code)
+            _fail(ctx, _with_help(error, self._owners(ctx, error)), error.exit_code)
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; nothing was written.", INTERRUPTED)
         except OSError as error:
@@ -110,8 +125,20 @@ def _fail(ctx: click.Context, text: str, code: int) -> NoReturn:
     ctx.exit(code)
 
 
-def _with_help(error: click.ClickException) -> str:
+def _with_output(arguments: list[str]) -> list[str]:
+    """Return the arguments with a second model, which stands right behind the first, as the output."""
+    named = {argument.partition("=")[0] for argument in arguments} & {"-o", "--output"}
+    if named or len(arguments) < 2 or any(argument.startswith("-") for argument in arguments[:2]):
+        return arguments
+    if not arguments[1].endswith(".onnx"):
+        return arguments
+    return [arguments[0], "-o", *arguments[1:]]
+
+
+def _with_help(error: click.ClickException, owners: Sequence[str] = ()) -> str:
     text = one_line(error.format_message())
+    if owners and isinstance(error, click.NoSuchOption):
+        text = f"No such option: {error.option_name}, which belongs to onnxprune {', '.join(owners)}"
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return text
     return f"{text.rstrip('.')}; see {error.ctx.command_path} --help."

@@ -48,7 +48,7 @@ def test_help_takes_less_than_a_third_of_a_second_of_the_processor() -> None:
         (["inspect", "missing.onnx"], "'missing.onnx' does not exist"),
         (["inspect", "m.onnx", "--input-shape", "x1,3"], "name:1,3,224,224"),
         (["validate", "a.onnx", "b.onnx", "--max-drop", "1"], "--eval"),
-        (["validate", "a.onnx", "b.onnx", "--report", "r.txt"], ".json or a .html"),
+        (["validate", "a.onnx", "b.onnx", "--report", "r.txt"], ".json, .html, .md or .xml"),
     ],
 )
 def test_wrong_usage_ends_with_code_2_and_one_line_that_says_what(run: Run, args: list[str], words: str) -> None:
@@ -98,3 +98,22 @@ def test_flags_may_stand_before_the_command(run: Run, tmp_path: Path) -> None:
 def test_a_traceback_needs_verbose(run: Run, tmp_path: Path) -> None:
     assert "Traceback" not in run("inspect", tmp_path / "no.onnx").stderr
     assert "Traceback" in run("inspect", "-v", tmp_path / "no.onnx").stderr
+
+
+def test_help_is_a_command_too(run: Run) -> None:
+    assert run("help").stdout == run("--help").stdout
+    assert run("help", "bench").stdout == run("bench", "--help").stdout
+    assert run("help", "nonsense").exit_code == 2
+
+
+def test_an_option_of_another_command_is_told_with_its_command(run: Run, model: Path) -> None:
+    done = run("prune", model, "--sparsity", 0.5)
+    assert done.exit_code == 2 and "belongs to onnxprune sparsify" in done.stderr
+    assert "belongs to" not in run("prune", model, "--nonsense", 1).stderr
+
+
+def test_a_second_model_is_the_output_of_the_default_command(run: Run, model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "small.onnx"
+    assert run(model, target, "--ratio", 0.25, "--compensate", "none").exit_code == 0 and target.is_file()
+    assert run(model, model).exit_code == 2
+    assert run(model, target, "-o", tmp_path / "other.onnx").exit_code == 2
