@@ -67,7 +67,8 @@ def steps_of(
     samples = int(np.clip(left / (WANTED_STEPS * price), FEWEST_SAMPLES, plain.samples))
     samples = plain.samples if asked else samples
     size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), samples // SIDE_BY_SIDE)
-    options = replace(plain, steps=MOST_STEPS, samples=samples, batch=size, forced=forced)
+    rate = plain.rate * samples / plain.samples  # gradients of fewer samples are noisier
+    options = replace(plain, steps=MOST_STEPS, samples=samples, batch=size, rate=rate, forced=forced)
     if asked:
         return replace(options, steps=asked), ""
     least = FEWEST_STEPS * FEWEST_SAMPLES * price
