@@ -19,6 +19,7 @@ from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.lift import all_names
 from onnxprune.methods.quantization.native import quiet
 from onnxprune.methods.quantization.overflow import join_casts
+from onnxprune.methods.quantization.turned import product_first
 
 SMALL_ELEMENTS = 64
 """Tensors below this size stay float32: they would not make the file smaller."""
@@ -38,6 +39,7 @@ def to_float16(
     Raises:
         ModelError: onnxruntime's converter fails.
     """
+    product_first(proto.graph, left)
     before = all_names(proto.graph)
     with quiet():
         from onnxruntime.quantization.onnx_model import ONNXModel
