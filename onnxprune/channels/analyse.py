@@ -21,7 +21,7 @@ from onnxprune.channels.walk import walk
 from onnxprune.errors import UsageError
 from onnxprune.graph.functions import inlined
 from onnxprune.graph.model import Model
-from onnxprune.graph.trace import Shape, Trace
+from onnxprune.graph.trace import Seen, Shape, Trace
 from onnxprune.graph.view import Parameter, View
 from onnxprune.types import BoolArray, IntArray
 
@@ -199,6 +199,7 @@ def analyse(
     heads: bool | None = None,
     head_dim: bool | None = None,
     boundary: Boundary | None = None,
+    seen: Seen | None = None,
 ) -> Channels:
     """Find the channel groups of a model.
 
@@ -208,6 +209,7 @@ def analyse(
         heads: make attention heads prunable (None: where an attention is recognised).
         head_dim: make positions inside heads prunable (None: where heads are not).
         boundary: what goes or may shrink at the border of the graph; None: its inputs and outputs stay.
+        seen: graph input -> shape of data that the model takes, None where samples are counted.
 
     Raises:
         ModelError: the graph is not sorted or incomplete.
@@ -215,7 +217,7 @@ def analyse(
         UsageError: an input shape does not fit, or the boundary names what is not there.
     """
     model = inlined(model)
-    state = walk(View(model), input_shapes, boundary)
+    state = walk(View(model), input_shapes, boundary, seen)
     solution = solve(state.space)
     groups, _ = build_groups(state, solution, heads, head_dim)
     while lock_stuck(state, solution, groups):

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.channels.context import State
 from onnxprune.graph.fold import evaluate, shape_value
-from onnxprune.graph.trace import Run, Shape
+from onnxprune.graph.run import Run, Shape
 from onnxprune.graph.view import Node
 from onnxprune.types import Array, BoolArray, IntArray
 

@@ -12,14 +12,19 @@ from onnxprune.channels.registry import RULES
 from onnxprune.channels.shuffle import find_shuffles, visit_shuffle
 from onnxprune.channels.space import MAX_AXIS, SMALLER, Axes
 from onnxprune.errors import ModelError
-from onnxprune.graph.trace import Shape, trace
+from onnxprune.graph.trace import Seen, Shape, trace
 from onnxprune.graph.view import Node, View
 from onnxprune.types import IntArray
 
 
-def walk(view: View, input_shapes: dict[str, Shape] | None = None, boundary: Boundary | None = None) -> State:
+def walk(
+    view: View,
+    input_shapes: dict[str, Shape] | None = None,
+    boundary: Boundary | None = None,
+    seen: Seen | None = None,
+) -> State:
     """Trace a view and apply the rule of every node."""
-    state = State(view, trace(view, input_shapes), boundary=boundary or Boundary())
+    state = State(view, trace(view, input_shapes, seen), boundary=boundary or Boundary())
     check_sizes(state)
     for key in view.inputs:
         if key in state.trace.shapes:

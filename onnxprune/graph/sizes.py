@@ -8,9 +8,19 @@ from collections.abc import Mapping
 from onnx import TensorProto
 
 from onnxprune.errors import UsageError
+from onnxprune.graph.expression import expression_value
 from onnxprune.graph.view import View
 
 Shape = tuple[int, ...]
+Sizes = Mapping[str, int]
+Choice = tuple[tuple[int, ...], tuple[int, ...]]
+"""Sizes of the first and of the second assignment, for the first symbol of a kind, the second, .."""
+
+WINDOWED = frozenset(
+    "Conv ConvInteger QLinearConv FusedConv ConvTranspose MaxPool AveragePool LpPool STFT DFT MelWeightMatrix".split()
+)
+"""Operators that take windows: only for these a signal must be long."""
+
 FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
@@ -20,16 +30,17 @@ def axis_symbols(view: View, key: str) -> list[str | int]:
     for axis, dim in enumerate(view.inputs[key].type.tensor_type.shape.dim):
         if dim.HasField("dim_value") and dim.dim_value > 0:
             symbols.append(int(dim.dim_value))
-        elif re.fullmatch(r"[\w\s.+*/()-]+", dim.dim_param or "") and not dim.dim_param.lstrip("-").isdigit():
+        elif re.fullmatch(r"[\w\s.+*/%,()-]+", dim.dim_param or "") and not dim.dim_param.lstrip("-").isdigit():
             symbols.append(dim.dim_param)
         else:
             symbols.append(f"?{axis}/{len(view.inputs[key].type.tensor_type.shape.dim)}")
     return symbols
 
 
-def _kinds(view: View) -> dict[str, str]:
+def kinds_of(view: View) -> dict[str, str]:
     """Symbol -> "batch", "image", "signal" or "sequence", guessed from where it stands first."""
     kinds: dict[str, str] = {}
+    windowed = any(node.op_type in WINDOWED for node in view.nodes)
     for key, value in view.inputs.items():
         symbols = axis_symbols(view, key)
         is_float = value.type.tensor_type.elem_type in FLOAT_TYPES
@@ -43,14 +54,14 @@ def _kinds(view: View) -> dict[str, str]:
                 kinds[symbol] = "batch"
             elif is_float and rank >= 4 and (axis >= 2 or channels_last) and "seq" not in lowered:
                 kinds[symbol] = "image"
-            elif is_float and ((rank == 3 and axis == 2) or (rank == 2 and axis == 1) or rank == 1):
+            elif windowed and is_float and ((rank == 3 and axis == 2) or (rank == 2 and axis == 1) or rank == 1):
                 kinds[symbol] = "signal"
             else:
                 kinds[symbol] = "sequence"
     return kinds
 
 
-_DISTINCT = {
+_DISTINCT: dict[str, Choice] = {
     "batch": ((3,), (5,)),
     "image": ((224, 256), (256, 320)),
     "signal": ((8192,), (9216,)),
@@ -58,39 +69,80 @@ _DISTINCT = {
 }
 """First choice: primes where nothing speaks against them; images that survive five halvings."""
 
-_ALTERNATIVES: dict[str, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
+_ALTERNATIVES: dict[str, tuple[Choice, ...]] = {
     "image": (
         ((224,), (256,)),
         ((48, 320), (48, 256)),
         ((32, 320), (32, 256)),
         ((64, 256), (64, 320)),
         ((640,), (512,)),
+        ((64,), (64,)),
+        ((32,), (32,)),
+        ((128,), (128,)),
         ((224,), (224,)),
         ((416,), (416,)),
         ((299,), (299,)),
     ),
     "signal": (((16384,), (32768,)), ((512,), (512,)), ((16000,), (16000,))),
-    "sequence": (((64,), (32,)), ((16,), (16,)), ((1,), (1,))),
+    "sequence": (((64,), (32,)), ((16,), (16,))),
 }
 """What models with fixed heights, windows or strides accept, the likeliest first."""
 
 
-def assignments(view: View) -> list[tuple[dict[str, int], dict[str, int]]]:
+_SMALL: dict[str, Choice] = {
+    "batch": ((1,), (2,)),
+    "image": ((64, 96), (96, 128)),
+    "signal": ((512,), (640,)),
+    "sequence": ((7, 11, 13), (17, 19, 23)),
+}
+"""For graphs in which the first choice makes huge tensors."""
+
+
+def assignments(view: View) -> list[tuple[Sizes, Sizes]]:
     """Pairs of assignments to try in order; the empty symbol carries the size of data-dependent dimensions."""
-    kinds = _kinds(view)
-    used = set(kinds.values())
-    tables = [_DISTINCT]
-    for kind, choices in _ALTERNATIVES.items():
-        if kind in used:
-            tables += [{**_DISTINCT, kind: choice} for choice in choices]
-    if "batch" in used:
-        tables += [{**table, "batch": ((1,), (1,))} for table in tables]
+    kinds = kinds_of(view)
+    return [_assign(kinds, table) for table in _tables(kinds)]
+
+
+def ones(view: View) -> list[tuple[Sizes, Sizes]]:
+    """Pairs of assignments with sizes of 1, which go with all others but say little of them: the last to try."""
+    kinds = kinds_of(view)
+    alone: Choice = ((1,), (1,))
+    tables = [{**_DISTINCT, "sequence": alone}] if "sequence" in kinds.values() else []
+    if "batch" in kinds.values():
+        tables += [{**table, "batch": alone} for table in [*_tables(kinds), *tables]]
     return [_assign(kinds, table) for table in tables]
 
 
-def _assign(
-    kinds: dict[str, str], table: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-) -> tuple[dict[str, int], dict[str, int]]:
+def _tables(kinds: Mapping[str, str]) -> list[Mapping[str, Choice]]:
+    used = set(kinds.values())
+    changed = [(kind, choice) for kind, choices in _ALTERNATIVES.items() if kind in used for choice in choices]
+    return [_DISTINCT, *({**_DISTINCT, kind: choice} for kind, choice in changed)]
+
+
+def small(view: View, pair: tuple[Sizes, Sizes]) -> tuple[Sizes, Sizes]:
+    """Return a pair of assignments with small sizes instead."""
+    one, two = _assign(kinds_of(view), _SMALL)
+    return {**pair[0], **one}, {**pair[1], **two}
+
+
+def likely(view: View, pair: tuple[Sizes, Sizes], seen: Mapping[str, tuple[int | None, ...]]) -> tuple[Sizes, Sizes]:
+    """Return a pair of assignments whose first has the sizes of data that were seen, and whose second differs.
+
+    Args:
+        seen: input -> shape, None where it says nothing.
+    """
+    one, two = dict(pair[0]), dict(pair[1])
+    for key in (key for key in view.inputs if key in seen):
+        for symbol, size in zip(axis_symbols(view, key), seen[key], strict=False):
+            if isinstance(symbol, str) and size is not None:
+                if two[symbol] == size:
+                    two[symbol] = one[symbol]
+                one[symbol] = size
+    return one, two
+
+
+def _assign(kinds: Mapping[str, str], table: Mapping[str, Choice]) -> tuple[Sizes, Sizes]:
     first: dict[str, int] = {"": 0}
     second: dict[str, int] = {"": 4}
     seen: dict[str, int] = {}
@@ -102,37 +154,10 @@ def _assign(
     return first, second
 
 
-def expression_value(expression: str, sizes: dict[str, int]) -> int | None:
-    """Value of a dimension name, which may be a sum, difference or product of names ("past + sequence")."""
-    if expression in sizes:
-        return sizes[expression]
-    parts = re.split(r"\s*([+*-])\s*", expression.strip())
-    if len(parts) < 3:
-        return None
-    total: int | None = None
-    operator = "+"
-    for part in parts:
-        if part in ("+", "-", "*"):
-            operator = part
-            continue
-        value = int(part) if part.isdigit() else sizes.get(part)
-        if value is None:
-            return None
-        total = value if total is None else {"+": total + value, "-": total - value, "*": total * value}[operator]
-    return total
-
-
-def size_of(symbol: str, sizes: dict[str, int]) -> int:
-    parts = re.split(r"\s*[+*-]\s*", symbol.strip())
-    if len(parts) > 1 and all(p.isdigit() or (p in sizes and p != symbol) for p in parts):
-        value = _evaluate_sum(symbol, sizes)
-        if value is not None and value > 0:
-            return value
-    return sizes[symbol]
-
-
-def _evaluate_sum(symbol: str, sizes: dict[str, int]) -> int | None:
-    return expression_value(symbol, {name: size for name, size in sizes.items() if name != symbol})
+def size_of(symbol: str, sizes: Mapping[str, int]) -> int:
+    """Return the size of an input's axis; a symbol that is an expression of other symbols follows from them."""
+    value = expression_value(symbol, {name: size for name, size in sizes.items() if name and name != symbol})
+    return value if value is not None and value > 0 and not symbol.isdigit() else sizes[symbol]
 
 
 def check_input_shapes(view: View, input_shapes: dict[str, Shape]) -> dict[str, int]:

@@ -6,46 +6,35 @@ inputs, and small integer nodes are evaluated on the way. A second assignment of
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, TypeProto, defs, numpy_helper, shape_inference
 
-from onnxprune.graph.contrib_shapes import contrib_shapes, contrib_type
-from onnxprune.graph.fold import evaluate, shape_value
+from onnxprune.graph.run import Run, equal, run
 from onnxprune.graph.sizes import (
-    FLOAT_TYPES,
+    Sizes,
     assignments,
     axis_symbols,
     check_input_shapes,
-    expression_value,
+    kinds_of,
+    likely,
+    ones,
     size_of,
+    small,
 )
-from onnxprune.graph.view import Node, View
+from onnxprune.graph.view import View
 from onnxprune.types import Array, BoolArray
 
-MAX_FOLDED = 1 << 16
-"""Tensors with more elements are not evaluated."""
-
 Shape = tuple[int, ...]
-NEVER_FOLDED = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
-    | {"If", "Loop", "Scan", "Constant", "QuantizeLinear", "DequantizeLinear"}
-)
+Seen = Mapping[str, tuple[int | None, ...]]
 
+LARGE = 1 << 25
+"""Elements of a tensor from which smaller sizes are tried."""
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What one assignment of sizes gives."""
-
-    sizes: dict[str, int]
-    types: dict[str, TypeProto]
-    shapes: dict[str, Shape]
-    values: dict[str, Array]
-    failures: dict[str, str]
+TRIALS, NODES = 64, 40_000
+"""Runs, and nodes in all runs, that a search for sizes may cost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +55,7 @@ class Trace:
         return {
             key: value
             for key, value in self.first.values.items()
-            if key in self.second.values and _equal(value, self.second.values[key])
+            if key in self.second.values and equal(value, self.second.values[key])
         }
 
     def dynamic(self, key: str) -> BoolArray:
@@ -76,280 +65,115 @@ class Trace:
             return np.ones(len(shape), dtype=bool)
         return np.array([a != b for a, b in zip(shape, other, strict=True)], dtype=bool)
 
+    @property
+    def failures(self) -> int:
+        """How many tensors of both runs have no known shape, or one that does not go with the others."""
+        return len(self.first.failures) + len(self.second.failures)
+
     def data_type(self, key: str) -> int:
         """Return the `onnx.TensorProto` data type, 0 where it is unknown."""
         known = self.first.types.get(key)
         return int(known.tensor_type.elem_type) if known is not None else 0
 
 
-def trace(view: View, input_shapes: dict[str, Shape] | None = None) -> Trace:
+def trace(
+    view: View,
+    input_shapes: Mapping[str, Shape] | None = None,
+    seen: Seen | None = None,
+) -> Trace:
     """Trace a view under two assignments of its dynamic sizes.
+
+    Sizes that tell axes apart come first; where they do not go together somewhere in the graph, those of data that were
+    seen, then the usual ones of images and signals, then those that the graph itself spells where they do not.
 
     Args:
         view: the model.
         input_shapes: graph input -> full shape, fixes these sizes (the command line's --input-shape).
+        seen: graph input -> shape of data that the model takes, None where samples are counted.
 
     Raises:
         UsageError: an input shape names no input or does not fit its rank or fixed sizes.
     """
-    fixed = check_input_shapes(view, input_shapes or {})
-    candidates = assignments(view)
-    best: Trace | None = None
-    for one, two in candidates:
-        first = run(view, one | fixed)
-        second = first if _same_sizes(view, one | fixed, two | fixed) else run(view, two | fixed, first)
-        found = Trace(first, second)
-        if not first.failures and not second.failures:
-            return found
-        if best is None or _badness(found) < _badness(best):
-            best = found
-    if best is None:
-        raise ValueError("there are no sizes to trace with")
+    fixed = check_input_shapes(view, dict(input_shapes or {}))
+    first, *others = assignments(view)
+    attempt = _Attempt(view, fixed)
+    best = attempt(first)
+    if not best.failures:
+        return best if best.first.largest <= LARGE else _smaller(best, attempt, small(view, first))
+    if seen:
+        best = _settled(min(best, attempt(likely(view, first, seen)), key=_badness), attempt)
+    for pair in others:
+        if not best.failures:
+            return best
+        best = min(best, attempt(pair, best), key=_badness)
+    best = _settled(best, attempt)
+    for pair in ones(view) if best.failures else ():
+        best = min(best, attempt(pair, best), key=_badness)
     return best
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """Traces a view at sizes that were not given."""
+
+    view: View
+    fixed: dict[str, int]
+
+    def __call__(self, pair: tuple[Sizes, Sizes], best: Trace | None = None) -> Trace:
+        """Return the trace at a pair of assignments; where the first run is no better than another's, that is all."""
+        one, two = (dict(sizes) | self.fixed for sizes in pair)
+        first = run(self.view, one)
+        if best is not None and len(first.failures) >= _badness(best):
+            return Trace(first, first)
+        return Trace(first, first if self._same(one, two) else run(self.view, two, first))
+
+    def _same(self, one: Sizes, two: Sizes) -> bool:
+        return all(size_of(symbol, one) == size_of(symbol, two) for symbol in self.symbols)
+
+    @property
+    def symbols(self) -> list[str]:
+        """Dynamic sizes of the inputs."""
+        found = (symbol for key in self.view.inputs for symbol in axis_symbols(self.view, key))
+        return list(dict.fromkeys(symbol for symbol in found if isinstance(symbol, str)))
+
+
 def _badness(found: Trace) -> int:
-    return len(found.first.failures) + len(found.second.failures)
+    return found.failures
 
 
-def _same_sizes(view: View, one: dict[str, int], two: dict[str, int]) -> bool:
-    used = {symbol for key in view.inputs for symbol in axis_symbols(view, key) if isinstance(symbol, str)}
-    return all(size_of(symbol, one) == size_of(symbol, two) for symbol in used)
+def _smaller(found: Trace, attempt: _Attempt, pair: tuple[Sizes, Sizes]) -> Trace:
+    """Return the trace at small sizes where these go together too and make the largest tensor much smaller."""
+    other = attempt(pair)
+    return other if not other.failures and other.first.largest < found.first.largest // 2 else found
 
 
-def run(view: View, sizes: dict[str, int], base: Run | None = None) -> Run:
-    """Infer every tensor of a view for one assignment of symbol sizes.
-
-    Args:
-        base: another run, from which everything is taken that does not depend on the sizes.
-    """
-    result = Run(dict(sizes), {}, {}, {}, {})
-    walker = _Walker(view, result, base)
-    for key, parameter in view.parameters.items():
-        if base is not None:
-            walker.copy_from(base, key)
-            continue
-        walker.set_type(key, parameter.data_type, parameter.dims)
-        if _is_foldable_constant(parameter.data_type, parameter.elements):
-            result.values[key] = view.content(key)
-    for key, value in view.inputs.items():
-        if value.type.WhichOneof("value") == "tensor_type":
-            symbols = axis_symbols(view, key)
-            if value.type.tensor_type.HasField("shape"):
-                shape = tuple(size_of(s, sizes) if isinstance(s, str) else s for s in symbols)
-                walker.set_type(key, value.type.tensor_type.elem_type, shape)
-    for node in view.nodes:
-        walker.visit(node)
-    return result
+def _settled(found: Trace, attempt: _Attempt) -> Trace:
+    """Hold sizes at what the graph spells where they clash, one after the other, as long as that mends something."""
+    kinds = kinds_of(attempt.view)
+    free = sorted((s for s in attempt.symbols if s not in attempt.fixed), key=lambda s: kinds.get(s) == "batch")
+    left = min(TRIALS, max(8, NODES // max(1, len(attempt.view.nodes))))
+    while free and left > 0 and found.failures and (found.first.clashes or found.second.clashes):
+        best, held = found, ""
+        for symbol, size in list(_holds(found, free))[:left]:
+            left -= 1
+            trial = attempt(({**found.first.sizes, symbol: size}, {**found.second.sizes, symbol: size}), best)
+            if _badness(trial) < _badness(best):
+                best, held = trial, symbol
+            if not best.failures:
+                return best
+        if best is found:
+            break
+        found, free = best, [symbol for symbol in free if symbol != held]
+    return found
 
 
-def _is_foldable_constant(data_type: int, elements: int) -> bool:
-    if data_type in FLOAT_TYPES:
-        return elements == 1
-    return data_type in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL) and elements <= MAX_FOLDED
-
-
-class _Walker:
-    """Visits nodes in order and fills a Run."""
-
-    def __init__(self, view: View, result: Run, base: Run | None) -> None:
-        self.view = view
-        self.run = result
-        self.base = base
-        self.settled: set[str] = set()
-        self.opsets = list(view.model.proto.opset_import)
-        self.schemas: dict[tuple[str, str, int], Any] = {}
-
-    def set_type(self, key: str, data_type: int, shape: Shape) -> None:
-        proto = TypeProto()
-        proto.tensor_type.elem_type = data_type
-        proto.tensor_type.shape.SetInParent()
-        for dim in shape:
-            proto.tensor_type.shape.dim.add().dim_value = dim
-        self.run.types[key] = proto
-        self.run.shapes[key] = tuple(shape)
-
-    def copy_from(self, base: Run, key: str) -> None:
-        """Take what another run found about a tensor."""
-        for own, other in (
-            (self.run.types, base.types),
-            (self.run.shapes, base.shapes),
-            (self.run.values, base.values),
-            (self.run.failures, base.failures),
-        ):
-            if key in other:
-                own[key] = other[key]  # type: ignore[assignment]
-
-    def _is_settled(self, node: Node) -> bool:
-        """Tell whether the other run saw the same inputs, so that its outputs hold here too."""
-        if self.base is None or node.branches or node.captured or not node.inputs:
-            return False
-        base, own = self.base, self.run
-        return all(
-            key in own.shapes
-            and own.shapes[key] == base.shapes.get(key)
-            and own.values.get(key) is base.values.get(key)
-            and (key in own.values or key in self.view.parameters or key in self.settled)
-            for key in node.inputs
-            if key
-        )
-
-    def visit(self, node: Node) -> None:
-        if self.base is not None and self._is_settled(node):
-            for key in node.outputs:
-                if key:
-                    self.copy_from(self.base, key)
-                    self.settled.add(key)
-            return
-        if self._fold(node):
-            return
-        if node.op_type == "If" and not node.domain:
-            self._merge_branches(node)
-            return
-        inferred = self._infer(node)
-        for output, key in zip(node.proto.output, node.outputs, strict=True):
-            if key:
-                self._accept(key, inferred.get(output), node)
-
-    def _accept(self, key: str, inferred: TypeProto | None, node: Node) -> None:
-        declared = self.view.declared.get(key)
-        if inferred is None or not _has_shape(inferred):
-            inferred = declared if declared is not None and _has_shape(declared) else inferred
-        if inferred is None or not _has_shape(inferred):
-            if inferred is not None:
-                self.run.types[key] = inferred
-            self.run.failures.setdefault(key, f"{node.label}: the shape of its output is unknown")
-            return
-        shape = [self._dimension(dim) for dim in inferred.tensor_type.shape.dim]
-        self.set_type(key, inferred.tensor_type.elem_type, tuple(shape))
-
-    def _dimension(self, dim: onnx.TensorShapeProto.Dimension) -> int:
-        """A size that inference leaves open is dynamic: it differs between runs."""
-        if dim.HasField("dim_value") and dim.dim_value >= 0:
-            return int(dim.dim_value)
-        known = expression_value(dim.dim_param, self.run.sizes) if dim.dim_param else None
-        return known if known is not None else 19 + self.run.sizes.get("", 0)
-
-    def _infer(self, node: Node) -> dict[str, TypeProto]:
-        types = {
-            n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types
-        }
-        schema = None if node.domain else self._schema(node)
-        if schema is None or not schema.has_type_and_shape_inference_function:
-            return self._infer_contrib(node)
-        if node.op_type == "Squeeze" and not node.has_input(1) and node.attribute("axes") is None:
-            return self._squeezed(node)
-        data = {
-            n: numpy_helper.from_array(self.run.values[k])
-            for n, k in zip(node.proto.input, node.inputs, strict=True)
-            if k in self.run.values and self.run.values[k].size <= 1024
-        }
-        if node.op_type in ("Resize", "Upsample"):
-            data |= self._scales(node)
-        try:
-            return dict(
-                shape_inference.infer_node_outputs(
-                    schema, node.proto, types, input_data=data, opset_imports=self.opsets
-                )
-            )
-        except Exception as error:  # the binding raises several unrelated types
-            self.run.failures[node.outputs[0]] = f"{node.label}: {str(error).splitlines()[0]}"
-            return {}
-
-    def _infer_contrib(self, node: Node) -> dict[str, TypeProto]:
-        types = [self.run.types[k].tensor_type.elem_type if k in self.run.types else 0 for k in node.inputs]
-        shapes = contrib_shapes(node, [self.run.shapes.get(k) for k in node.inputs])
-        data_type = contrib_type(node, types)
-        return {
-            output: onnx.helper.make_tensor_type_proto(data_type, shape)
-            for output, shape in zip(node.proto.output, shapes, strict=False)
-            if output and shape is not None
-        }
-
-    def _squeezed(self, node: Node) -> dict[str, TypeProto]:
-        """A Squeeze without axes drops what has size 1 here; onnx leaves that open."""
-        shape, known = self.run.shapes.get(node.inputs[0]), self.run.types.get(node.inputs[0])
-        if shape is None or known is None:
-            return {}
-        left = [size for size in shape if size != 1]
-        return {node.proto.output[0]: onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, left)}
-
-    def _scales(self, node: Node) -> dict[str, TensorProto]:
-        """Stored scales are floats, which are not folded elsewhere, but decide the size here."""
-        stored = {}
-        for name, key in zip(node.proto.input, node.inputs, strict=True):
-            parameter = self.view.parameters.get(self.view.root(key)) if key else None
-            if parameter is not None and parameter.elements <= 8:
-                stored[name] = numpy_helper.from_array(self.view.model.array(parameter.tensor))
-        return stored
-
-    def _schema(self, node: Node) -> Any:
-        key = (node.op_type, node.domain, node.version)
-        if key not in self.schemas:
-            try:
-                self.schemas[key] = defs.get_schema(node.op_type, node.version, node.domain)
-            except defs.SchemaError:
-                self.schemas[key] = None
-        return self.schemas[key]
-
-    def _merge_branches(self, node: Node) -> None:
-        chosen = self.run.values.get(node.inputs[0])
-        bodies = {"then_branch": 0, "else_branch": 1}
-        order = [a.name for a in node.proto.attribute if a.name in bodies]
-        pick = "then_branch" if chosen is None or bool(np.all(chosen)) else "else_branch"
-        sources = [node.branches[order.index(pick)]] + [node.branches[order.index(n)] for n in order if n != pick]
-        for number, key in enumerate(node.outputs):
-            source = next((b[number] for b in sources if b[number] in self.run.shapes), None)
-            if source is not None:
-                self.run.types[key] = self.run.types[source]
-                self.run.shapes[key] = self.run.shapes[source]
-            else:
-                self._accept(key, None, node)
-
-    def _fold(self, node: Node) -> bool:
-        if node.domain or not node.outputs or node.op_type in NEVER_FOLDED - {"Constant"}:
-            return False
-        if node.op_type in ("Shape", "Size"):
-            return self._fold_shape(node)
-        if not all(key in self.run.values for key in node.inputs if key):
-            return False
-        if any(self.run.shapes.get(key) is None for key in node.inputs if key):
-            return False
-        expected = self._infer(node) if node.op_type in ("ConstantOfShape", "Expand", "Tile", "Range", "OneHot") else {}
-        for inferred in expected.values():
-            dims = [d.dim_value for d in inferred.tensor_type.shape.dim]
-            if dims and float(np.prod([float(d) for d in dims])) > MAX_FOLDED:
-                return False
-        try:
-            results = evaluate(node, [self.run.values[key] if key else None for key in node.inputs])
-        except Exception:  # whatever numpy or onnx.reference raise: the value stays unknown, the shape is inferred
-            return False
-        if any(not isinstance(r, np.ndarray) or r.size > MAX_FOLDED for r in results):
-            return False
-        for key, result in zip(node.outputs, results, strict=False):
-            if key:
-                self._set_value(key, result)
-        return True
-
-    def _set_value(self, key: str, value: Array) -> None:
-        if self.base is not None and key in self.base.values and _equal(self.base.values[key], value):
-            self.copy_from(self.base, key)
-            self.settled.add(key)
-            return
-        self.run.values[key] = value
-        self.set_type(key, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-
-    def _fold_shape(self, node: Node) -> bool:
-        shape = self.run.shapes.get(node.inputs[0])
-        if shape is None:
-            return False
-        self._set_value(node.outputs[0], shape_value(node, shape))
-        return True
-
-
-def _has_shape(proto: TypeProto) -> bool:
-    return bool(proto.WhichOneof("value") == "tensor_type" and proto.tensor_type.HasField("shape"))
-
-
-def _equal(one: Array, two: Array) -> bool:
-    return one.shape == two.shape and one.dtype == two.dtype and bool(np.array_equal(one, two))
+def _holds(found: Trace, free: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield (symbol, size) pairs to try for the first clash: symbols that may be part of it first."""
+    side = found.first if found.first.clashes else found.second
+    clash = side.clashes[0]
+    for symbol in sorted(free, key=lambda name: not clash.holds(size_of(name, side.sizes))):
+        now = size_of(symbol, side.sizes)
+        sizes = [*clash.quotients(now), *clash.spelled()]
+        if side is found.second:
+            sizes.insert(0, size_of(symbol, found.first.sizes))
+        yield from ((symbol, size) for size in dict.fromkeys(sizes) if size != now)

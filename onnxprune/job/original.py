@@ -101,7 +101,7 @@ class Original:
     @cached_property
     def traced(self) -> tuple[View, Trace]:
         """The model, read and traced."""
-        return traced(self.source, self.run)
+        return traced(self.source, self.run, self.judged)
 
     @property
     def reference(self) -> Reference:
@@ -256,13 +256,13 @@ class Original:
         return file
 
 
-def traced(model: Model, run: Run) -> tuple[View, Trace]:
-    """Return a model as it is read, and traced."""
+def traced(model: Model, run: Run, data: Data | None = None) -> tuple[View, Trace]:
+    """Return a model as it is read, and traced, at sizes that go with the data."""
     from onnxprune.graph.trace import trace
     from onnxprune.graph.view import View
 
     view = View(model)
-    return view, trace(view, dict(run.input_shapes))
+    return view, trace(view, dict(run.input_shapes), data.sizes if data is not None else None)
 
 
 def declared_sizes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

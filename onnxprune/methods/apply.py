@@ -132,9 +132,10 @@ def apply(
     check_source(model, plan, options.force)
     require_data(options.effort, data)
     samples = turned_if_few(calibration(model, data)) if data is not None else None
+    seen = samples.sizes if samples is not None else None
     short = shorten(model, plan.dropped, options.input_shapes)
     left, shapes = short.model if short is not None else model, sizes_left(short, options.input_shapes)
-    channels = analyse(left, shapes, options.heads, options.head_dim)
+    channels = analyse(left, shapes, options.heads, options.head_dim, seen=seen)
     keep = channels.keep(plan)
     cut = rewrite(channels, keep)
     border, notes = border_left(short, channels, keep), tuple(notes_of(short))

@@ -89,7 +89,8 @@ def prune(
             raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
         border = loose_border(model, options.resize_io, options.states)
         shapes = sizes_left(short, options.input_shapes)
-        channels = analyse(model, shapes, options.heads, options.head_dim, border)
+        sizes = given.sizes if given is not None else None
+        channels = analyse(model, shapes, options.heads, options.head_dim, border, sizes)
         require_weights(channels)
         doubts = suspicions(whole, given, runtime.threads, runtime.provider) if given is not None else []
     work = _Work(channels, options, clock, runtime, progress, short)

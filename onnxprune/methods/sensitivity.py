@@ -82,7 +82,7 @@ def sensitivity(
     runtime = replace(runtime or Runtime(), memory=options.memory)
     model = load(source)
     samples = calibration(model, data)
-    channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
+    channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim, seen=samples.sizes)
     require_weights(channels)
     activity = look(channels.view, samples, runtime).activity(runtime)
     progress("collecting statistics")

@@ -76,7 +76,8 @@ class Bench:
         model = task.model if isinstance(task.model, Model) else load(task.model)
         options = task.options
         self._task, self._model = task, model
-        self._channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim)
+        shapes, seen = dict(options.input_shapes), task.data.sizes
+        self._channels = analyse(model, shapes, options.heads, options.head_dim, seen=seen)
         self._judge = Judge(model, task.judged, task.evaluate, task.runtime, task.before)
 
     def measure(self, keep: Keep) -> Judgement:

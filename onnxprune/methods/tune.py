@@ -127,7 +127,8 @@ class _Search:
         self._data = calibration(self._model, data)
         self._gates, self._options, self._progress = gates, options, progress
         self._runtime = replace(runtime, memory=options.memory)
-        self._channels = analyse(self._model, dict(options.input_shapes), options.heads, options.head_dim)
+        shapes, sizes = dict(options.input_shapes), self._data.sizes
+        self._channels = analyse(self._model, shapes, options.heads, options.head_dim, seen=sizes)
         require_weights(self._channels)
         bound = [gates.min_cosine, gates.min_sqnr, gates.min_agreement, gates.max_drop]
         held = judged.sha256 if judged is not None else None

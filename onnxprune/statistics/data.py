@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class Data:
 
     def __iter__(self) -> Iterator[Feed]:
         return self.batches(self._batch)
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int | None, ...]]:
+        """Return input -> shape of the first piece of the data, None where its samples are counted."""
+        unit = next(iter(self.stream), None)
+        found: dict[str, tuple[int | None, ...]] = {}
+        for name, array in unit.feed.items() if unit is not None else ():
+            found[name] = (None, *array.shape[1:]) if unit is not None and unit.stacked else array.shape
+        return found
 
     def batches(self, size: int | None = None) -> Iterator[Feed]:
         """Yield feeds of at most `size` samples; the model's own fixed batch goes first."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import DataError, GateError, ModelError, OnnxpruneError
+from onnxprune.errors import DataError, GateError, ModelError, OnnxpruneError, UndrawnError, UnknownOperatorError
 from onnxprune.graph.session import Session, open_session
 from onnxprune.validate.compare import Comparison, Reference, compare
 from onnxprune.validate.masked import MaskedParity, masked_parity
@@ -21,6 +21,8 @@ LARGE_BYTES = 1_000_000_000
 
 QUICK_SECONDS = 2.0
 """Masked parity is the default for models that run in less."""
+
+NOT_RUN = "The original was not seen to run, so nothing was written; --no-verify writes the result all the same."
 
 REPORT_IT = "nothing was written. This is a defect of onnxprune, please report it; --no-verify writes the model anyway."
 
@@ -71,7 +73,8 @@ def examine(
 
     Raises:
         OnnxpruneError: the compressed model does not run or differs from the masked original: our defect.
-        DataError: the data of the user do not fit.
+        DataError: the data of the user do not fit, or the original runs at no sizes that were tried.
+        ModelError: onnxruntime refuses the original, for another reason than that it does not have its operators.
         GateError: the compressed model gives NaN or infinities where the original gives numbers.
     """
     if verify is False and not required:
@@ -80,13 +83,15 @@ def examine(
         return Evidence(lines=("Not run, as it is larger than 1 GB: --verify compares it with the original.",))
     try:
         reference = open_source()
-    except ModelError as error:
+    except UnknownOperatorError as error:
         return Evidence(warnings=(f"parity could not be measured: {error}",))
-    except DataError as error:
-        if own_data:
-            raise
+    except UndrawnError as error:
         _open(compressed, threads, provider)
         return Evidence(warnings=(f"parity could not be measured: {error}",))
+    except (ModelError, DataError) as error:
+        if own_data and isinstance(error, DataError):
+            raise
+        raise type(error)(f"{str(error).rstrip('.')}. {NOT_RUN}") from error
     with _open(compressed, threads, provider) as session:
         comparison = _compare(reference, session)
         _check_numbers(comparison)

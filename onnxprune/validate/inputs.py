@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations, islice
 
 import numpy as np
 
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, UndrawnError
+from onnxprune.graph.conflicts import spelled_sizes
 from onnxprune.graph.session import Port, Session
+from onnxprune.graph.sizes import axis_symbols
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
@@ -17,8 +20,11 @@ from onnxprune.validate.noise import Image, image_of, pink_images
 CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Slice Expand Concat Clip Split".split())
 """Operators that hand integer values on as they are."""
 
-OTHER_SIZES = (64, 32, 128, 16, 256, 8, 1)
+OTHER_SIZES = (64, 32, 128, 16, 256, 8)
 """Sizes for dynamic axes that are tried when the traced ones do not run."""
+
+MOST_TRIED = 96
+"""Tables with sizes that the graph spells, which are tried last."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,19 @@ def random_inputs(
         images: inputs that look like images get 1/f noise instead of N(0, 1).
 
     Raises:
-        DataError: an input takes what cannot be drawn (strings, sequences), or no sizes that were tried run.
+        UndrawnError: an input takes what cannot be drawn (strings, sequences).
+        DataError: no sizes that were tried run.
     """
     for port in session.inputs:
         if port.dtype is None:
-            raise DataError(f"the input '{port.name}' takes {port.kind}, which cannot be drawn at random; give --data.")
+            raise UndrawnError(
+                f"the input '{port.name}' takes {port.kind}, which cannot be drawn at random; give --data."
+            )
     domains = {port.name: _domain(port, view, trace, images) for port in session.inputs}
     failure: DataError | None = None
-    for shapes in _tables(trace, session, batch):
+    for shapes in chain(
+        _tables(trace, session, batch), _spelled(view, trace, session), _free(trace, session, batch, (1,))
+    ):
         source = RandomInputs(session.inputs, domains, (shapes,), seed)
         try:
             session.run(source.sample(0))
@@ -92,13 +103,41 @@ def _tables(trace: Trace, session: Session, size: int) -> Iterator[dict[str, Sha
     other = {name: trace.second.shapes.get(name, shape) for name, shape in known.items()}
     if other != known:
         yield {name: _with_batch(shape, batch[name], size) for name, shape in other.items()}
+    yield from _free(trace, session, size, OTHER_SIZES)
+
+
+def _free(trace: Trace, session: Session, size: int, lengths: Sequence[int]) -> Iterator[dict[str, Shape]]:
+    """Input shapes in which every dynamic axis but the batch has one length; 1 goes with all, but says little."""
+    known = {port.name: _known_shape(port, trace) for port in session.inputs}
+    batch = _batch_axes(known, trace)
     free = {name: _dynamic(name, shape, trace) & ~batch[name] for name, shape in known.items()}
-    if any(axes.any() for axes in free.values()):
-        for length in OTHER_SIZES:
-            yield {
-                name: _with_batch(tuple(np.where(free[name], length, shape).tolist()), batch[name], size)
-                for name, shape in known.items()
-            }
+    for length in lengths if any(axes.any() for axes in free.values()) else ():
+        yield {
+            name: _with_batch(tuple(np.where(free[name], length, shape).tolist()), batch[name], size)
+            for name, shape in known.items()
+        }
+
+
+def _spelled(view: View, trace: Trace, session: Session) -> Iterator[dict[str, Shape]]:
+    """Input shapes with one dynamic size, then two, as the graph spells it somewhere: small numbers first."""
+    symbols = {port.name: _symbols(port, view, trace) for port in session.inputs}
+    free = list(dict.fromkeys(s for entries in symbols.values() for s in entries if isinstance(s, str)))
+    traced: dict[str | int, int] = {}
+    for port in session.inputs:
+        traced.update(zip(symbols[port.name], _known_shape(port, trace), strict=True))
+    ones: list[dict[str | int, int]] = [{symbol: size} for size in spelled_sizes(view) for symbol in free]
+    twos = [a | b for a, b in combinations(ones, 2) if a.keys() != b.keys()]
+    for held in islice([*ones, *twos], MOST_TRIED):
+        sizes = {**traced, **held}
+        yield {name: tuple(s if isinstance(s, int) else sizes[s] for s in axes) for name, axes in symbols.items()}
+
+
+def _symbols(port: Port, view: View, trace: Trace) -> list[str | int]:
+    shape = _known_shape(port, trace)
+    if port.name not in view.inputs:
+        return list(shape)
+    symbols = axis_symbols(view, port.name)
+    return symbols if len(symbols) == len(shape) else list(shape)
 
 
 def _second(source: RandomInputs, trace: Trace, session: Session, size: int) -> list[dict[str, Shape]]:

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import parser
 
+from onnxprune.graph.session import open_session
 from onnxprune.methods.quantization.turned import product_first
-from onnxprune.validate.session import open_session
 from tests import networks
 
 READ_TWICE = """(float[a, b, 32] x) => (float[b, a, 48] y, int64[r] s) {
