@@ -50,3 +50,53 @@ def test_imports_point_down() -> None:
         if LEVEL[other] < LEVEL[own] and (own, other) not in SIDEWAYS
     ]
     assert upward == []
+
+
+def files() -> dict[str, Path]:
+    """Return module -> file of the whole package."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def graph_of_files() -> dict[str, set[str]]:
+    """Return module -> modules that it imports, at the top, for types alone, or late inside a function."""
+    modules = files()
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("onnxprune"):
+                inside = (f"{node.module}.{alias.name}" for alias in node.names)
+                found[name] |= {target if target in modules else str(node.module) for target in inside}
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the modules that import each other in a circle, or in one that they lead to."""
+    left = {name: set(targets) - {name} for name, targets in graph.items()}
+    while ends := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in ends:
+            del left[name]
+    return sorted(left)
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    """Types alone and late imports count, too."""
+    assert circle(graph_of_files()) == []
+
+
+def test_a_circle_of_files_would_be_seen() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == ["a", "b", "c", "d"]
+
+
+def test_the_package_asserts_nothing() -> None:
+    """An assertion is for tests: with -O it is gone, and its error is none of ours."""
+    asserting = [
+        f"{path.name}:{node.lineno}"
+        for path in files().values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+    ]
+    assert asserting == []

@@ -80,6 +80,8 @@ def check_effort(effort: str | None, compensate: str | None = None, steps: int |
     Raises:
         UsageError: it is none, or contradicts them.
     """
+    if steps is not None and compensate not in (None, "distil"):
+        raise UsageError(f"steps {steps} are gradient steps, compensate {compensate} takes none; leave one out.")
     if effort is None:
         return
     found = Effort.of(effort)

@@ -7,7 +7,7 @@ from collections import Counter
 
 from tests.backend.between import Place, places, sample, verdicts
 
-PLACES = 100_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 200
+PLACES = 100_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 150
 """All of them nightly (`HYPOTHESIS_PROFILE=nightly python -m pytest tests/backend`), else as many operators as fit."""
 
 

@@ -98,7 +98,7 @@ def test_inputs_that_were_made_up_are_not_fitted_to() -> None:
     assert result.settings["rounding"] == "nearest"
     with pytest.raises(DataError, match="--rounding gptq fits weights to inputs"):
         quantize(networks.convnet(), QuantizeOptions(rounding="gptq"), feeds=FEEDS, synthetic=True)
-    with pytest.raises(UsageError, match="rounding gptq is for static and weight-only mode"):
+    with pytest.raises(UsageError, match="rounding gptq is for --mode static and weight-only"):
         QuantizeOptions(mode="dynamic", rounding="gptq")
 
 

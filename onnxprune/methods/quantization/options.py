@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from onnxprune.errors import UsageError
 from onnxprune.methods.layer_options import LayerOptions, choose, words
@@ -12,6 +12,16 @@ CALIBRATIONS = ("minmax", "entropy", "percentile")
 INTEGERS = ("u8", "s8")
 ROUNDINGS = ("nearest", "gptq")
 FORMATS = ("qdq", "qoperator")
+
+BELONGS = {
+    **dict.fromkeys(("calibration", "percentile", "format", "equalize", "correct_bias", "symmetric"), ("static",)),
+    **dict.fromkeys(("guard", "measure"), ("static",)),
+    **dict.fromkeys(("per_channel", "activation_type", "weight_type", "smooth"), ("static", "dynamic")),
+    "rounding": ("static", "weight-only"),
+    "block_size": ("weight-only",),
+    "keep_io_types": ("fp16",),
+}
+"""Options that only some modes read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +83,12 @@ class QuantizeOptions(LayerOptions):
             choose("mode", self.mode, MODES)
         choose("calibration", self.calibration, CALIBRATIONS)
         choose("format", self.format, FORMATS)
-        if self.format == "qoperator" and self.mode not in (None, "static"):
-            raise UsageError(f"format qoperator is for --mode static; {self.mode} mode has one format, leave it out.")
-        if self.equalize and self.mode not in (None, "static"):
-            raise UsageError(f"equalize is for --mode static; {self.mode} mode has no use for it, leave it out.")
+        self._check_mode()
         for name in ("activation_type", "weight_type"):
             if getattr(self, name) is not None:
                 choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
         if self.rounding is not None:
             choose("rounding", self.rounding, ROUNDINGS)
-            if self.mode not in (None, "static", "weight-only"):
-                raise UsageError(f"rounding {self.rounding} is for static and weight-only mode; leave it out.")
         if self.bits not in (None, 4, 8):
             raise UsageError(f"bits {self.bits!r}: choose 4 or 8.")
         if self.bits == 4 and self.mode != "weight-only":
@@ -94,6 +99,19 @@ class QuantizeOptions(LayerOptions):
             raise UsageError(f"block-size {self.block_size}: onnxruntime takes powers of two from 16.")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile {self.percentile:g}: give a share in percent, above 50 and up to 100.")
+
+    def _check_mode(self) -> None:
+        """Refuse what the mode would not look at."""
+        for item in fields(self):
+            modes = BELONGS.get(item.name, MODES)
+            if self.mode is not None and self.mode not in modes and getattr(self, item.name) != item.default:
+                value = getattr(self, item.name)
+                shown = item.name if isinstance(value, bool) else f"{item.name} {value}"
+                raise UsageError(
+                    f"{shown} is for --mode {' and '.join(modes)}; {self.mode} mode has no use for it, leave it out."
+                )
+        if self.percentile != 99.99 and self.calibration != "percentile":
+            raise UsageError(f"percentile {self.percentile:g} is for calibration percentile, not {self.calibration}.")
 
 
 def weight_bits(options: QuantizeOptions, mode: str) -> int:
