@@ -223,11 +223,11 @@ def test_every_method_has_ten_sets_which_use_every_option() -> None:
 
 UNUSED: dict[str, set[str]] = {
     **{name: set() for name in SETS},
-    "prune": {"latency", "states", "drop", "effort"},
+    "prune": {"latency", "states", "drop", "depth", "effort"},
     "apply": {"effort"},
     "finetune": {"loss"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
-    | {"workers", "input_shapes", "drop", "effort"},
+    | {"workers", "input_shapes", "drop", "depth", "effort"},
     "quantize": {"seed", "input_shapes"},
     "trim": {"tokens", "scatter", "tokens_from", "tokenizer", "vocabulary"},
 }
