@@ -34,6 +34,8 @@ HOPELESS = 2.0
 """A loss this many times the best is no way to go on from."""
 WRITTEN, COST = 1.0, 50.0
 """The state is written whenever so many seconds have passed, and so many times what writing it takes."""
+FIRST = 20
+"""Steps in which hardly anything happens yet: doublings are counted from there."""
 WARM = 3
 """Steps that are measured for the estimate."""
 
@@ -302,6 +304,8 @@ def outlook(before: float, curve: Sequence[tuple[int, float]]) -> str:
         return "Held-out samples show no gain from steps; more of them would probably bring none."
     doublings = math.log2(last / max(1, min(step for step, loss in looks if loss == early)))
     share = (best / early) ** (1 / doublings) if doublings > 0.5 else best / before
+    # the end of a round, where the rate falls, shows more than the next steps will: the slower of two rates counts
+    share = max(share, (best / before) ** (1 / max(1.0, math.log2(last / FIRST))))
     guess = best * max(share, 0.5)
     if share > 1 - GAIN:
         return f"{last} steps: held-out samples gain little by now; more effort would probably bring next to nothing."
