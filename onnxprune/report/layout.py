@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from onnxprune.report import changes, depth, explained, figures, pipeline, thin, why
+from onnxprune.report import changes, depth, explained, facts, figures, pipeline, thin, why
 from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
@@ -31,6 +31,7 @@ def sections(report: Report) -> list[Section]:
             _verdict,
             _gates,
             _cost,
+            facts.model,
             changes.changes,
             explained.explained,
             pipeline.steps,

@@ -55,3 +55,15 @@ def test_a_group_that_is_not_there_is_told_with_those_that_are(run: Run, twins: 
     done = run("explain", twins, "gemn")
     assert done.exit_code == 2 and "there is no group 'gemn'; there are gemm" in done.stderr
     assert run("explain", twins, "gemm", "--score", "taylor").exit_code == 2
+
+
+def test_inspect_lists_opset_inputs_outputs_and_operators(run: Run, twins: Path) -> None:
+    done = run("inspect", twins, "--json")
+    assert json.loads(done.stdout)["model_facts"] == {
+        "ir_version": 8,
+        "opsets": {"ai.onnx": 17},
+        "operators": {"Gemm": 3, "Relu": 1},
+        "inputs": {"x": "float [1, 8]"},
+        "outputs": {"y_left": "float [1, 3]", "y_right": "float [1, 3]"},
+    }
+    assert "input x: float [1, 8]" in done.stderr and "4 nodes: 3 Gemm, 1 Relu" in done.stderr

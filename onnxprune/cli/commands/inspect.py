@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def command(
     model: Path, heads: bool | None, head_dim: bool | None, report: Path | None, run: Run, screen: Screen
 ) -> None:
-    """Show the groups of channels, why the rest is locked, and the residual branches.
+    """Show operators, inputs and outputs, the groups of channels, why the rest is locked, and the residual branches.
 
     A group is named after the first node that writes it; its MACs are those of the nodes that it runs through. One that
     is not active overlaps with one that is (heads with the positions inside them); --heads and --head-dim choose.
@@ -32,9 +32,11 @@ def command(
     from onnxprune.channels.analyse import analyse
     from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
+    from onnxprune.graph.view import View
     from onnxprune.job.branch_lines import branch_lines
     from onnxprune.job.describe import note_limits
     from onnxprune.job.group_lines import inspected
+    from onnxprune.job.model_facts import model_facts
     from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.job.sizes import describe_view
 
@@ -47,6 +49,7 @@ def command(
         channels = analyse(loaded, dict(run.input_shapes), heads, head_dim)
         record.groups = inspected(channels)
         record.details["branches"] = branch_lines(channels.view, channels.trace)
+        record.details["model_facts"] = model_facts(View(loaded))
         record.input = describe_view(channels.view, channels.trace)
     note_limits(record, channels)
     write_report(report, record)
