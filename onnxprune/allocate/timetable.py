@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ import onnx
 
 from onnxprune.allocate.measures import Measure
 from onnxprune.channels.analyse import Channels
+from onnxprune.channels.edits import AttributeSize, AttributeValue
 from onnxprune.channels.groups import Keep
 from onnxprune.errors import ModelError
 from onnxprune.graph.session import Session, open_session
@@ -24,7 +25,7 @@ from onnxprune.graph.trace import Shape
 from onnxprune.graph.view import Node
 from onnxprune.operators.operator import operator_of
 from onnxprune.statistics import cache
-from onnxprune.types import Array
+from onnxprune.types import Array, BoolArray
 
 REPEATS, SECONDS, INNER = 20, 0.04, 5
 SMALL = 4096
@@ -59,12 +60,12 @@ class Timetable:
 
     def _parts(self, keep: Keep) -> tuple[float, int]:
         """Return the time of the layers that multiply and the elements that all others write."""
-        shapes = self.channels.shapes(keep)
+        shapes, mask = self.channels.shapes(keep), self.channels.mask(keep)
         layers, written = 0.0, 0
         for node in self.channels.view.nodes:
             dynamic = any(key in self.channels.trace.shapes and key not in self._static for key in node.outputs)
             if operator_of(node) is not None and not node.branches:
-                layers += self._time(node, shapes)
+                layers += self._time(self._edited(node, mask), shapes)
             elif dynamic:
                 written += sum(int(np.prod(self._one_sample(key, shapes.get(key, ())))) for key in node.outputs if key)
         return layers, written
@@ -80,6 +81,15 @@ class Timetable:
             return shape
         dynamic = self.channels.trace.dynamic(key)
         return tuple(1 if moves and size == self.batch else size for size, moves in zip(shape, dynamic, strict=True))
+
+    def _edited(self, node: Node, mask: BoolArray) -> Node:
+        """Return a node whose attributes spell the sizes that are left."""
+        proto = onnx.NodeProto()
+        proto.CopyFrom(node.proto)
+        for edit in self.channels.state.edits:
+            if edit.node is node and isinstance(edit, AttributeSize | AttributeValue):
+                edit.apply(proto, mask)
+        return replace(node, proto=proto)
 
     def _time(self, node: Node, shapes: dict[str, Shape]) -> float:
         inputs = [self._one_sample(key, shapes.get(key, ())) if key else None for key in node.inputs]
@@ -120,7 +130,6 @@ class Timetable:
         made.input.extend(names)
         outputs = [f"o{index}" if key else "" for index, key in enumerate(node.outputs)]
         made.output.extend(outputs)
-        self._mend(made, inputs)
         graph.node.append(made)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs[:1])
         model = onnx.ModelProto(ir_version=self.channels.view.model.proto.ir_version, graph=graph)
@@ -152,15 +161,6 @@ class Timetable:
         if parameter is not None:
             kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(parameter.data_type))
         return np.random.default_rng(0).standard_normal(shape).astype(kind)
-
-    def _mend(self, node: onnx.NodeProto, inputs: Sequence[Shape | None]) -> None:
-        """Give attributes that spell a size out the size of these inputs."""
-        for attribute in node.attribute:
-            data, weight = inputs[0], inputs[1] if len(inputs) > 1 else None
-            if attribute.name == "group" and data and weight and attribute.i > 1:
-                attribute.i = max(1, data[1] // max(weight[1], 1)) if node.op_type == "Conv" else attribute.i
-            if attribute.name == "hidden_size" and len(inputs) > 2 and inputs[2]:
-                attribute.i = inputs[2][-1]
 
 
 def _shortest(session: Session, outputs: Sequence[str], feeds: dict[str, Array]) -> float:

@@ -92,8 +92,8 @@ class Channels:
         axes = {use.root: list(use.axes) for use in reversed(self.state.uses.values())}
         return axes | self.state.axes
 
-    def plan(self, keep: Keep) -> Plan:
-        """Return the choice as data."""
+    def plan(self, keep: Keep, *, former: bool = False) -> Plan:
+        """Return the choice as data; `former`: with the names of uses that earlier releases wrote."""
         mask = self.mask(keep)
         removed: Positions = {}
         unshared: dict[str, Positions] = {}
@@ -105,7 +105,7 @@ class Channels:
                 _note(removed, root, list(uses[0].axes), mask)
                 continue
             for use in uses:
-                _note(unshared.setdefault(root, {}), use.name, list(use.axes), mask)
+                _note(unshared.setdefault(root, {}), use.former_name if former else use.name, list(use.axes), mask)
         groups = [
             {
                 "name": group.name,
@@ -158,18 +158,19 @@ class Channels:
             for use, axes in uses.items():
                 for axis, positions in axes.items():
                     masks[tensor, use, axis] = _position_mask(parameters, tensor, axis, positions)
+        former = {use.name: use.former_name for use in self.state.uses.values()}
         keep: Keep = {}
         for group in self.groups:
             gone = np.ones(group.size, dtype=bool)
             for site in group.sites:
-                mask = masks.get((site.tensor, None, site.axis))
-                if mask is None:
-                    mask = masks.get((site.tensor, site.use, site.axis))
+                names = (None, site.use, former.get(site.use or ""))
+                found = (masks.get((site.tensor, name, site.axis)) for name in names)
+                mask = next((mask for mask in found if mask is not None), None)
                 gone &= mask[site.positions].all(axis=1) if mask is not None else False
             if gone.any():
                 keep[group.name] = ~gone
-        again = self.plan(keep)
-        if again.removed != plan.removed or again.unshared != plan.unshared:
+        spelled = (self.plan(keep, former=former) for former in (False, True))
+        if not any(again.removed == plan.removed and again.unshared == plan.unshared for again in spelled):
             raise UsageError(
                 "the plan does not fit this model: its positions are no set of whole channels; use --plan again."
             )

@@ -37,10 +37,16 @@ class Use:
     node: Node
     input: int
     axes: tuple[IntArray, ...]
+    label: str
 
     @property
     def name(self) -> str:
-        """ "node:input", as plans write it."""
+        """ "node:input", as plans write it; a node whose name another one has is called by its first output."""
+        return f"{self.label}:{self.input}"
+
+    @property
+    def former_name(self) -> str:
+        """The name in plans of earlier releases, which two nodes of one name shared."""
         return f"{self.node.name or self.node.outputs[0]}:{self.input}"
 
 
@@ -145,7 +151,7 @@ class Context:
         parameter = state.view.parameters.get(root)
         if parameter is not None and is_private(parameter.dims) and not state.is_cut_up(root):
             axes = state.new_axes(parameter.dims)
-            state.uses[slot] = Use(root, self.node, index, tuple(axes))
+            state.uses[slot] = Use(root, self.node, index, tuple(axes), state.view.label(self.node))
             return axes
         if parameter is not None:
             if root not in state.axes:

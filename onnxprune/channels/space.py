@@ -61,9 +61,10 @@ class Space:
     def hold(self, axes: Axes) -> None:
         """Take in axes that were put together (a Concat of a tensor with itself, again and again, doubles)."""
         for ids in axes:
-            if ids.base is None and id(ids) not in self._held:
-                self._held.add(id(ids))
-                self.held += len(ids)
+            whole = _owner(ids)
+            if id(whole) not in self._held:
+                self._held.add(id(whole))
+                self.held += whole.size
         if self.held > MAX_IDS:
             raise ModelError(f"its tensors have more than {MAX_IDS} positions to follow; {SMALLER}")
 
@@ -144,3 +145,10 @@ def connected(count: int, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:
         open_ = label[a] != label[b]
         a, b = a[open_], b[open_]
     return label
+
+
+def _owner(ids: IntArray) -> IntArray:
+    """Return the array whose memory a view keeps alive."""
+    while isinstance(ids.base, np.ndarray):
+        ids = ids.base
+    return ids

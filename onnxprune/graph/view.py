@@ -6,6 +6,7 @@ only the outer tensors that they capture are known.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -165,6 +166,20 @@ class View:
                 if name:
                     table.setdefault(name, []).append((node, index))
         return table
+
+    @cached_property
+    def own_names(self) -> frozenset[str]:
+        """Names that one node has, and no tensor of another."""
+        counts = Counter(node.name for node in self.nodes)
+        makers = self.producers
+        return frozenset(
+            node.name for node in self.nodes if counts[node.name] == 1 and makers.get(node.name, node) is node
+        )
+
+    def label(self, node: Node) -> str:
+        """Return what tells a node from all others: its name, where no other has it, or its first output."""
+        first = next((key for key in node.outputs if key), "")
+        return node.name if node.name and node.name in self.own_names else first
 
     @cached_property
     def captured(self) -> frozenset[str]:
