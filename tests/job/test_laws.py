@@ -228,7 +228,9 @@ UNUSED: dict[str, set[str]] = {
     "finetune": {"loss"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
     | {"workers", "input_shapes", "drop", "depth", "effort"},
-    "quantize": {"seed", "input_shapes"},
+    "sparsify": {"effort"},
+    "factorize": {"effort"},
+    "quantize": {"seed", "input_shapes", "effort"},
     "trim": {"tokens", "scatter", "tokens_from", "tokenizer", "vocabulary"},
 }
 """What a clock decides, what has tests of its own, what needs another network, and what a method refuses."""
