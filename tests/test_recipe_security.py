@@ -1,5 +1,6 @@
 """A recipe, its data and its model come from elsewhere: none of them runs code or reads beside its folder unasked."""
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -65,9 +66,11 @@ def test_reading_a_recipe_alone_runs_nothing(folder: Path) -> None:
 def test_data_that_unpack_beyond_the_limit_are_refused_before_they_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxprune.statistics.sources.DECOMPRESSED_LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr("onnxprune.statistics.packed.LIMIT_BYTES", 1 << 18)
     with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", b"\0" * (4 << 20))
+        stored = io.BytesIO()
+        np.save(stored, np.zeros((1 << 12, 3, 12, 12), dtype=np.float32))
+        archive.writestr("x.npy", stored.getvalue())
     assert (folder / "bomb.npz").stat().st_size < 1 << 16
     (folder / "r.yaml").write_text("model: net.onnx\ndata: bomb.npz\nsteps: [prune]\n")
     with pytest.raises(DataError, match="unpacked"):

@@ -217,7 +217,9 @@ class _Watch:
         if self.too_large:
             return f"memory: the command took {_gigabytes(self.too_large)}{when}, more than {self.limit.told}"
         if code >= 0:
-            return f"the process was ended from inside with exit code {code}{when}: code of --data or --eval does that"
+            who = "code of --data or --eval does that"
+            bounded = ", or a library that gets no memory: it is limited (ulimit)" if memory.is_limited() else ""
+            return f"the process was ended from inside with exit code {code}{when}: {who}{bounded}"
         if -code == signal.SIGKILL:
             return f"the process was killed{when}: most likely the machine ran out of memory"
         name = signal.strsignal(-code) or f"signal {-code}"

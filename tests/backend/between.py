@@ -21,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune.errors import NothingToPruneError, OnnxpruneError
+from onnxprune.errors import DataError, NothingToPruneError, OnnxpruneError
 from onnxprune.validate.oracle import masked_model
 from tests.oracle import Feeds, run, zeroed
 
@@ -166,6 +166,8 @@ def verdict(place: Place) -> str:
         result = onnxprune.prune(model, ratio=0.5, align=1, compensate="none")
     except NothingToPruneError:
         return "stays"
+    except DataError:  # it runs on the inputs of the suite alone, so nothing was written
+        return "refused"
     except OnnxpruneError as error:
         return f"wrong: {type(error).__name__}: {error}"
     except Exception as error:

@@ -180,10 +180,12 @@ def test_values_that_are_no_numbers_are_never_equal(run: Run, tmp_path: Path, ki
         assert run("validate", path, path, *gate, "--threads", 1).exit_code == 3, gate
 
 
-def test_half_precision_that_overflows_is_not_written(run: Run, tmp_path: Path) -> None:
+def test_half_precision_that_would_overflow_stays_in_float32(run: Run, tmp_path: Path) -> None:
     path = networks.store(overflowing(), tmp_path / "m.onnx")
     result = run("quantize", path, "--mode", "fp16", "-o", tmp_path / "half.onnx", "--no-latency")
-    assert result.exit_code == 3 and "NaN or infinite" in result.stderr and not (tmp_path / "half.onnx").exists()
+    assert result.exit_code == 0 and "stay float32" in result.stderr
+    compared = run("validate", path, tmp_path / "half.onnx", "--min-cosine", 0.999)
+    assert compared.exit_code == 0, compared.output
 
 
 @pytest.mark.parametrize(("which", "status"), [("other", "poor"), ("model", "good")])

@@ -142,6 +142,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a network, its data, a plan, and the files that options name."""
     folder = tmp_path_factory.mktemp("desk")
     model = networks.store(networks.convnet(width=16), folder / "net.onnx")
+    networks.store(networks.convnet(width=128), folder / "wide.onnx")
     x = np.random.default_rng(0).standard_normal((16, 3, 12, 12)).astype(np.float32)
     np.savez(folder / "data.npz", x=x)
     np.save(folder / "x.npy", x[:1])
@@ -172,18 +173,23 @@ def words(name: str, value: Any, folder: Path) -> list[str]:
     return [word for item in values for word in ([flag, str(item)] if flag else [str(item)])]
 
 
+def source(method: str) -> str:
+    """Return the file to work on: where few weights get fewer bits the file grows, which quantize refuses."""
+    return "wide.onnx" if method == "quantize" else "net.onnx"
+
+
 def by_words(method: str, options: dict[str, Any], with_data: bool, gates: dict[str, Any], folder: Path) -> None:
     given = [word for name, value in {**options, **gates}.items() for word in words(name, value, folder)]
     given += ["--data", "data.npz"] if with_data else []
     given += ["--no-latency"] if method == "quantize" else []
     common = COMMON if "seed" not in options else COMMON[2:]
-    arguments = [method, "net.onnx", *given, *common, "-o", "words.onnx"]
+    arguments = [method, source(method), *given, *common, "-o", "words.onnx"]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.stderr
 
 
 def by_recipe(method: str, options: dict[str, Any], with_data: bool, gates: dict[str, Any], folder: Path) -> None:
-    parts: dict[str, Any] = {"model": "net.onnx", "seed": 1, "samples": 8, "threads": 1, "gates": gates}
+    parts: dict[str, Any] = {"model": source(method), "seed": 1, "samples": 8, "threads": 1, "gates": gates}
     parts |= {"data": "data.npz"} if with_data else {}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**parts, "steps": [{method: options}]}))
     result = CliRunner().invoke(cli, ["run", "recipe.yaml", "-o", "recipe.onnx"])
@@ -192,7 +198,7 @@ def by_recipe(method: str, options: dict[str, Any], with_data: bool, gates: dict
 
 def by_python(method: str, options: dict[str, Any], with_data: bool, gates: dict[str, Any], folder: Path) -> None:
     found = getattr(onnxprune, method)(
-        "net.onnx",
+        source(method),
         **({"data": "data.npz"} if with_data else {}),
         **options,
         run=onnxprune.Run(threads=1, seed=1, samples=8),
@@ -210,7 +216,7 @@ def test_three_doors_give_the_same_bytes(desk: Path, monkeypatch: pytest.MonkeyP
         door(method, options, with_data, gates, desk)
     files = [desk / f"{door}.onnx" for door in ("words", "recipe", "python")]
     assert len({file.read_bytes() for file in files}) == 1
-    assert files[0].read_bytes() != (desk / "net.onnx").read_bytes()
+    assert files[0].read_bytes() != (desk / source(method)).read_bytes()
     onnx.checker.check_model(str(files[0]))
 
 
