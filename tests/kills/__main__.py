@@ -34,7 +34,7 @@ COMMANDS = {
     "--report report.json --compensate lstsq --step 0.3 --finest 0.15",
     "run": "run recipe.yaml",
 }
-STEPS = [{"prune": {"ratio": 0.5, "compensate": "lstsq"}}, {"quantize": {"mode": "dynamic"}}]
+STEPS = [{"prune": {"ratio": 0.5, "compensate": "lstsq"}}, {"quantize": {"mode": "fp16"}}]
 RECIPE = {
     "model": "net.onnx",
     "data": "data.npz",
