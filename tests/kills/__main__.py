@@ -34,6 +34,8 @@ COMMANDS = {
     "--report report.json --compensate lstsq --step 0.3 --finest 0.15",
     "run": "run recipe.yaml",
 }
+GRACE_SECONDS = 3.0
+"""A child of a killed command ends by itself within this; what belongs to the living is not swept."""
 STEPS = [{"prune": {"ratio": 0.5, "compensate": "lstsq"}}, {"quantize": {"mode": "fp16"}}]
 RECIPE = {
     "model": "net.onnx",
@@ -137,6 +139,10 @@ def swept(folder: Path) -> list[str]:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    owners = {path.name.split("-")[2] for path in (folder / "tmp").glob("*onnxprune-*")}
+    until = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < until and any(Path(f"/proc/{owner}").exists() for owner in owners):
+        time.sleep(0.05)
     process = start(folder, "prune", "last")
     _, errors = process.communicate(timeout=300)
     drafts = [path.name for place in (folder, folder / "tmp") for path in place.glob("*onnxprune-*")]
