@@ -113,6 +113,8 @@ _SIGNS = (
     "Cannot allocate memory",
     "out of memory",
     "pthread_create failed",
+    "array is too big",
+    "Maximum allowed dimension exceeded",
 )
 """What onnxruntime, numpy, Python and the C library say."""
 
