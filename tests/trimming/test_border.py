@@ -126,6 +126,31 @@ def test_channels_of_an_input_go() -> None:
     assert result.shapes["x"][1][1] == 2
 
 
+def old(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return it in IR version 3, where everything that is stored is an input too."""
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"fix": {"other": [[0.5, 1.0, 2.0]]}}, {"tokens": {"ids": "0-4"}}, {"gray": ("image",)}],
+    ids=["fix", "tokens", "gray"],
+)
+def test_what_is_added_to_an_old_file_is_an_input_too(options: dict[str, object]) -> None:
+    net = Net(opset=9)
+    ids, image = net.input("n", name="ids", dtype=np.int64), net.input("n", 3, 4, 4, name="image")
+    words = net.Gather(net.weight(9, 5), ids, axis=0)
+    net.output(words, net.conv(image, 3, 2), net.Tanh(net.gemm(net.input(1, 3, name="other"), 3, 4)))
+    result = trim(old(net.model()), TrimOptions(**options)).model.proto  # type: ignore[arg-type]
+    inputs = {value.name for value in result.graph.input}
+    assert {tensor.name for tensor in result.graph.initializer} <= inputs
+    onnx.checker.check_model(result, full_check=True)
+    session(result)
+
+
 def labelled(metadata: dict[str, str], classes: int = 6) -> onnx.ModelProto:
     net = Net()
     net.output(net.gemm(net.input("n", 4), 4, classes))

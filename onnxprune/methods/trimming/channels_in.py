@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.graph.initializers import add, free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
@@ -120,13 +120,8 @@ def _sum_slices(proto: onnx.ModelProto, view: View, node: Node) -> bool:
     if node.domain or parameter is None or node.attribute("group", 1) != 1 or node.graph is not proto.graph:
         return False
     weight = view.content(parameter.key)
-    name = f"{node.proto.input[1]}_gray"
-    while name in view.keys:
-        name += "_1"
-    view.keys.add(name)
     summed = np.sum(weight.astype(np.float64), axis=1, keepdims=True).astype(weight.dtype)
-    proto.graph.initializer.append(numpy_helper.from_array(summed, name))
-    node.proto.input[1] = name
+    node.proto.input[1] = add(proto, free_name(f"{node.proto.input[1]}_gray", view.keys), summed).name
     return True
 
 

@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.graph.initializers import add
 from onnxprune.graph.session import open_session
 from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import free_names
@@ -43,8 +44,9 @@ def fix_inputs(model: onnx.ModelProto, values: Mapping[str, Value]) -> None:
             close = difflib.get_close_matches(name, inputs, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(inputs)}."
             raise UsageError(f"the model has no input '{name}' to fix; {hint}")
-        _store(graph, name, fixed_value(inputs[name], value))
+        array = fixed_value(inputs[name], value)
         graph.input.remove(inputs[name])
+        add(model, name, array)
     known = set(values)
     while _fold(model, known) or _take_branches(graph, known):
         pass
@@ -117,10 +119,6 @@ def read_value(name: str, text: Value) -> Value:
         raise UsageError(f"input '{name}': '{text[:80]}' {what}.") from error
 
 
-def _store(graph: onnx.GraphProto, name: str, value: Array) -> None:
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-
-
 def _fold(model: onnx.ModelProto, known: set[str]) -> bool:
     """Compute every node that follows from the known constants; return whether any was."""
     graph = model.graph
@@ -145,7 +143,7 @@ def _fold(model: onnx.ModelProto, known: set[str]) -> bool:
     if sum(value.nbytes for value in results.values()) > max(GROWTH, least):
         return False
     for name, value in results.items():
-        _store(graph, name, value)
+        add(model, name, value)
     outputs = {output.name for output in graph.output}
     for node in chosen:
         graph.node.remove(node)
@@ -191,6 +189,8 @@ def _pass_on(graph: onnx.GraphProto, name: str) -> None:
     """An output of the graph that is constant now: a node gives it, as runtimes expect."""
     tensor = next(t for t in graph.initializer if t.name == name)
     tensor.name = f"{name}_constant"
+    for value in graph.input:  # before IR version 4 what is stored is an input too
+        value.name = tensor.name if value.name == name else value.name
     for node in graph.node:
         for index, read in enumerate(node.input):
             if read == name:

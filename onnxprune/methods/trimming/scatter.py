@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from onnxprune.errors import NothingToPruneError
+from onnxprune.graph.initializers import add, free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import View
 from onnxprune.methods.trimming.axes import Cut
@@ -31,7 +31,8 @@ def spread_scores(model: Model, cut: Cut, rank: int, data_type: int) -> onnx.Mod
     dtype = onnx.helper.tensor_dtype_to_np_dtype(data_type)
     if producer is None or dtype.kind != "f":
         raise NothingToPruneError(f"output '{cut.tensor}' holds no scores that could be spread to the old width.")
-    names = {part: _free(f"{cut.tensor}_{part}", view.keys) for part in ("kept", "padded", "pads", "lowest", "table")}
+    parts = ("kept", "padded", "pads", "lowest", "table")
+    names = {part: free_name(f"{cut.tensor}_{part}", view.keys) for part in parts}
     for node in proto.graph.node:
         for field in (node.input, node.output):
             for index, name in enumerate(field):
@@ -51,7 +52,8 @@ def spread_scores(model: Model, cut: Cut, rank: int, data_type: int) -> onnx.Mod
     gather = onnx.helper.make_node(
         "Gather", [names["padded"], names["table"]], [cut.tensor], name=cut.tensor, axis=cut.axis
     )
-    proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in stored)
+    for name, array in stored:
+        add(proto, name, array)
     proto.graph.node.extend([pad, gather])
     for value in proto.graph.output:
         if value.name == cut.tensor and len(value.type.tensor_type.shape.dim) == rank:
@@ -59,12 +61,3 @@ def spread_scores(model: Model, cut: Cut, rank: int, data_type: int) -> onnx.Mod
     for value in [v for v in proto.graph.value_info if v.name == cut.tensor]:
         proto.graph.value_info.remove(value)
     return proto
-
-
-def _free(base: str, taken: set[str]) -> str:
-    name, number = base, 0
-    while name in taken:
-        number += 1
-        name = f"{base}_{number}"
-    taken.add(name)
-    return name

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from onnxprune.channels.edits import MOVES
 from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.graph.initializers import add, free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import Node, Parameter, View
 from onnxprune.methods.trimming.tiers import TIERS, Tier
@@ -198,20 +198,12 @@ class _Writer:
         self.proto, self.taken = proto, view.keys
 
     def name(self, base: str) -> str:
-        name, number = base, 0
-        while name in self.taken:
-            number += 1
-            name = f"{base}_{number}"
-        self.taken.add(name)
-        return name
+        return free_name(base, self.taken)
 
     def store(self, base: str, value: Array, data_type: int | None = None) -> str:
-        name = self.name(base)
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        if data_type is not None and tensor.data_type != data_type:
+        if data_type is not None and onnx.helper.np_dtype_to_tensor_dtype(value.dtype) != data_type:
             raise NothingToPruneError(f"'{base}': rows of this type cannot be cut.")
-        self.proto.graph.initializer.append(tensor)
-        return name
+        return str(add(self.proto, self.name(base), value).name)
 
 
 def _node(op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
