@@ -111,7 +111,7 @@ class Trials:
         if self._pool is not None:
             self._pool.shutdown(wait=kind is None, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - self._others:
-                process.terminate()
+                process.kill()  # they leave SIGTERM to this process
                 process.join()
         self._folder.cleanup()
 

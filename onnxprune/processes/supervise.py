@@ -31,7 +31,7 @@ GRACE_SECONDS = 1.2
 
 LOOK_SECONDS, OTHERS_SECONDS = 0.2, 0.5
 FAILED = 2
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+STOPS = parent.STOPS
 
 
 def supervised(work: Callable[[], None]) -> None:
