@@ -12,9 +12,10 @@ from onnxprune.errors import DataError, GateError, NothingToPruneError, UsageErr
 from onnxprune.files.identity import files_of, refuse_inputs
 from onnxprune.files.staging import Staging
 from onnxprune.graph.external import WeightFiles
-from onnxprune.graph.model import Model, file_sha256
+from onnxprune.graph.model import Model, file_sha256, load
 from onnxprune.graph.provenance import with_provenance
 from onnxprune.graph.save import save as save_model
+from onnxprune.job.beside import config_of, stage_config
 from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_sources, unseen
 from onnxprune.job.job import Job
 from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, told
@@ -67,6 +68,7 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
     job = replace(job, outputs=replace(job.outputs, output=target))
     reads = [path for path in (*job.reads, *also) if path is not None]
     drafts: list[Path] = []
+    sources: list[Model] = []
 
     with Staging(clobber=not job.outputs.no_clobber) as staging:
 
@@ -76,6 +78,7 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
                     drafts.append(draft)
                 check(draft)
 
+            sources.append(original)
             save(
                 model,
                 target,
@@ -98,6 +101,7 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
         report = done.report
         report.details["recipe"] = job.as_data()
         _describe_output(report, done.model, target, drafts[-1])
+        stage_config(job.source_path, target, sources[-1], done.model, staging, report)
         report.details["next"] = next_steps(report, job, target)
         if job.outputs.plan is not None and done.plan is not None:
             staging.text(job.outputs.plan, done.plan.to_json())
@@ -118,7 +122,7 @@ def read_by(job: Job, also: tuple[Path, ...] = ()) -> dict[str, Iterable[Path]]:
     return {
         "the model": [model] if model is not None else [],
         "weights of the model": WeightFiles(model) if model is not None else [],
-        "read besides the model": [*job.reads, *also],
+        "read besides the model": [*job.reads, *also, *(path for path in [config_of(model)] if path is not None)],
         "code of the evaluation": list(files_of(spec)),
         "part of the data": [path for item in given for path in files_of(item)],
     }
@@ -137,6 +141,8 @@ def save(
 ) -> None:
     """Write a model atomically; a result says in its metadata where it comes from.
 
+    A genai_config.json beside the source is written beside it too, where the sizes in it changed.
+
     Args:
         clobber: replace an existing output.
         provenance: leave the onnxprune.* keys of a result in its metadata.
@@ -148,7 +154,13 @@ def save(
     """
     if provenance and model.origin is not None:
         model = replace(model, proto=with_provenance(model.proto, *model.origin), file_bytes=None)
-    save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source, staging=staging)
+    if staging is not None or model.origin is None or config_of(model.path) is None:
+        save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source, staging=staging)
+        return
+    with Staging(clobber=clobber) as together:
+        save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source, staging=together)
+        stage_config(model.path, Path(path), load(model.path or path), model, together)
+        together.commit()
 
 
 def next_steps(report: Report, job: Job, target: Path) -> list[str]:
