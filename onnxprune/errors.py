@@ -29,18 +29,10 @@ class ModelError(OnnxpruneError):
     exit_code = 2
 
 
-class UnknownOperatorError(ModelError):
-    """A model that the installed onnxruntime cannot open because it does not have an operator or version of it."""
-
-
 class DataError(OnnxpruneError):
     """Calibration or evaluation data that do not fit the model."""
 
     exit_code = 2
-
-
-class UndrawnError(DataError):
-    """A model with an input of which no values can be made up, such as text."""
 
 
 class OutputError(OnnxpruneError):

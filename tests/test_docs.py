@@ -3,6 +3,8 @@
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli.group import cli
+from tests import networks
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["data.md", "validate.md"]
@@ -39,3 +42,19 @@ def test_the_commands_run_one_after_the_other(desk: Path, page: str) -> None:
     for command in commands(page):
         result = CliRunner().invoke(cli, shlex.split(command))
         assert result.exit_code == 0, f"{command}\n{result.output}"
+
+
+def test_a_python_caller_that_must_outlive_a_crash_runs_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = networks.store(networks.convnet(), tmp_path / "model.onnx").parent
+    monkeypatch.chdir(desk)
+    script = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reading.md").read_text(), re.DOTALL)[-1]
+    (desk / "caller.py").write_text(script)
+    done = subprocess.run([sys.executable, "caller.py"], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (desk / "small.onnx").stat().st_size < (desk / "model.onnx").stat().st_size
+    dying = script.replace("onnxprune.save(", "import os\n    os.abort()\n    onnxprune.save(")
+    (desk / "caller.py").write_text(dying)
+    done = subprocess.run([sys.executable, "caller.py"], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and done.stdout == "onnxruntime crashed on this model\n", done

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import onnx
 
-from onnxprune.errors import DataError, ModelError, UnknownOperatorError, UsageError
+from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.source_file import is_packed, read_bytes
 from onnxprune.processes import engine
@@ -39,11 +39,6 @@ _DTYPES = {
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 _PREFIX = re.compile(r"^\s*\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*")
-_LACKS = re.compile(
-    r"is not a registered function/op|No Op registered for|Could not find an implementation for|"
-    r"Unsupported model IR version|is under development|No opset registered for domain"
-)
-"""What onnxruntime says where the model is not wrong, but this build does not have what it needs."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +157,7 @@ def open_session(
         provider: execution provider such as "CUDA" or "CUDAExecutionProvider"; the CPU is always the last resort.
 
     Raises:
-        ModelError: onnxruntime refuses the model; an UnknownOperatorError where it lacks what the model needs.
+        ModelError: onnxruntime refuses the model, or does not have an operator or a version that it needs.
         UsageError: the provider is not part of this onnxruntime.
     """
     onnxruntime = engine.onnxruntime()
@@ -186,8 +181,7 @@ def open_session(
         raise
     except Exception as error:
         stack.close()
-        kind = UnknownOperatorError if _LACKS.search(str(error)) else ModelError
-        raise kind(f"onnxruntime {onnxruntime.__version__} refuses {label}: {reason(error)}.") from error
+        raise ModelError(f"onnxruntime {onnxruntime.__version__} refuses {label}: {reason(error)}.") from error
     return Session(native, label, stack, source)
 
 

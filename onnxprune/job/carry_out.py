@@ -16,7 +16,7 @@ from onnxprune.files.scratch import scratch_folder
 from onnxprune.files.staging import Staging
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.save import save
-from onnxprune.job.describe import describe_result, note_comparison
+from onnxprune.job.describe import describe_result, note_comparison, note_mended
 from onnxprune.job.gates import Gates, kept
 from onnxprune.job.job import Job, Step
 from onnxprune.job.latency_check import note_latency
@@ -103,6 +103,7 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         memory.allow(given=job.run.memory)
         with stage(report, "load", "reading the model"):
             source = load(_required(job.model))
+            note_mended(report, source)
         with scratch_folder() as folder:
             reads_all = any(step.method.all_data for step in job.steps)
             original = Original(source, job.data, job.run, job.gates, Path(folder), reads_all=reads_all)
@@ -235,7 +236,8 @@ class _Work:
         pruned = pruned_of(done.result) if done.number == 1 else None
         if pruned is not None:
             self.original.traced = pruned.view, pruned.trace
-        return self._examine(self.original.source, compressed, lambda: self.original.reference, pruned, required)
+        original = self.original
+        return self._examine(original.source, compressed, lambda: original.reference, original.close, pruned, required)
 
     def _masked(self, done: Done, before: Model, compressed: Path | Model) -> Evidence | None:
         """Check a later step that removed channels against the model before it with these channels zeroed."""
@@ -249,17 +251,21 @@ class _Work:
             opened.append(self.original.opened(before, traced(before, run), samples))
             return opened[0]
 
-        try:
-            return self._examine(before, compressed, reference, pruned, False)
-        finally:
+        def close() -> None:
             for item in opened:
                 item.session.close()
+
+        try:
+            return self._examine(before, compressed, reference, close, pruned, False)
+        finally:
+            close()
 
     def _examine(
         self,
         before: Model,
         compressed: Path | Model,
         reference: Callable[[], Reference],
+        close: Callable[[], None],
         pruned: PruneResult | None,
         required: bool,
     ) -> Evidence:
@@ -275,6 +281,7 @@ class _Work:
             before,
             compressed,
             reference,
+            close,
             None if pruned is None else partial(masked, pruned),
             verify=run.verify,
             required=required,

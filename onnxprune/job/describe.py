@@ -35,10 +35,14 @@ def describe_result(report: Report, source: Model, result: Any, data: Data | Non
     _KINDS[type(result).__name__](report, source, result, data)
 
 
+def note_mended(report: Report, model: Model) -> None:
+    """Tell what was mended in a model while it was read."""
+    for note in model.notes:
+        report.warn(f"mended while reading: {note}")
+
+
 def note_limits(report: Report, channels: Channels) -> None:
     """Warn of operators that the analysis has no rule for, and of rules that failed."""
-    for note in channels.model.notes:
-        report.warn(f"mended while reading: {note}")
     for operator, number in sorted(channels.state.unknown.items()):
         nodes = f"{number} node{'s' * (number > 1)}"
         report.warn(f"no rule for the operator {operator} ({nodes}): what it touches stays as it is")

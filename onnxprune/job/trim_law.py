@@ -31,6 +31,7 @@ def examine_trim(original: Original, result: TrimResult, compressed: Path | Mode
         original.source,
         compressed,
         lambda: original.reference,
+        original.close,
         None,
         verify=run.verify,
         required=required,

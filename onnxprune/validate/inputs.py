@@ -8,7 +8,7 @@ from itertools import chain, combinations, islice
 
 import numpy as np
 
-from onnxprune.errors import DataError, UndrawnError
+from onnxprune.errors import DataError
 from onnxprune.graph.conflicts import spelled_sizes
 from onnxprune.graph.session import Port, Session
 from onnxprune.graph.sizes import axis_symbols
@@ -70,14 +70,11 @@ def random_inputs(
         images: inputs that look like images get 1/f noise instead of N(0, 1).
 
     Raises:
-        UndrawnError: an input takes what cannot be drawn (strings, sequences).
-        DataError: no sizes that were tried run.
+        DataError: an input takes what cannot be drawn (strings, sequences), or no sizes that were tried run.
     """
     for port in session.inputs:
         if port.dtype is None:
-            raise UndrawnError(
-                f"the input '{port.name}' takes {port.kind}, which cannot be drawn at random; give --data."
-            )
+            raise DataError(f"the input '{port.name}' takes {port.kind}, which cannot be drawn at random; give --data.")
     domains = {port.name: _domain(port, view, trace, images) for port in session.inputs}
     failure: DataError | None = None
     for shapes in chain(

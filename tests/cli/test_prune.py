@@ -180,16 +180,6 @@ def test_the_output_names_its_origin_without_paths(run: Run, model: Path) -> Non
     assert str(model.parent) not in keys["onnxprune.options"]
 
 
-def test_an_operator_that_onnxruntime_does_not_have_is_pruned_around(run: Run, tmp_path: Path) -> None:
-    path = networks.store(networks.custom(), tmp_path / "custom.onnx")
-    result = run(path, "--ratio", 0.5, "--json")
-    assert result.exit_code == 0, result.stderr
-    document = json.loads(result.stdout)
-    assert document["parity"] == {} and any("could not be measured" in text for text in document["warnings"])
-    assert document["output"]["params"] < document["input"]["params"]
-    assert run(path, "--min-cosine", 0).exit_code == 3
-
-
 def test_a_saved_plan_gives_the_same_model_again(run: Run, model: Path, tmp_path: Path) -> None:
     plan, first, second = tmp_path / "plan.json", tmp_path / "first.onnx", tmp_path / "second.onnx"
     plain = ("--compensate", "none", "--no-provenance")

@@ -34,7 +34,7 @@ def command(
     from onnxprune.graph.model import load
     from onnxprune.graph.view import View
     from onnxprune.job.branch_lines import branch_lines
-    from onnxprune.job.describe import note_limits
+    from onnxprune.job.describe import note_limits, note_mended
     from onnxprune.job.group_lines import inspected
     from onnxprune.job.model_facts import model_facts
     from onnxprune.job.outputs import check_report_name, check_writable, write_report
@@ -51,6 +51,7 @@ def command(
         record.details["branches"] = branch_lines(channels.view, channels.trace)
         record.details["model_facts"] = model_facts(View(loaded))
         record.input = describe_view(channels.view, channels.trace)
+    note_mended(record, loaded)
     note_limits(record, channels)
     write_report(report, record)
     screen.show(record)
