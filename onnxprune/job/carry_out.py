@@ -177,7 +177,7 @@ class _Work:
         mode: str = getattr(result, "mode", "")
         if job.measure_latency and mode:
             with self.stage(self.report, "latency", "measuring"):
-                note_latency(self.report, self.original.source, made, mode, job)
+                note_latency(self.report, self.original.source, made, mode, job, getattr(result, "timings", None))
         done = Done(number, step, result, replace(made, origin=(self.original.source.sha256, self._settings(number))))
         found: list[Done] = []
 

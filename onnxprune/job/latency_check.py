@@ -6,6 +6,7 @@ from onnxprune.errors import OnnxpruneError
 from onnxprune.graph.model import Model
 from onnxprune.job.job import Job
 from onnxprune.report import Report
+from onnxprune.validate.latency import Timing
 
 RUNS, SECONDS = 24, 2.0
 """A part of what quantizing a model of milliseconds takes; `onnxprune bench` measures longer."""
@@ -13,11 +14,20 @@ SLOWER = 1.05
 """Share of the float model's time from which a model is called slower."""
 
 
-def note_latency(report: Report, source: Model, result: Model, mode: str, job: Job) -> None:
-    """Measure both models in turns, and say so when the result is slower here."""
+def note_latency(
+    report: Report, source: Model, result: Model, mode: str, job: Job, known: tuple[Timing, Timing] | None = None
+) -> None:
+    """Measure both models in turns, and say so when the result is slower here.
+
+    Args:
+        known: times that were measured on one thread, used where the job has one.
+    """
     from onnxprune.validate.bench import bench
 
     run = job.run
+    if known is not None and run.threads == 1:
+        _note(report, source, known, mode, job)
+        return
     try:
         timings = bench(
             [source.path or source, result],
@@ -32,6 +42,11 @@ def note_latency(report: Report, source: Model, result: Model, mode: str, job: J
         report.warn(f"latency could not be measured: {error}")
         return
     before, after = timings.values()
+    _note(report, source, (before, after), mode, job)
+
+
+def _note(report: Report, source: Model, timings: tuple[Timing, Timing], mode: str, job: Job) -> None:
+    (before, after), run = timings, job.run
     name = str(job.target()) if job.source_path is not None or job.outputs.output is not None else "result"
     report.latency = {str(source.path or "original"): before.to_json(), name: after.to_json()}
     ratio = after.median_ms / before.median_ms if before.median_ms else 1.0

@@ -117,6 +117,7 @@ def _factorize(model: Model, options: Any, original: Original, gates: Gates, pro
 
 
 def _quantize(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+    from onnxprune.methods.quantization.modes.table import mode_named
     from onnxprune.methods.quantization.recognise import quantized_as
     from onnxprune.methods.quantize import QuantizeResult, quantize
 
@@ -125,13 +126,14 @@ def _quantize(model: Model, options: Any, original: Original, gates: Gates, prog
         note = f"the model is quantized already (it has {how}); it is passed through as it is"
         return QuantizeResult(model, "", (), warnings=(note,))
     judge = original.judge(gates)
+    needs_data = options.mode is not None and mode_named(options.mode).needs_data
 
     def feeds() -> list[dict[str, Array]]:
         """Draw them only once there is something to quantize."""
         try:
             drawn = original.feeds()
         except ModelError:
-            if options.mode == "static" or gates.is_active:
+            if needs_data or gates.is_active:
                 raise
             drawn = []
         if judge is None:
@@ -140,7 +142,7 @@ def _quantize(model: Model, options: Any, original: Original, gates: Gates, prog
 
     synthetic = original.data is None
     result = quantize(model, options, feeds=feeds, judge=judge, threads=original.run.threads, synthetic=synthetic)
-    if synthetic and options.mode == "static":
+    if synthetic and needs_data:
         result = replace(result, warnings=(RANDOM_RANGES, *result.warnings))
     return result
 

@@ -75,7 +75,7 @@ def interleaved(
         tick()
         if turn >= 2 and time.perf_counter() - start > seconds:
             break
-    return [_timing(series) for series in times]
+    return [timing(series) for series in times]
 
 
 def histogram(timings: Mapping[str, Timing], bins: int = 32) -> dict[str, Any]:
@@ -89,7 +89,8 @@ def histogram(timings: Mapping[str, Timing], bins: int = 32) -> dict[str, Any]:
     return {"edges_ms": [round(float(edge), 4) for edge in edges], "runs": runs}
 
 
-def _timing(series: list[float]) -> Timing:
+def timing(series: list[float]) -> Timing:
+    """Return what a series of runs says, in milliseconds."""
     p10, median, p90 = (float(value) for value in np.percentile(series, [10, 50, 90]))
     blocks = np.array_split(np.array(series), min(BLOCKS, max(1, len(series) // BLOCK_RUNS)))
     return Timing(median, p10, p90, len(series), min(float(np.median(block)) for block in blocks), tuple(series))

@@ -9,10 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import NothingToPruneError
-from onnxprune.methods.quantization import between, guard, measure
+from onnxprune.methods.quantization import between, guard, measure, race
 from onnxprune.methods.quantization.integer import STATIC_OPERATORS
 from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.validate.latency import timing
 from tests import networks
 
 FLOAT = TensorProto.FLOAT
@@ -193,62 +194,129 @@ def test_without_a_gate_layers_stay_float_until_held_out_samples_agree() -> None
     assert any(layer.quantized for layer in computing) and any(not layer.quantized for layer in computing)
 
 
-def test_parts_that_are_slower_stay_float_and_a_model_without_gain_ends_with_that(
+def two_parts(last: str = "w2") -> onnx.ModelProto:
+    """Two products with a softmax between them, which stays float; the second one reads `last`."""
+    nodes = [
+        node("MatMul", ["x", "w1"], ["a"]),
+        node("Softmax", ["a"], ["p"], axis=-1),
+        node("MatMul", ["p", last], ["y"]),
+    ]
+    return graph(nodes, w1=matrix(16, 16), w2=matrix(16, 16), wide=matrix(16, 32))
+
+
+TOKENS = [{"x": RNG.standard_normal((4, 8, 16)).astype(np.float32)} for _ in range(8)]
+MEASURED = QuantizeOptions(mode="static", measure=True, guard=False)
+
+
+def paced(monkeypatch: pytest.MonkeyPatch, *shares: float) -> list[list[set[str]]]:
+    """Let races end with these shares, one after the other; return the operators of the models that were run."""
+    ran: list[list[set[str]]] = []
+    ends = iter(shares)
+
+    def run(*given: object, **_: object) -> race.Pace:
+        models = [item for item in given if isinstance(item, onnx.ModelProto)]
+        ran.append([{item.op_type for item in model.graph.node} for model in models])
+        share, once = next(ends), timing([1.0, 1.0, 1.0])
+        return race.Pace(once, timing([share] * 3), share, share, share, 0.97)
+
+    monkeypatch.setattr(race, "run", run)
+    return ran
+
+
+def test_a_part_that_is_slower_stays_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = paced(monkeypatch, 1.1, 0.5, 0.8)
+    made = quantize(two_parts("wide"), MEASURED, feeds=TOKENS, threads=1)
+    assert [layer.quantized for layer in made.layers if layer.operator == "MatMul"].count(True) == 1
+    assert len(ran) == 3 and ran[0][0] == {"MatMul"} and ran[0][1] == {"MatMul", "QuantizeLinear", "DequantizeLinear"}
+    assert made.timings is not None and made.timings[1].median_ms == 0.8
+    assert any("1 of 2 layers stay float" in text for text in made.warnings)
+
+
+def test_a_whole_that_is_not_faster_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    for ends in ((0.5, 0.5, 0.99), (1.1, 1.1)):
+        paced(monkeypatch, *ends)
+        with pytest.raises(NothingToPruneError, match="not faster than float"):
+            quantize(two_parts("wide"), MEASURED, feeds=TOKENS, threads=1)
+
+
+def test_parts_that_are_alike_are_measured_once_and_a_single_part_with_the_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(measure, "LEAST_MS", 0.0)
-    monkeypatch.setattr(measure, "race", lambda models, *_: [1.0, 1.1][: len(models)])
-    options = QuantizeOptions(mode="static", measure=True)
-    with pytest.raises(NothingToPruneError, match="not faster than float"):
-        quantize(networks.convnet(), options, feeds=FEEDS, threads=1)
-    monkeypatch.setattr(measure, "race", lambda models, *_: [1.0, 0.5][: len(models)])
-    assert quantize(networks.convnet(), options, feeds=FEEDS, threads=1).layers
-    monkeypatch.delenv(measure.OFF[1])
-    monkeypatch.delenv("CI", raising=False)
+    alike = paced(monkeypatch, 0.5, 0.5)
+    quantize(two_parts(), MEASURED, feeds=TOKENS, threads=1)
+    single = paced(monkeypatch, 0.5)
+    quantize(networks.convnet(), MEASURED, feeds=FEEDS, threads=1)
+    assert len(alike) == 2 and len(single) == 1
+
+
+def test_measuring_is_off_where_builds_must_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in measure.OFF:
+        monkeypatch.delenv(name, raising=False)
     assert measure.wanted(None) and not measure.wanted(False)
     monkeypatch.setenv("CI", "true")
     assert not measure.wanted(None) and measure.wanted(True)
 
 
-def test_each_part_is_run_both_ways_on_its_own() -> None:
-    found = []
+class Machine:
+    """A clock, and two models that take what `costs` says, turn after turn."""
 
-    def race(models: list[onnx.ModelProto], *_: object) -> list[float]:
-        found.append([{item.op_type for item in model.graph.node} for model in models])
-        return [1.0, 0.5]
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: list[float], second: list[float]) -> None:
+        self.now, self.costs, self.runs = 0.0, (first, second), [0, 0]
+        opened = iter((0, 1))
+        monkeypatch.setattr(race, "open_session", lambda *_, **__: Opened(self, next(opened)))
+        monkeypatch.setattr(race.time, "thread_time", lambda: self.now)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "LEAST_MS", 0.0)
-        patch.setattr(measure, "race", race)
-        quantize(networks.convnet(), QuantizeOptions(mode="static", measure=True), feeds=FEEDS, threads=1)
-    parts = [pair for pair in found if len(pair) == 2]
-    assert "QuantizeLinear" not in parts[0][0] and "QuantizeLinear" in parts[0][1]
-    assert "Conv" in parts[0][0] and "Conv" in parts[0][1]
+    def spend(self, number: int) -> None:
+        costs = self.costs[number]
+        self.now += 1e-3 * costs[self.runs[number] % len(costs)]
+        self.runs[number] += 1
+
+    def race(self) -> race.Pace:
+        return race.run(onnx.ModelProto(), onnx.ModelProto(), {}, 1)
+
+
+class Opened:
+    """A session of that machine."""
+
+    def __init__(self, machine: Machine, number: int) -> None:
+        self.native, self.machine, self.number = self, machine, number
+
+    def run(self, *_: object) -> None:
+        self.machine.spend(self.number)
+
+    def fit(self, feed: object) -> object:
+        return feed
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
 
 
 def test_a_machine_that_changes_its_speed_makes_no_model_look_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both models cost the same; every second round is run at half the speed, and one round of one is lucky."""
-    costs = iter([1.0, 1.0, *[c for n in range(40) for c in ((1.0, 1.0) if n % 2 else (2.0, 2.0))]])
-    lucky, now = 7, [0.0]
+    speeds = [1.0, 1.0, 1.0, 2.0]
+    lucky = [1.0, 1.0, 1.0, 2.0, 0.4, 1.0, 1.0, 2.0]
+    pace = Machine(monkeypatch, speeds, lucky).race()
+    assert pace.share == pytest.approx(1.0) and not pace.is_faster
 
-    def clock() -> float:
-        return now[0]
 
-    class Native:
-        runs = 0
+def test_what_is_clear_is_decided_soon_and_what_is_not_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear = Machine(monkeypatch, [1.0], [0.5, 0.6, 0.55])
+    assert clear.race().is_faster and clear.runs[0] <= race.LOOKS[0] + 2
+    slower = Machine(monkeypatch, [1.0], [1.2, 1.3])
+    assert not slower.race().is_faster and slower.runs[0] <= race.LOOKS[0] + 2
+    noise = np.random.default_rng(1).permutation(np.linspace(0.8, 1.1, 12)).tolist()  # better by less than its spread
+    unclear = Machine(monkeypatch, [1.0], noise)
+    assert not unclear.race().is_faster and unclear.runs[0] >= race.LOOKS[-1]
 
-        def run(self, *_: object) -> None:
-            Native.runs += 1
-            now[0] += next(costs) * (0.4 if Native.runs == lucky else 1.0)
 
-    class Opened:
-        native = Native()
+def test_outliers_move_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    hit = [0.7, 0.7, 9.0, 0.7, 0.7]
+    assert Machine(monkeypatch, [1.0], hit).race().is_faster
+    assert not Machine(monkeypatch, [1.0, 1.0, 30.0, 1.0], [1.05]).race().is_faster
 
-        def fit(self, feed: object) -> object:
-            return feed
 
-    monkeypatch.setattr(measure, "open_session", lambda *_, **__: Opened())
-    monkeypatch.setattr(measure.time, "thread_time", clock)
-    proto = onnx.ModelProto()
-    before, after = measure.race([proto, proto], {}, 1)
-    assert after >= before * measure.GAIN
+def test_what_takes_hardly_any_time_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Machine(monkeypatch, [0.01], [0.05]).race().is_faster

@@ -12,7 +12,7 @@ from onnxprune.methods import latency
 from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import prune
-from onnxprune.validate.latency import Timing, _timing
+from onnxprune.validate.latency import Timing, timing
 from tests.networks import convnet
 
 
@@ -96,11 +96,11 @@ def test_a_candidate_is_not_measured_twice_while_searching(steady_clock, monkeyp
 
 
 def test_the_share_is_that_of_the_quietest_blocks():
-    def timing(ms):
+    def busy(ms):
         series = np.full(400, float(ms))
         series[40:] *= np.random.default_rng(ms).uniform(1.2, 3, 360)  # a machine that is busy nine tenths of the time
-        return _timing(list(series))
+        return timing(list(series))
 
-    found = latency.Latency(0.5, timing(4), timing(2))
+    found = latency.Latency(0.5, busy(4), busy(2))
     assert found.original.quiet_ms == 4 and found.share == 0.5
     assert found.original.median_ms > 5 and found.original.to_json()["quiet_ms"] == 4

@@ -9,6 +9,7 @@ import click
 
 from onnxprune.cli import options
 from onnxprune.cli.jobs import method_command
+from onnxprune.methods.quantization.modes.table import MODES
 
 INTEGERS = click.Choice(["u8", "s8"])
 
@@ -30,7 +31,7 @@ command = method_command(
 With a quality gate, the layers that cost most stay in float until the gate holds.""",
     click.option(
         "--mode",
-        type=click.Choice(["dynamic", "static", "weight-only", "fp16", "bf16"]),
+        type=click.Choice(list(MODES)),
         help="Kind of quantization [default: static with --data, dynamic without or for recurrent networks].",
     ),
     click.option("--bits", type=click.Choice(["4", "8"]), help="Bits of the weights [default: 8, weight-only: 4]."),

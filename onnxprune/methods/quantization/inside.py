@@ -21,8 +21,6 @@ from onnxprune.operators.operator import named, operators
 QUANTIZED = {o.op_type: o.dynamic for o in operators() if o.dynamic and not o.domain}
 """Operators that are quantized inside bodies, and their inputs that must be stored."""
 
-MODES = ("dynamic", "static")
-
 WITH_WEIGHTS = frozenset(named(lambda operator: operator.layout is not None))
 
 
@@ -85,10 +83,8 @@ def layers_inside(graph: onnx.GraphProto) -> tuple[list[Layer], list[str]]:
 
 
 def told(mode: str, found: list[Layer], left: list[str]) -> list[str]:
-    """Return what the user is told of the layers of bodies that stay float in a mode."""
-    if mode in ("fp16", "bf16"):
-        return []
-    names = left if mode in MODES else [*(f"'{layer.name}' ({layer.operator})" for layer in found), *left]
+    """Return what the user is told of the layers of bodies that stay float in a mode: those found, and others."""
+    names = [*(f"'{layer.name}' ({layer.operator})" for layer in found), *left]
     if not names:
         return []
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

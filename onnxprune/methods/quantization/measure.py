@@ -6,15 +6,14 @@ This is the one choice of the project that follows a clock: two runs can differ 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxprune.graph.session import open_session
+from onnxprune.methods.quantization import race
 from onnxprune.methods.quantization.between import Flow
 from onnxprune.methods.quantization.observe import each
 from onnxprune.types import Array
@@ -23,14 +22,10 @@ Feeds = Mapping[str, Array]
 
 OFF = ("CI", "ONNXPRUNE_NO_MEASURE")
 """Environment variables that turn measuring off where nobody asked for it: builds give the same bytes everywhere."""
-LEAST_MS = 0.1
-"""Models that run in less are not measured: nobody waits for them, and the clock says little."""
-ROUNDS, SECONDS = 21, 0.15
-"""Each pair runs so many times, or so long, whichever is more seldom reached; at least three times."""
-WHOLE = 3
-"""The whole model is run so much more often than a part: it decides whether anything is written."""
-GAIN = 0.98
-"""A part, and the whole, must take at most this share of the float time to be worth it."""
+PARTS = 16
+"""So many different parts are measured at most, the ones with the most weights."""
+PART_GAIN = 0.95
+"""A part must take less than this share of the float time: in the whole network its borders cost more than alone."""
 
 
 def wanted(choice: bool | None) -> bool:
@@ -45,57 +40,50 @@ def wanted(choice: bool | None) -> bool:
 def slow_layers(
     proto: onnx.ModelProto, quantized: onnx.ModelProto, floats: Collection[str], feed: Feeds, threads: int
 ) -> set[str]:
-    """Return the names of the nodes of all parts that are not faster in int8.
+    """Return the names of the nodes of all parts of which it is not clear that they are faster in int8.
+
+    Parts that are made alike are measured once. Where all is one part, the whole is measured anyway.
 
     Args:
-        proto: prepared. quantized: the same as QDQ, tensors under their names. floats: nodes that are float in it.
+        proto: prepared. quantized: the same in QDQ form, tensors under their names. floats: nodes that are float in it.
         feed: one sample.
     """
     flow = Flow(proto.graph)
     parts = regions(flow, floats)
+    if len(parts) < 2:
+        return set()
     borders = [(part, *_border(flow, part)) for part in parts]
     names = list(dict.fromkeys(name for _, inputs, _ in borders for name in inputs))
     values: dict[str, Array] = {}
     each(proto, names, [feed], lambda name, array: values.__setitem__(name, array), threads)
+    kinds: dict[str, list[int]] = {}
+    for number, (part, inputs, _) in enumerate(borders):
+        kinds.setdefault(_kind(flow, part, [values[name] for name in inputs]), []).append(number)
+    order = sorted(kinds.values(), key=lambda alike: -sum(_weights(flow, parts[number]) for number in alike))
     slow: set[str] = set()
-    for part, inputs, outputs in borders:
+    for alike in order[:PARTS]:
+        _, inputs, outputs = borders[alike[0]]
         feeds = {name: values[name] for name in inputs}
-        models = [_cut(proto, feeds, outputs), _cut(quantized, feeds, [_read(quantized.graph, o) for o in outputs])]
-        before, after = race(models, feeds, threads)
-        if after > GAIN * before:
-            slow |= {flow.nodes[place].name for place in part}
+        here, there = outputs, [_read(quantized.graph, name) for name in outputs]
+        pace = race.run(_cut(proto, feeds, here), _cut(quantized, feeds, there), feeds, threads, PART_GAIN)
+        if not pace.is_faster:
+            slow |= {flow.nodes[place].name for number in alike for place in parts[number]}
     return slow
 
 
-def race(models: Sequence[onnx.ModelProto], feed: Feeds, threads: int, longer: int = 1) -> list[float]:
-    """Return the milliseconds that each model takes for a feed, run in turns.
+def _kind(flow: Flow, part: Collection[int], inputs: Iterable[Array]) -> str:
+    """Return what tells a part from those that take another time: operators, attributes, shapes."""
+    lines = [f"{array.dtype} {array.shape}" for array in inputs]
+    for place in sorted(part):
+        node = flow.nodes[place]
+        stored = [tuple(flow.stored[name].dims) for name in node.input if name in flow.stored]
+        lines.append(f"{node.op_type} {stored} {[a.SerializeToString(deterministic=True) for a in node.attribute]}")
+    return "\n".join(lines)
 
-    The first one's are its least. The others' follow from their share of the first one's time: the larger one of that
-    of the least times and the median of the rounds, whose runs stand side by side, so that a clock that changes its
-    speed makes nothing look faster. On one thread the time of that thread alone is counted, which other programs on
-    the machine hardly touch.
 
-    Args:
-        longer: how much more often than a part.
-    """
-    clock = time.thread_time if threads <= 1 else time.perf_counter
-    sessions = [open_session(model.SerializeToString(), threads=threads or 1) for model in models]
-    given = [session.fit(dict(feed)) for session in sessions]
-    rounds: list[list[float]] = []
-    start = time.perf_counter()
-    most, seconds = ROUNDS * longer, SECONDS * longer * len(models)
-    while len(rounds) < 4 or (len(rounds) <= most and time.perf_counter() - start < seconds):
-        times = [0.0] * len(models)
-        for turn in range(len(models)):
-            number = (turn + len(rounds)) % len(models)
-            begin = clock()
-            sessions[number].native.run(None, given[number])
-            times[number] = 1e3 * (clock() - begin)
-        rounds.append(times)
-    table = np.maximum(np.array(rounds[1:]), 1e-6)
-    least = table.min(axis=0)
-    shares = np.maximum(least / least[0], np.median(table / table[:, :1], axis=0))
-    return [float(least[0] * share) for share in shares]
+def _weights(flow: Flow, part: Collection[int]) -> int:
+    names = {name for place in part for name in flow.nodes[place].input if name in flow.stored}
+    return sum(int(np.prod(flow.stored[name].dims)) for name in names)
 
 
 def regions(flow: Flow, floats: Collection[str]) -> list[set[int]]:

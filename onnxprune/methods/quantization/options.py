@@ -6,21 +6,14 @@ from dataclasses import dataclass, fields
 
 from onnxprune.errors import UsageError
 from onnxprune.methods.layer_options import LayerOptions, choose, words
+from onnxprune.methods.quantization.modes.table import MODES, belongs, mode_named
 
-MODES = ("dynamic", "static", "weight-only", "fp16", "bf16")
 CALIBRATIONS = ("minmax", "entropy", "percentile")
 INTEGERS = ("u8", "s8")
 ROUNDINGS = ("nearest", "gptq")
 FORMATS = ("qdq", "qoperator")
 
-BELONGS = {
-    **dict.fromkeys(("calibration", "percentile", "format", "equalize", "correct_bias", "symmetric"), ("static",)),
-    **dict.fromkeys(("guard", "measure"), ("static",)),
-    **dict.fromkeys(("per_channel", "activation_type", "weight_type", "smooth"), ("static", "dynamic")),
-    "rounding": ("static", "weight-only"),
-    "block_size": ("weight-only",),
-    "keep_io_types": ("fp16",),
-}
+BELONGS = belongs(MODES)
 """Options that only some modes read."""
 
 
@@ -80,7 +73,7 @@ class QuantizeOptions(LayerOptions):
         super().__post_init__()
         object.__setattr__(self, "op_block_list", words(self.op_block_list))
         if self.mode is not None:
-            choose("mode", self.mode, MODES)
+            mode_named(self.mode)
         choose("calibration", self.calibration, CALIBRATIONS)
         choose("format", self.format, FORMATS)
         self._check_mode()
@@ -89,16 +82,21 @@ class QuantizeOptions(LayerOptions):
                 choose(name.replace("_", "-"), getattr(self, name), INTEGERS)
         if self.rounding is not None:
             choose("rounding", self.rounding, ROUNDINGS)
-        if self.bits not in (None, 4, 8):
-            raise UsageError(f"bits {self.bits!r}: choose 4 or 8.")
-        if self.bits == 4 and self.mode != "weight-only":
-            raise UsageError("bits 4 is for --mode weight-only; the other modes have 8 bits.")
-        if self.bits == 8 and self.mode in ("fp16", "bf16"):
-            raise UsageError(f"bits 8 does not go with --mode {self.mode}, which has 16 bits; leave --bits out.")
+        self._check_bits()
         if self.block_size < 16 or self.block_size & (self.block_size - 1):
             raise UsageError(f"block-size {self.block_size}: onnxruntime takes powers of two from 16.")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile {self.percentile:g}: give a share in percent, above 50 and up to 100.")
+
+    def _check_bits(self) -> None:
+        """Refuse bits that no mode has, or not this one."""
+        if self.bits not in (None, 4, 8):
+            raise UsageError(f"bits {self.bits!r}: choose 4 or 8.")
+        known = (8,) if self.mode is None else MODES[self.mode].bits
+        if self.bits is not None and self.bits not in known:
+            able = " and ".join(mode.name for mode in MODES.values() if self.bits in mode.bits)
+            own = f"mode {self.mode} has {known[0]} bits" if self.mode else "the other modes have more"
+            raise UsageError(f"bits {self.bits} is for --mode {able}; {own}, leave it out.")
 
     def _check_mode(self) -> None:
         """Refuse what the mode would not look at."""
@@ -116,11 +114,10 @@ class QuantizeOptions(LayerOptions):
 
 def weight_bits(options: QuantizeOptions, mode: str) -> int:
     """Return the bits of a stored weight."""
-    if mode in ("fp16", "bf16"):
-        return 16
-    return options.bits or (4 if mode == "weight-only" else 8)
+    known = mode_named(mode).bits
+    return options.bits if options.bits in known else known[0]
 
 
 def suffix(options: QuantizeOptions, mode: str) -> str:
     """Return what the default name of the output gets: int8, int4, fp16, bf16."""
-    return mode if mode in ("fp16", "bf16") else f"int{weight_bits(options, mode)}"
+    return f"{mode_named(mode).word}{weight_bits(options, mode)}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from onnxprune.errors import GateError
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.validate.compare import Comparison, Reference, compare
@@ -63,6 +64,15 @@ class Outcome:
     alone: dict[str, float]
     failures: tuple[str, ...] = ()
 
+    def require(self) -> None:
+        """Stop where limits are not kept.
+
+        Raises:
+            GateError: they are not, with every layer in float.
+        """
+        if self.failures:
+            raise GateError(f"{'; '.join(self.failures)}, with every layer in float. Nothing was written.")
+
 
 class Limits(Protocol):
     """Tells what a quantized model does not keep."""
@@ -73,13 +83,11 @@ class Limits(Protocol):
 
 
 def guarded(build: Build, ranking: Callable[[], Sequence[str]], fixed: Collection[str], guard: Limits) -> Outcome:
-    """Keep the noisiest layers float until a guard holds, as few as bisection finds.
+    """Keep the noisiest layers float until a guard holds that does not without, as few as bisection finds.
 
     Args:
         ranking: gives the names of the layers, the noisiest first, if it comes to that.
     """
-    if not guard.failures(Model(build(fixed))):
-        return Outcome(frozenset(), {})
     order = list(ranking())
     low, count = 0, min(1, len(order))
     while count < len(order) and guard.failures(Model(build({*fixed, *order[:count]}))):
@@ -91,15 +99,12 @@ def guarded(build: Build, ranking: Callable[[], Sequence[str]], fixed: Collectio
 
 
 def search(build: Build, names: Sequence[str], fixed: Collection[str], judge: Judge) -> Outcome:
-    """Keep as few layers float as the limits need.
+    """Keep as few layers float as limits need that do not hold without.
 
     Args:
         names: nodes that could stay float, in the order of the graph.
         fixed: nodes that stay float in any case.
     """
-    failures = judge.failures(Model(build(fixed)))
-    if not failures:
-        return Outcome(frozenset(), {})
     alone = rank(build, names, fixed, judge)
     order = sorted(names, key=lambda name: alone.get(name, SQNR_LIMIT_DB))
 
@@ -107,6 +112,7 @@ def search(build: Build, names: Sequence[str], fixed: Collection[str], judge: Ju
         return judge.failures(Model(build({*fixed, *order[:count]})))
 
     low, count = 0, min(1, len(order))
+    failures: list[str] = []
     while (failures := missing(count)) and count < len(order):
         low, count = count, min(2 * count, len(order))
     if failures:

@@ -1,0 +1,1 @@
+"""The modes of `quantize`, one file each; `table.py` says what each one is and needs."""

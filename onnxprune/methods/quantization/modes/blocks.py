@@ -1,0 +1,65 @@
+"""Weights of products in blocks of 4 or 8 bits, activations in float: `weight-only`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import onnx
+
+from onnxprune.methods.quantization import normal_form, observe, rounding, weight_only
+from onnxprune.methods.quantization.lift import split_gemms
+from onnxprune.methods.quantization.options import weight_bits
+from onnxprune.methods.quantization.work import Work
+from onnxprune.types import Array
+
+
+class Blocks(Work):
+    """Rounds each matrix once for all builds, to the data where there are some."""
+
+    stored_only = True
+
+    def operators(self) -> list[str]:
+        """Return the operators that the mode quantizes."""
+        return ["MatMul"]
+
+    def form(self, wanted: Callable[[str], bool], blocked: Collection[str]) -> None:
+        """Write Gemm as product and sum."""
+        normal_form.scale_biases(self.proto.graph, wanted)
+        split_gemms(self.proto.graph, wanted)
+
+    def observe(self) -> None:
+        """Find the second moment of what each layer multiplies, where weights are fitted to it."""
+        super().observe()
+        self.rounded: dict[str, tuple[Array, Array, Array]] = {}
+        self.grams = {}
+        if self.fits and self.options.rounding != "nearest":
+            names = {layer.name for layer in self.layers}
+            reads = {node.name: node.input[0] for node in self.proto.graph.node if node.name in names}
+            found = observe.grams(self.proto, list(reads.values()), self.feeds, self.threads)
+            self.grams = {name: found[tensor] for name, tensor in reads.items()}
+
+    def make(self, left: Collection[str]) -> onnx.ModelProto:
+        """Return the working copy with MatMulNBits."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.proto)
+        bits = weight_bits(self.options, self.task.mode.name)
+        return weight_only.quantize_weights(copy, bits, self.options.block_size, left, self._round)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the choices that were made."""
+        how = "gptq" if self.grams else "nearest"
+        return super().settings() | {"block_size": self.options.block_size, "rounding": how}
+
+    def _round(self, name: str, matrix: Array) -> tuple[Array, Array, Array]:
+        """Round the matrix of a node, once for all builds."""
+        if name not in self.rounded:
+            bits, gram = weight_bits(self.options, self.task.mode.name), self.grams.get(name)
+            size = self.options.block_size
+            fits = gram is not None and len(gram) == len(matrix)
+            self.rounded[name] = (
+                rounding.round_with_gram(matrix, gram, bits, size)
+                if gram is not None and fits
+                else weight_only.round_blocks(matrix, bits, size)
+            )
+        return self.rounded[name]

@@ -1,0 +1,117 @@
+"""Whether one model takes less time than another: both are run in turns until that is clear, or time is up.
+
+What decides is the median of the share that one takes of the other in the same round, with the bounds that order
+statistics give it: rounds stand side by side, so a machine that changes its speed makes nothing look faster. On one
+thread the time of that thread alone is counted, which other programs hardly touch.
+Source: the confidence interval of a median by the sign test (David and Nagaraja, Order Statistics, 2003, section 7.1).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.graph.session import open_session
+from onnxprune.types import Array, FloatArray
+from onnxprune.validate.latency import Timing, timing
+
+Feeds = Mapping[str, Array]
+
+LEAST_MS = 0.02
+"""Models that run in less are not judged: nobody waits for them, and the clock says little."""
+LOOKS = (7, 11, 17, 25, 37, 55)
+"""Rounds after which it is looked whether the answer is clear."""
+SECONDS = 0.4
+"""No further round starts after that time, once there were LOOKS[0]."""
+TURN_MS = 0.3
+"""A model that runs in less is run several times a turn, up to TURN_RUNS."""
+TURN_RUNS = 12
+SIGMAS = 2.0
+"""Bounds of the median, in standard deviations: it is looked at several times."""
+GAIN = 0.97
+"""Share of the first model's time that the second must stay below to be called faster."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long two models take.
+
+    share: of the first one's time that the second takes (median of the rounds), between `low` and `high`.
+    is_faster: the second is, clearly.
+    """
+
+    before: Timing
+    after: Timing
+    share: float
+    low: float
+    high: float
+    limit: float
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether the second model takes clearly less than the limit; what takes hardly any time counts as such."""
+        return self.high < self.limit or self.before.median_ms < LEAST_MS
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether more rounds would change nothing."""
+        return self.is_faster or self.low > self.limit
+
+
+def run(
+    first: onnx.ModelProto,
+    second: onnx.ModelProto,
+    feed: Feeds,
+    threads: int,
+    limit: float = GAIN,
+    longer: int = 1,
+) -> Pace:
+    """Return how long two models take for a feed.
+
+    Args:
+        limit: share of the first one's time that the second has to stay below.
+        longer: how many times SECONDS it may take.
+    """
+    clock = time.thread_time if threads <= 1 else time.perf_counter
+    with (
+        open_session(first, threads=threads or 1) as one,
+        open_session(second, threads=threads or 1) as other,
+    ):
+        natives = [one.native, other.native]
+        given = [one.fit(dict(feed)), other.fit(dict(feed))]
+
+        def turn(number: int, runs: int) -> float:
+            begin = clock()
+            for _ in range(runs):
+                natives[number].run(None, given[number])
+            return 1e3 * (clock() - begin) / runs
+
+        warm = max(turn(0, 1), turn(1, 1))
+        warm = min(warm, turn(0, 1), turn(1, 1))
+        runs = max(1, min(TURN_RUNS, math.ceil(TURN_MS / max(warm, 1e-6))))
+        rounds: list[tuple[float, float]] = []
+        start = time.perf_counter()
+        while True:
+            times = {number: turn(number, runs) for number in ((0, 1), (1, 0))[len(rounds) % 2]}
+            rounds.append((times[0], times[1]))
+            late = len(rounds) >= LOOKS[0] and time.perf_counter() - start > SECONDS * longer
+            if len(rounds) in LOOKS or late:
+                pace = _pace(np.maximum(np.array(rounds), 1e-6), limit)
+                if pace.is_clear or late or len(rounds) >= LOOKS[-1]:
+                    return pace
+
+
+def _pace(table: FloatArray, limit: float) -> Pace:
+    """Return what rounds (rounds, 2) of milliseconds say."""
+    shares = np.sort(table[:, 1] / table[:, 0])
+    count = len(shares)
+    reach = SIGMAS * math.sqrt(count) / 2
+    low = shares[max(0, math.floor(count / 2 - reach))]
+    high = shares[min(count - 1, math.ceil(count / 2 + reach) - 1)]
+    before, after = (timing(list(column)) for column in table.T)
+    return Pace(before, after, float(np.median(shares)), float(low), float(high), limit)
