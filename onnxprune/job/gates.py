@@ -77,7 +77,7 @@ def kept(gates: limits.Gates, parity: Mapping[str, Parity | None], drop: float |
     lines = []
     for name, limit in limits_of(gates).items():
         alone = limits.Gates(**{name: limit})
-        values = [getattr(found, figures[name]) for found in parity.values() if found] if name in figures else [drop]
+        values = [*limits.measured(figures[name], parity).values()] if name in figures else [drop]
         known = [value for value in values if value is not None]
         worst = min(known, default=None)
         lines.append({"name": name, "limit": limit, "value": worst, "held": not alone.failures(parity, drop)})

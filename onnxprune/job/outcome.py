@@ -15,6 +15,7 @@ from onnxprune.job.job import Job, Step
 from onnxprune.job.original import Original
 from onnxprune.job.surroundings import surroundings
 from onnxprune.report import Report
+from onnxprune.validate.gates import measured
 from onnxprune.validate.verdict import Samples, judge
 
 if TYPE_CHECKING:
@@ -128,13 +129,11 @@ def pruned_of(result: Any) -> PruneResult | None:
 
 def figures_of(done: Done) -> Mapping[str, float | None]:
     """Return the worst figure of all outputs: cosine, sqnr_db, agreement; empty where nothing was compared."""
-    parity = [item.to_json() for item in (done.comparison.parity if done.comparison else {}).values() if item]
-    worst = {}
-    for name in ("cosine", "sqnr_db", "agreement"):
-        values = [value for item in parity if isinstance(value := item[name], float) and math.isfinite(value)]
-        if values:
-            worst[name] = min(values)
-    return worst
+    parity = done.comparison.parity if done.comparison else {}
+    found: dict[str, list[float | None]] = {name: [*measured(name, parity).values()] for name in ("cosine", "sqnr_db")}
+    found["agreement"] = [figures.agreement for figures in parity.values() if figures]
+    known = {name: [v for v in values if v is not None and math.isfinite(v)] for name, values in found.items()}
+    return {name: min(values) for name, values in known.items() if values}
 
 
 def masked_figures(evidence: Evidence) -> dict[str, Any]:

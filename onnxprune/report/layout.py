@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from onnxprune.report import changes, depth, explained, facts, figures, pipeline, thin, why
 from onnxprune.report.record import GroupLine, Report
@@ -22,6 +23,8 @@ HEADERS = {
 }
 CONTRACT = ("cosine", "sqnr_db", "max_abs", "agreement")
 """Figures that a table of outputs always has."""
+OF_IDS = ("agreement",)
+"""What says something of an output of ids; their cosine is a number too, which is in the JSON alone."""
 
 
 def sections(report: Report) -> list[Section]:
@@ -221,6 +224,10 @@ def _layers(report: Report) -> Iterator[Section]:
     yield Section("Noise of the layers", table=Table(headers, tuple(rows), 3), detail=True, picture="noise")
 
 
+def _are_ids(values: Mapping[str, Any]) -> bool:
+    return values.get("kind") == "labels" and values.get("agreement") is not None
+
+
 def _parity(report: Report) -> Iterator[Section]:
     if report.parity:
         names = {
@@ -235,7 +242,8 @@ def _parity(report: Report) -> Iterator[Section]:
         noise = report.details.get("self_noise", {})
         rows = []
         for output, values in report.parity.items():
-            cells = [names[name]((values or {}).get(name)) for name in known]
+            said = {} if values is None else {k: v for k, v in values.items() if k in OF_IDS or not _are_ids(values)}
+            cells = [names[name](said.get(name)) for name in known]
             rows.append((output, *cells, figures.decibels((noise.get(output) or {}).get("sqnr_db"))))
         headers = ("output", *(HEADERS[name] for name in known), "self noise")
         keep = len(headers) if noise else -1

@@ -145,6 +145,9 @@ class _Stream:
                 )
             return
         stacked, count = can_stack(self.inputs), 1
+        if extra == {0, 1}:
+            yield from self._mixed(feed, origin, limit)
+            return
         if stacked and extra == {-1}:
             feed = {name: array[None] for name, array in feed.items()}
         if stacked:
@@ -158,6 +161,24 @@ class _Stream:
             yield Unit(fitted, min(size, count - start) if stacked else 1, stacked)
             if count > size:
                 let_go(feed.values())
+
+    def _mixed(self, feed: Feed, origin: str, limit: int | None) -> Iterator[Unit]:
+        """Yield a feed a sample, where some arrays have an axis of samples more than their inputs, and others none.
+
+        The others have their samples on axis 0 too where as many stand there as axis 0 of the input may have any
+        size; else they are the same for all.
+        """
+        counted = {s.name for s in self.inputs if s.shape is not None and feed[s.name].ndim > len(s.shape)}
+        count = _common_length({name: feed[name] for name in counted}, origin)
+        rows = {
+            s.name
+            for s in self.inputs
+            if s.name not in counted and s.shape and s.shape[0] in (None, 1) and len(feed[s.name]) == count
+        }
+        for index in range(count)[:limit]:
+            parts = {name: array[index, ...] if name in counted else array for name, array in feed.items()}
+            parts |= {name: feed[name][index : index + 1] for name in rows}
+            yield Unit({s.name: fit(parts[s.name], s, origin, batch_axis=False) for s in self.inputs}, 1, False)
 
 
 def _common_length(feed: Feed, origin: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from onnxprune.errors import DataError, Terminated, UsageError
 from onnxprune.graph.session import open_session
 from onnxprune.processes.user_code import call
+from onnxprune.validate.kinds import LABELS
 from onnxprune.validate.parity import Parity
 
 Evaluate = Callable[..., Any]
@@ -53,10 +54,7 @@ class Gates:
         for field, limit, option, text in limits:
             if limit is None or found:
                 continue
-            values = {name: getattr(figures, field, None) for name, figures in parity.items()}
-            if field == "agreement":
-                values = _agreements(parity)
-            found += _below(values, limit, option, text)
+            found += _below(measured(field, parity), limit, option, text)
         if self.max_drop is not None and (drop is None or not drop <= self.max_drop):
             shown = "could not be measured" if drop is None else f"is {drop:.6g}"
             found.append(f"the drop of the evaluated value {shown}, above --max-drop {self.max_drop:g}")
@@ -68,6 +66,17 @@ class Gates:
         if not names or not self.is_active:
             return []
         return [f"output{'s' * (len(names) > 1)} {', '.join(names)}: NaN or infinite values, which keep no limit"]
+
+
+def measured(field: str, parity: Mapping[str, Parity | None]) -> dict[str, float | None]:
+    """Return output -> the figure that a limit on `field` looks at; None where it could not be measured.
+
+    Ids have an agreement; their cosine and SQNR mean nothing, so they are left out where there are other outputs.
+    """
+    if field == "agreement":
+        return _agreements(parity)
+    numbers = {name: figures for name, figures in parity.items() if figures is None or figures.kind != LABELS}
+    return {name: getattr(figures, field, None) for name, figures in (numbers or parity).items()}
 
 
 def _agreements(parity: Mapping[str, Parity | None]) -> dict[str, float | None]:

@@ -23,6 +23,8 @@ CARRIERS = frozenset("Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose 
 AVERAGES = frozenset("ReduceMean ReduceMax GlobalAveragePool GlobalMaxPool".split())
 SORTS = frozenset("TopK NonMaxSuppression Unique NonZero".split())
 """Operators after which positions no longer mean the same thing in two models."""
+ROUNDS = frozenset("QuantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul ConvInteger MatMulInteger".split())
+"""Operators that make integers which are numbers."""
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 SCORE_WORDS = frozenset("logit logits prob probs probability probabilities score scores class classes cls".split())
 VALUE_WORDS = frozenset(
@@ -75,10 +77,19 @@ def _kind(name: str, view: View, trace: Trace, behind: set[str]) -> Kind:
     if name in behind:
         return Kind(SORTED)
     if name in trace.shapes and trace.data_type(name) not in FLOATS:
-        return Kind(LABELS)
+        return Kind(VALUES if _is_rounded(name, view, trace) else LABELS)
     if is_state(name, view, trace):
         return Kind(STATE)
     return _named(name, _computed(name, view, trace))
+
+
+def _is_rounded(name: str, view: View, trace: Trace) -> bool:
+    """Tell whether integers are numbers that were rounded (pixels, quantized values), not ids or yes and no."""
+    if trace.data_type(name) == TensorProto.BOOL:
+        return False
+    key = name_at(view, name)
+    node = view.producers.get(key)
+    return (node is not None and node.op_type in ROUNDS) or (key in trace.shapes and trace.data_type(key) in FLOATS)
 
 
 def _named(name: str, kind: Kind) -> Kind:

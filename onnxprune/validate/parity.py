@@ -27,7 +27,7 @@ class Parity:
     sqnr_db: 10 log10 of (energy of the reference / energy of the difference), in [-300, 300].
     max_abs: the largest difference; None if a value is no number on either side.
     agreement: share of positions with the same top-1 class, for scores over classes; share of equal values for
-        integers; None where the output has no classes.
+        integers that are labels; None where the output has no classes.
     centred_cosine: cosine after the reference's mean over samples is taken from both: what all samples share does not
         make it near 1. None with fewer than two samples, or where the reference does not vary.
     log_odds_cosine: the same of log(p / (1 - p)), for probabilities.
@@ -103,13 +103,14 @@ class Meter:
             return
         self.elements += reference.size
         if reference.dtype.kind in "iub" or reference.dtype.kind not in "fV":
-            self._same += int((reference == other).sum())
-            self._integers += reference.size
+            if self._kind is None or self._kind.name != VALUES:
+                self._same += int((reference == other).sum())
+                self._integers += reference.size
             if reference.dtype.kind not in "iub":
                 return
-        self._add_numbers(reference.astype(np.float64), other.astype(np.float64), reference.dtype.kind in "fV")
+        self._add_numbers(reference.astype(np.float64), other.astype(np.float64))
 
-    def _add_numbers(self, a: Array, b: Array, floats: bool) -> None:
+    def _add_numbers(self, a: Array, b: Array) -> None:
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         finite = np.isfinite(a) & np.isfinite(b)
         ruled_out = (a == -np.inf) & (b == -np.inf)
@@ -118,7 +119,7 @@ class Meter:
         self._broken += int((~finite & ~same).sum())
         self._numeric = True
         self.compared += int(finite.sum())
-        if floats:
+        if not self._integers:
             self._add_varying(a, b, finite)
         if self._slices is not None:
             self._slices.add(np.where(finite, a, 0.0), np.where(finite, b, 0.0))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from onnxprune.validate.kinds import STATE
+from onnxprune.validate.kinds import LABELS, STATE
 from onnxprune.validate.parity import Parity
 
 LEAST_AGREEMENT = 0.9
@@ -153,7 +153,7 @@ def shortfalls(name: str, figures: Parity) -> list[str]:
     if figures.agreement is not None and figures.agreement < LEAST_AGREEMENT:
         found.append(f"'{name}' agrees in {figures.agreement:.1%} (at least {LEAST_AGREEMENT:.0%} is wanted)")
     value, words = varying(figures)
-    if value < LEAST_COSINE:
+    if value < LEAST_COSINE and not _are_labels(figures):
         found.append(f"'{name}' has {words} {value:.4f} (at least {LEAST_COSINE:g} is wanted)")
     return found
 
@@ -213,7 +213,14 @@ def _summary(parity: Mapping[str, Parity | None]) -> str:
     return _words(name, known[name])
 
 
+def _are_labels(figures: Parity) -> bool:
+    """Tell whether values are ids, of which only the agreement says something."""
+    return figures.kind == LABELS and figures.agreement is not None
+
+
 def _words(name: str, figures: Parity) -> str:
+    if _are_labels(figures):
+        return f"'{name}' {figures.agreement:.1%} agree"
     value, words = varying(figures)
     agreement = f", {figures.agreement:.1%} agree" if figures.agreement is not None else ""
     return f"'{name}' {words} {value:.4f}{agreement}"

@@ -216,3 +216,31 @@ def test_images_without_a_size_or_for_another_kind_of_input_are_refused(tmp_path
 def test_a_source_is_opened_again_for_every_pass() -> None:
     source = open_source([{"x": VALUES}], SPECS, ImageOptions())
     assert len(list(source())) == len(list(source())) == 1
+
+
+def test_arrays_with_and_without_an_axis_of_samples_go_together() -> None:
+    """A state whose batch stands on axis 1, a rate that is one number: samples are counted on an axis of their own."""
+    specs = [InputSpec("x", FLOAT, (None, 4)), InputSpec("h", FLOAT, (2, None, 3)), InputSpec("rate", FLOAT, ())]
+    x, h = VALUES[:, 0], np.arange(60, dtype=np.float32).reshape(10, 2, 1, 3)
+    for rate in (np.full(10, 8, np.float32), np.float32(8)):
+        data = read({"x": x, "h": h, "rate": rate}, specs, samples=7)
+        feeds = list(data)
+        assert data.samples == len(feeds) == 7
+        for index, feed in enumerate(feeds):
+            np.testing.assert_array_equal(feed["x"], x[index : index + 1])
+            np.testing.assert_array_equal(feed["h"], h[index])
+            assert feed["rate"].shape == () and feed["rate"] == 8
+
+
+def test_what_has_no_axis_of_samples_is_the_same_for_all() -> None:
+    specs = [InputSpec("x", FLOAT, (None, 4)), InputSpec("h", FLOAT, (2, 1, 3)), InputSpec("k", FLOAT, (None,))]
+    h, k = np.arange(6, dtype=np.float32).reshape(2, 1, 3), np.ones(3, np.float32)
+    for feed in read({"x": VALUES, "h": h, "k": k}, specs):
+        assert feed["x"].shape == (3, 4) and feed["k"].shape == (3,)
+        np.testing.assert_array_equal(feed["h"], h)
+
+
+def test_arrays_that_count_different_numbers_of_samples_are_refused() -> None:
+    specs = [InputSpec("x", FLOAT, (None, 4)), InputSpec("h", FLOAT, (2, 1, 3)), InputSpec("s", FLOAT, (1,))]
+    with pytest.raises(DataError, match="different numbers of samples"):
+        read({"x": VALUES, "h": np.ones((9, 2, 1, 3), np.float32), "s": np.ones(1, np.float32)}, specs)

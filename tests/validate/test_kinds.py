@@ -230,6 +230,33 @@ def test_integers_are_labels() -> None:
     assert kinds(proto) == [Kind("labels")]
 
 
+@pytest.mark.parametrize("how", ["pixels", "quantized", "rounded"])
+def test_integers_that_were_rounded_are_numbers(how: str) -> None:
+    net = Net()
+    x = net.conv(net.input("batch", 3, 8, 8), 3, 3)
+    zero = net.constant(np.array(128, np.uint8))
+    made = {
+        "pixels": lambda: net.Identity(net.Cast(net.Clip(x, net.number(0), net.number(255)), to=2)),
+        "quantized": lambda: net.transpose(net.QuantizeLinear(x, net.number(0.1), zero), 0, 2, 3, 1),
+        "rounded": lambda: net.Cast(net.Round(x), to=7),
+    }[how]()
+    assert kinds(finished(net, made)) == [Kind("values")]
+
+
+@pytest.mark.parametrize("how", ["ids", "bytes", "decisions", "rows"])
+def test_integers_that_name_something_are_labels(how: str) -> None:
+    net = Net()
+    x = net.gemm(net.input("batch", 8), 8, 5)
+    best = net.ArgMax(x, axis=1, keepdims=0)
+    made = {
+        "ids": lambda: net.Gather(net.constant(np.arange(5) * 7), best),
+        "bytes": lambda: net.Cast(best, to=2),
+        "decisions": lambda: net.Cast(net.Greater(x, net.number(0.5)), to=6),
+        "rows": lambda: net.Greater(x, net.number(0.5)),
+    }[how]()
+    assert kinds(finished(net, made)) == [Kind("labels")]
+
+
 def open_head(size: int, name: str = "y") -> onnx.ModelProto:
     net = Net()
     net.gemm(net.input("batch", 8), 8, size)

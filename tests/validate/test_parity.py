@@ -117,6 +117,15 @@ def test_integers_agree_where_they_are_equal() -> None:
     assert measure(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5])).result().agreement == 0.75
 
 
+def test_integers_that_are_numbers_have_no_agreement_but_a_cosine() -> None:
+    a = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8)).astype(np.uint8)
+    meters = Meters({"image": Kind("values")})
+    meters.add({"image": a}, {"image": np.where(a < 255, a + 1, a).astype(np.uint8)})
+    found = meters.results()["image"]
+    assert found is not None and found.agreement is None and found.top1 is None
+    assert found.cosine > 0.999 and found.centred_cosine is not None and found.centred_cosine > 0.999
+
+
 def test_one_class_has_no_agreement() -> None:
     assert measure(np.ones((4, 1)), np.ones((4, 1))).result().agreement is None
 

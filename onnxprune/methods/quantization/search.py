@@ -11,7 +11,7 @@ from onnxprune.errors import GateError
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.validate.compare import Comparison, Reference, compare
-from onnxprune.validate.gates import Gates
+from onnxprune.validate.gates import Gates, measured
 from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def rank(build: Build, names: Sequence[str], fixed: Collection[str], judge: Judg
     for name in names:
         model = Model(build({*fixed, *(everything - {name})}))
         parity = judge.compare(model, RANKING_FEEDS).parity
-        costs[name] = min((p.sqnr_db if p else -SQNR_LIMIT_DB for p in parity.values()), default=SQNR_LIMIT_DB)
+        values = measured("sqnr_db", parity).values()
+        costs[name] = min((-SQNR_LIMIT_DB if value is None else value for value in values), default=SQNR_LIMIT_DB)
         if time.perf_counter() - start > RANKING_SECONDS:
             break
     return costs
