@@ -1,4 +1,4 @@
-"""The examples of the pages about data run as they stand."""
+"""The examples of the pages run as they stand, in their order."""
 
 import re
 import shlex
@@ -15,15 +15,20 @@ from onnxprune.cli.group import cli
 from tests import networks
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["data.md", "validate.md"]
+PAGES = ["data.md", "validate.md", "index.md", "choose.md", "guides.md", "faq.md", "api.md"]
 
 
-def commands(page: str) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = [line.removeprefix("onnxprune ") for line in lines if line.startswith("onnxprune ")]
-    # a latency depends on what else runs here: tests/methods/test_latency.py has a clock that counts
-    return [line for line in found if "--latency" not in line]
+def examples(page: str) -> list[tuple[str, str]]:
+    """Return (language, text) of every command and every piece of Python."""
+    found: list[tuple[str, str]] = []
+    for language, block in re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL):
+        if language == "python":
+            found.append((language, block))
+            continue
+        lines = block.replace("\\\n", " ").splitlines()
+        # a latency depends on what else runs here: tests/methods/test_latency.py has a clock that counts
+        found += [("sh", line) for line in lines if line.startswith("onnxprune ") and "--latency" not in line]
+    return found
 
 
 @pytest.fixture
@@ -32,16 +37,25 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "models/trained/fm_rnn/model.onnx", tmp_path / "model.onnx")
     with np.load(ROOT / "models/data/fmnist_calib.npz") as data:
         np.savez(tmp_path / "calib.npz", **{name: data[name][:32] for name in data.files if not name.startswith("_")})
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_run_one_after_the_other(desk: Path, page: str) -> None:
-    assert commands(page)
-    for command in commands(page):
-        result = CliRunner().invoke(cli, shlex.split(command))
-        assert result.exit_code == 0, f"{command}\n{result.output}"
+def test_the_examples_run_one_after_the_other(desk: Path, page: str) -> None:
+    assert examples(page)
+    for language, text in examples(page):
+        if language == "python":
+            exec(compile(text, page, "exec"), {"__name__": "__main__"})
+            continue
+        result = CliRunner().invoke(cli, shlex.split(text.removeprefix("onnxprune ")))
+        assert result.exit_code == 0, f"{text}\n{result.output}"
+
+
+def test_every_page_is_in_the_site() -> None:
+    named = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert named == {path.name for path in (ROOT / "docs").glob("*.md")}
 
 
 def test_a_python_caller_that_must_outlive_a_crash_runs_as_it_is_written(
