@@ -26,9 +26,10 @@ sys.path.insert(0, str(ROOT))
 import onnxprune
 from models.eval import evaluate
 from onnxprune.graph import count
-from onnxprune.methods.calibration import Runtime, calibration
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.calibration import calibration
 from onnxprune.methods.prune import prune
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.runtime import Runtime
 
 TRAINED = ROOT / "models" / "trained"
 IMAGES = ROOT / "models" / "data" / "fmnist_calib.npz"

@@ -29,7 +29,7 @@ from onnxprune.errors import ModelError
 from onnxprune.graph.cost import cost_of
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.session import open_session
-from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.synthetic import synthetic
 from onnxprune.statistics.data import read
 from onnxprune.statistics.feeds import Feed, input_specs

@@ -16,8 +16,8 @@ import onnxprune
 from onnxprune import Run
 from onnxprune.graph.model import load
 from onnxprune.job.gates import Gates
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.latency import time_both
+from onnxprune.methods.runtime import Runtime
 
 
 def row(label: str, given: argparse.Namespace, **options: Any) -> None:

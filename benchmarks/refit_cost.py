@@ -81,8 +81,9 @@ def measure(network: str, samples: int, demand: str, memory: float) -> dict[str,
     import onnxprune
     from models import zoo
     from onnxprune.methods import prune as room
-    from onnxprune.methods.calibration import Runtime, calibration
+    from onnxprune.methods.calibration import calibration
     from onnxprune.methods.choice import Clock
+    from onnxprune.methods.runtime import Runtime
 
     model = onnxprune.load(zoo.build(network))
     (value,) = model.proto.graph.input

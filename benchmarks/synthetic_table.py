@@ -24,9 +24,10 @@ from accuracy_table import TRAINED, inputs_of, metric_of
 
 import onnxprune
 from onnxprune.channels.analyse import analyse
-from onnxprune.methods.calibration import Runtime, calibration
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.calibration import calibration
 from onnxprune.methods.prune import prune
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.synthetic import synthetic
 from onnxprune.statistics.data import Data
 

@@ -22,11 +22,11 @@ sys.path.insert(0, str(ROOT))
 
 import onnxprune
 from models.eval import BATCH, MEAN, STD, TEST
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.factorize import factorize
-from onnxprune.methods.factors.options import FactorizeOptions
+from onnxprune.methods.factorize_options import FactorizeOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.sparsify import sparsify
-from onnxprune.methods.sparsity.options import SparsifyOptions
+from onnxprune.methods.sparsify_options import SparsifyOptions
 
 PLAIN: dict[str, Any] = {"data": False}
 WHITE: dict[str, Any] = {"refit": False}

@@ -53,26 +53,26 @@ if TYPE_CHECKING:
     from onnxprune.job.run import Run as Run
     from onnxprune.job.write import save as save
     from onnxprune.job.write import write_job as write_job
-    from onnxprune.methods.apply import ApplyOptions as ApplyOptions
+    from onnxprune.methods.apply_options import ApplyOptions as ApplyOptions
     from onnxprune.methods.factorize import FactorizeResult as FactorizeResult
-    from onnxprune.methods.factors.options import FactorizeOptions as FactorizeOptions
+    from onnxprune.methods.factorize_options import FactorizeOptions as FactorizeOptions
     from onnxprune.methods.finetune import FinetuneResult as FinetuneResult
-    from onnxprune.methods.finetuning.options import FinetuneOptions as FinetuneOptions
-    from onnxprune.methods.options import PruneOptions as PruneOptions
-    from onnxprune.methods.quantization.options import QuantizeOptions as QuantizeOptions
+    from onnxprune.methods.finetune_options import FinetuneOptions as FinetuneOptions
+    from onnxprune.methods.prune_options import PruneOptions as PruneOptions
     from onnxprune.methods.quantize import QuantizeResult as QuantizeResult
+    from onnxprune.methods.quantize_options import QuantizeOptions as QuantizeOptions
     from onnxprune.methods.result import PruneResult as PruneResult
     from onnxprune.methods.sensitivity import Sensitivity as Sensitivity
     from onnxprune.methods.sparsify import SparsifyResult as SparsifyResult
-    from onnxprune.methods.sparsity.options import SparsifyOptions as SparsifyOptions
+    from onnxprune.methods.sparsify_options import SparsifyOptions as SparsifyOptions
     from onnxprune.methods.trim import TrimResult as TrimResult
-    from onnxprune.methods.trimming.options import TrimOptions as TrimOptions
+    from onnxprune.methods.trim_options import TrimOptions as TrimOptions
     from onnxprune.methods.tune import TuneResult as TuneResult
     from onnxprune.methods.tune_options import TuneOptions as TuneOptions
     from onnxprune.recipe import read_recipe as read_recipe
     from onnxprune.report import Report as Report
     from onnxprune.statistics.collect import Statistics as Statistics
-    from onnxprune.statistics.images import ImageOptions as ImageOptions
+    from onnxprune.statistics.image_options import ImageOptions as ImageOptions
     from onnxprune.validate.api import validate as validate
     from onnxprune.validate.bench import bench as bench
 
@@ -92,26 +92,26 @@ _NAMES = {
     "job.outputs": "Outputs",
     "job.run": "Run",
     "job.write": "save write_job",
-    "methods.apply": "ApplyOptions",
+    "methods.apply_options": "ApplyOptions",
     "methods.factorize": "FactorizeResult",
-    "methods.factors.options": "FactorizeOptions",
+    "methods.factorize_options": "FactorizeOptions",
     "methods.finetune": "FinetuneResult",
-    "methods.finetuning.options": "FinetuneOptions",
-    "methods.options": "PruneOptions",
-    "methods.quantization.options": "QuantizeOptions",
+    "methods.finetune_options": "FinetuneOptions",
+    "methods.prune_options": "PruneOptions",
+    "methods.quantize_options": "QuantizeOptions",
     "methods.quantize": "QuantizeResult",
     "methods.result": "PruneResult",
     "methods.sensitivity": "Sensitivity",
     "methods.sparsify": "SparsifyResult",
-    "methods.sparsity.options": "SparsifyOptions",
+    "methods.sparsify_options": "SparsifyOptions",
     "methods.trim": "TrimResult",
-    "methods.trimming.options": "TrimOptions",
+    "methods.trim_options": "TrimOptions",
     "methods.tune": "TuneResult",
     "methods.tune_options": "TuneOptions",
     "recipe": "read_recipe",
     "report": "Report",
     "statistics.collect": "Statistics",
-    "statistics.images": "ImageOptions",
+    "statistics.image_options": "ImageOptions",
     "validate": "validate",
     "validate.bench": "bench",
 }

@@ -1,39 +1,85 @@
 """The options of every method as keywords of the functions in `onnxprune.api`, so that editors complete them.
 
-The option classes say what they mean and check them; a test holds both together.
+Written by `python -m tests.job.spelled` from the option classes, which say what they mean and check them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
 import onnx
 
+from onnxprune.methods.trimming.spellings import Spec, Value
 from onnxprune.types import Array
 
 
 class CandidateKwargs(TypedDict, total=False):
-    """What a prune and a search for one have in common."""
+    """See `CandidateOptions`."""
 
-    tie_blocks: bool
     score: str | None
     align: int | None
     min_channels: int
+    tie_blocks: bool
     skip: str | tuple[str, ...] | list[str]
     only: str | tuple[str, ...] | list[str]
     exact_only: bool
     cut_unfitted: bool
     heads: bool | None
     head_dim: bool | None
-    resize_io: str | tuple[str, ...] | list[str]
-    states: str | tuple[str, ...] | list[str]
     input_shapes: Mapping[str, tuple[int, ...]]
     compensate: str | None
     steps: int | None
     effort: str | None
     memory: int | None
+    seed: int
+
+
+class ApplyKwargs(TypedDict, total=False):
+    """See `ApplyOptions`."""
+
+    force: bool
+    heads: bool | None
+    head_dim: bool | None
+    input_shapes: Mapping[str, tuple[int, ...]]
+    compensate: str | None
+    steps: int | None
+    effort: str | None
+    memory: int | None
+    seed: int
+
+
+class FactorizeKwargs(TypedDict, total=False):
+    """See `FactorizeOptions`."""
+
+    params: float | None
+    macs: float | None
+    energy: float | None
+    align: int | None
+    whiten: bool | None
+    refit: bool | None
+    effort: str | None
+    skip: str | tuple[str, ...] | list[str]
+    only: str | tuple[str, ...] | list[str]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    seed: int
+
+
+class FinetuneKwargs(TypedDict, total=False):
+    """See `FinetuneOptions`."""
+
+    effort: str | None
+    steps: int | None
+    state: str | Path | None
+    labels: str | Path | Array | None
+    criterion: str | None
+    label_weight: float
+    label_output: str | None
+    loss: str | Path | onnx.ModelProto | None
+    augment: str
+    rate: float
+    input_shapes: Mapping[str, tuple[int, ...]]
     seed: int
 
 
@@ -46,77 +92,16 @@ class PruneKwargs(CandidateKwargs, total=False):
     size: float | None
     latency: float | None
     scope: str | None
-    ratios: Mapping[str, float]
+    ratios: Mapping[str, float] | str | Path
     drop: str | tuple[str, ...] | list[str]
     depth: bool | None
-
-
-class TuneKwargs(CandidateKwargs, total=False):
-    """See `TuneOptions`."""
-
-    step: float
-    finest: float
-    state: str | Path | None
-    workers: int
-    measure_latency: bool
-
-
-class SparsifyKwargs(TypedDict, total=False):
-    """See `SparsifyOptions`."""
-
-    skip: str | tuple[str, ...] | list[str]
-    only: str | tuple[str, ...] | list[str]
-    input_shapes: Mapping[str, tuple[int, ...]]
-    seed: int
-    sparsity: float | None
-    pattern: str | None
-    scope: str
-    score: str | None
-    reconstruct: bool | None
-    storage: str
-    effort: str | None
-
-
-class FactorizeKwargs(TypedDict, total=False):
-    """See `FactorizeOptions`."""
-
-    skip: str | tuple[str, ...] | list[str]
-    only: str | tuple[str, ...] | list[str]
-    input_shapes: Mapping[str, tuple[int, ...]]
-    seed: int
-    params: float | None
-    macs: float | None
-    energy: float | None
-    align: int | None
-    whiten: bool | None
-    refit: bool | None
-    effort: str | None
-
-
-class FinetuneKwargs(TypedDict, total=False):
-    """See `FinetuneOptions`; the compressed model is an argument of the function."""
-
-    effort: str | None
-    steps: int | None
-    labels: str | Path | Array | None
-    criterion: str | None
-    label_weight: float
-    label_output: str | None
-    loss: str | Path | onnx.ModelProto | None
-    augment: str
-    state: str | Path | None
-    rate: float
-    input_shapes: Mapping[str, tuple[int, ...]]
-    seed: int
+    resize_io: str | tuple[str, ...] | list[str]
+    states: str | tuple[str, ...] | list[str]
 
 
 class QuantizeKwargs(TypedDict, total=False):
     """See `QuantizeOptions`."""
 
-    skip: str | tuple[str, ...] | list[str]
-    only: str | tuple[str, ...] | list[str]
-    input_shapes: Mapping[str, tuple[int, ...]]
-    seed: int
     mode: str | None
     bits: int | None
     calibration: str
@@ -136,10 +121,26 @@ class QuantizeKwargs(TypedDict, total=False):
     pass_through: bool
     guard: bool
     measure: bool | None
+    skip: str | tuple[str, ...] | list[str]
+    only: str | tuple[str, ...] | list[str]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    seed: int
 
 
-Spec = str | int | Sequence[str | int] | tuple[int | str, ...]
-Value = int | float | bool | str | list[object] | Array | tuple[float, ...]
+class SparsifyKwargs(TypedDict, total=False):
+    """See `SparsifyOptions`."""
+
+    sparsity: float | None
+    pattern: str | None
+    scope: str
+    score: str | None
+    reconstruct: bool | None
+    storage: str
+    effort: str | None
+    skip: str | tuple[str, ...] | list[str]
+    only: str | tuple[str, ...] | list[str]
+    input_shapes: Mapping[str, tuple[int, ...]]
+    seed: int
 
 
 class TrimKwargs(TypedDict, total=False):
@@ -163,15 +164,11 @@ class TrimKwargs(TypedDict, total=False):
     vocabulary: int | None
 
 
-class ApplyKwargs(TypedDict, total=False):
-    """See `ApplyOptions`."""
+class TuneKwargs(CandidateKwargs, total=False):
+    """See `TuneOptions`."""
 
-    force: bool
-    heads: bool | None
-    head_dim: bool | None
-    input_shapes: Mapping[str, tuple[int, ...]]
-    compensate: str | None
-    steps: int | None
-    effort: str | None
-    memory: int | None
-    seed: int
+    step: float
+    finest: float
+    workers: int
+    measure_latency: bool
+    state: str | Path | None

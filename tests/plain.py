@@ -6,13 +6,13 @@ from onnxprune.methods import apply as apply_method
 from onnxprune.methods import factorize as factorize_method
 from onnxprune.methods import prune as prune_method
 from onnxprune.methods import sparsify as sparsify_method
-from onnxprune.methods.apply import ApplyOptions
+from onnxprune.methods.apply_options import ApplyOptions
 from onnxprune.methods.factorize import FactorizeResult
-from onnxprune.methods.factors.options import FactorizeOptions
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.factorize_options import FactorizeOptions
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.sparsify import SparsifyResult
-from onnxprune.methods.sparsity.options import SparsifyOptions
+from onnxprune.methods.sparsify_options import SparsifyOptions
 
 
 def prune(model: Any, data: Any = None, **options: Any) -> PruneResult:

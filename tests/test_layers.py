@@ -19,6 +19,7 @@ ROOMS = [
     {"graph"},
     {"operators"},
     {"files", "processes"},
+    {"option"},
     {"errors", "types"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

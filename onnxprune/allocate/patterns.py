@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -92,3 +92,17 @@ def matching_groups(
         for group in groups
         if any(fnmatchcase(name, pattern) for pattern in patterns for name in names.of_group(group, roles))
     }
+
+
+def ratios_of_groups(names: Names, groups: Iterable[ChannelGroup], table: Mapping[str, float]) -> dict[str, float]:
+    """Return group name -> ratio; the first pattern that means a group, by the tensors that write it, counts.
+
+    Raises:
+        UsageError: a pattern matches nothing in the model.
+    """
+    listed = list(groups)
+    found: dict[str, float] = {}
+    for pattern, ratio in table.items():
+        for name in matching_groups(names, listed, [pattern], "ratio for", roles=("writes",)):
+            found.setdefault(name, ratio)
+    return found

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxprune.allocate.patterns import Names, matching_groups
-from onnxprune.channels.groups import ChannelGroup
 from onnxprune.errors import UsageError
 
 
@@ -42,20 +40,6 @@ def checked_ratios(table: Mapping[Any, Any], origin: str) -> dict[str, float]:
             )
         ratios[str(pattern)] = float(ratio)
     return ratios
-
-
-def ratios_of_groups(names: Names, groups: Iterable[ChannelGroup], table: Mapping[str, float]) -> dict[str, float]:
-    """Return group name -> ratio; the first pattern that means a group, by the tensors that write it, counts.
-
-    Raises:
-        UsageError: a pattern matches nothing in the model.
-    """
-    listed = list(groups)
-    found: dict[str, float] = {}
-    for pattern, ratio in table.items():
-        for name in matching_groups(names, listed, [pattern], "ratio for", roles=("writes",)):
-            found.setdefault(name, ratio)
-    return found
 
 
 def _parse(text: str, path: Path) -> Any:

@@ -10,7 +10,6 @@ from onnxprune.allocate.alignment import AxisSizes, step_of
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.score.scoring import Scores
 
-SCOPES = ("uniform", "global", "sensitivity")
 LEAST_LEFT_GLOBAL = 0.1
 """A global threshold removes at most 90 % of a group, whatever its scores say."""
 

@@ -1,4 +1,4 @@
-"""The group of commands: found by file name, loaded when needed; every error becomes one line and an exit code."""
+"""The group of commands: methods and files, loaded when needed; every error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 import click
 
 from onnxprune.cli import commands, screen
+from onnxprune.cli.noted import ARGUMENTS, LISTING, VERBOSE
 from onnxprune.cli.refusal import refusal
 from onnxprune.errors import OnnxpruneError
 from onnxprune.files.shown import one_line, shown
+from onnxprune.job.methods import METHODS
 from onnxprune.processes.memory import is_shortage
 from onnxprune.processes.places import keep_statistics
 from onnxprune.processes.supervise import supervised
@@ -31,24 +33,31 @@ CLOSE = 0.75
 
 _SHORTAGE = "memory: there is not enough of it for this; give less (--memory, --samples, --threads) or allow more."
 
-VERBOSE = "onnxprune.verbose"
-"""Key of the context's `meta` under which -v is noted."""
-ARGUMENTS = "onnxprune.arguments"
-"""The same for the words of the command line."""
 
 
 class Commands(click.Group):
-    """Commands by the name of their file; what is not the name of one is a model for the default command."""
+    """Methods, and commands by the name of their file; any other word is a model for the default command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__))
+        return sorted({*METHODS, *(module.name for module in pkgutil.iter_modules(commands.__path__))})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}")
+        if cmd_name in METHODS and ctx.meta.get(LISTING):
+            return click.Command(cmd_name, help=METHODS[cmd_name].about)
+        if cmd_name in METHODS:
+            from onnxprune.cli.jobs import method_command
+
+            return method_command(METHODS[cmd_name])
+        module = importlib.import_module(f"{commands.__name__}.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List methods by what they are for, without making their options, which takes time."""
+        ctx.meta[LISTING] = True
+        super().format_commands(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS] = list(args)

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.group import ARGUMENTS
+from onnxprune.cli.noted import ARGUMENTS
 from onnxprune.cli.screen import Screen
 from onnxprune.errors import OnnxpruneError
+from onnxprune.job.run import SHARED
+from onnxprune.option import options_of, said
 
 if TYPE_CHECKING:
     from onnxprune.job.gates import Gates
     from onnxprune.job.job import Job
+    from onnxprune.job.methods import Method
     from onnxprune.job.outputs import Outputs
     from onnxprune.job.run import Run
     from onnxprune.report import Report
 
-Decorator = Callable[[Any], Any]
-Prepare = Callable[[dict[str, Any], Path, Any], dict[str, Any]]
-"""Turns words of the command line (in place; model, outputs) into options; returns further fields of the job."""
 
-
-def method_command(
-    name: str,
-    about: str,
-    *choices: Decorator,
-    default: str,
-    outputs: Iterable[str] = ("output", "no_clobber", "report", "summary", "no_provenance", "print_recipe"),
-    prepare: Prepare | None = None,
-) -> click.Command:
-    """Return the command of a method.
-
-    Args:
-        about: its help; the first sentence stands in the list of commands.
-        choices: click options and arguments, named like the options of the method.
-        default: the usual name of the output. outputs: options of what is written where.
-    """
+def method_command(method: Method) -> click.Command:
+    """Return the command of a method, made from the class of its options and what jobs have in common."""
+    kind = method.options
 
     def callback(
         model: Path,
@@ -51,29 +40,81 @@ def method_command(
         outputs: Outputs,
         print_recipe: bool,
         screen: Screen,
-        **given: Any,
+        asked: dict[str, Any],
+        measure_latency: bool = False,
     ) -> None:
         from onnxprune.job.job import Job, step
 
-        read = tuple(value for key, value in given.items() if isinstance(value, Path) and key != "state")
-        more = prepare(given, model, outputs) if prepare is not None else {}
-        job = Job((step(name, **given),), model, data, run, gates, outputs, name=name, **more)
+        read = tuple(value for value in asked.values() if isinstance(value, Path) and value != asked.get("state"))
+        for field in options_of(kind):
+            if beside := said(field).beside:
+                asked.setdefault(field.name, _beside(outputs.output, model, method, beside))
+        steps = (step(method.name, **asked),)
+        job = Job(steps, model, data, run, gates, outputs, measure_latency=measure_latency, name=method.name)
         finish(job, screen, print_recipe=print_recipe, also=read)
 
-    bundles = (options.screen, options.gates, options.runs(), options.outputs(default, *outputs))
-    for decorate in (*bundles, *reversed(choices)):
-        callback = decorate(callback)
-    callback.__doc__ = about
-    return click.command(name, help=about)(options.model(callback))
+    unasked = ("intermediates", "keep_last_good", *(() if method.plans else ("plan",)))
+    bundles: tuple[options.Decorator, ...] = (
+        options.screen,
+        options.gates,
+        options.runs(without=()),
+        options.outputs(method.usual or f"MODEL-{method.ending}.onnx", without=unasked),
+        *([_TIMED] if method.timed else []),
+        options.asked(
+            "asked", lambda values: options.given(kind, values), options.made_from(kind, without=SHARED)
+        ),
+        options.model,
+    )
+    decorated: options.Command = callback
+    for decorate in bundles:
+        decorated = decorate(decorated)
+    return click.command(method.name, help=method.about)(decorated)
 
 
-def started(name: str, **details: Any) -> Report:
-    """Return the report of a command that is no job, with the words of its command line."""
+_TIMED = click.option(
+    "--latency/--no-latency",
+    "measure_latency",
+    default=True,
+    help="Measure the result against the original [default: do].",
+)
+
+
+def _beside(output: Path | None, model: Path, method: Method, ending: str) -> Path:
+    from onnxprune.graph.source_file import stem
+
+    target = output or model.with_name(f"{stem(model)}-{method.ending}.onnx")
+    return target.with_name(f"{target.name}.{ending}")
+
+
+@contextmanager
+def telling(
+    name: str,
+    screen: Screen,
+    report: Path | None,
+    reads: Mapping[str, Iterable[Path]],
+    also: Mapping[Path | None, str] = MappingProxyType({}),
+    **details: Any,
+) -> Iterator[Report]:
+    """Give the report of a command that is no job, and write and show it at the end.
+
+    Args:
+        report: its file, looked at before any work. reads: what files are read as, which it must not be.
+        also: files that appear together with it, filled meanwhile.
+    """
+    from onnxprune.job.outputs import check_report_name, check_writable, report_text, write_texts
     from onnxprune.job.surroundings import surroundings
     from onnxprune.report import Report
 
+    check_report_name(report)
+    check_writable(report, inputs=reads)
     argv = click.get_current_context().meta.get(ARGUMENTS, ())
-    return Report(name, details={**details, **surroundings(argv)})
+    record = Report(name, details={**details, **surroundings(argv)})
+    yield record
+    texts: dict[Path | None, str] = {**also}
+    if report is not None:
+        texts[report] = report_text(report, record)
+    write_texts(texts)
+    screen.show(record)
 
 
 def finish(

@@ -26,7 +26,7 @@ from onnxprune.job.sizes import describe, describe_view
 from onnxprune.job.trim_law import examine_trim
 from onnxprune.processes import memory
 from onnxprune.report import Report, Side
-from onnxprune.statistics.images import ImageOptions
+from onnxprune.statistics.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan

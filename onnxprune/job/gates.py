@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import DataError, UsageError
-from onnxprune.validate import gates as limits
-from onnxprune.validate.gates import Evaluate
-from onnxprune.validate.parity import Parity
+from onnxprune.option import documented, option
+from onnxprune.validate.limits import GateLimits, measured
+
+if TYPE_CHECKING:
+    from onnxprune.validate.evaluation import Evaluate
+    from onnxprune.validate.parity import Parity
 
 
+@documented
 @dataclass(frozen=True)
-class Gates(limits.Gates):
-    """Quality gates.
+class Gates(GateLimits):
+    """Quality gates. From Python, the function can be given itself, and data to judge on of any kind.
 
-    eval: function of a model path that returns a number, higher is better, or `file.py:function`; `max_drop` is about
-        its value.
-    judge_data: inputs of any kind that data can have, which results are judged on; None: one in four of the data.
-    strict: a result that is far from the original fails, whatever was asked, and so do gates that could be judged on
-        made-up inputs only; None: where the variable CI is set.
+    strict also fails gates that could be judged on made-up inputs only.
     """
 
-    eval: str | Evaluate | None = None
-    judge_data: Any = None
-    strict: bool | None = None
+    eval: str | Callable[..., Any] | None = option(
+        None,
+        "Function of a model path that returns a number; higher is better.",
+        metavar="FILE.PY:FUNCTION",
+        spelt="text",
+    )
+    judge_data: Any = option(
+        None, "Inputs that the result is judged on [default: one in four of --data].", metavar="PATH", spelt="text"
+    )
+    strict: bool | None = option(
+        None, "Fail where the result is far from the original, whatever was asked [default: where CI is set]."
+    )
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and self.eval is None:
@@ -65,19 +74,19 @@ class Gates(limits.Gates):
         return found
 
 
-def limits_of(gates: limits.Gates) -> dict[str, Any]:
+def limits_of(gates: GateLimits) -> dict[str, Any]:
     """Return the limits that are set, by name."""
-    names = [item.name for item in fields(limits.Gates)]
+    names = [item.name for item in fields(GateLimits)]
     return {name: value for name in names if (value := getattr(gates, name)) is not None}
 
 
-def kept(gates: limits.Gates, parity: Mapping[str, Parity | None], drop: float | None) -> list[dict[str, Any]]:
+def kept(gates: GateLimits, parity: Mapping[str, Parity | None], drop: float | None) -> list[dict[str, Any]]:
     """Return every limit with the worst value that was found, and whether it is held, as JSON data."""
     figures = {"min_cosine": "cosine", "min_sqnr": "sqnr_db", "min_agreement": "agreement"}
     lines = []
     for name, limit in limits_of(gates).items():
-        alone = limits.Gates(**{name: limit})
-        values = [*limits.measured(figures[name], parity).values()] if name in figures else [drop]
+        alone = GateLimits(**{name: limit})
+        values = [*measured(figures[name], parity).values()] if name in figures else [drop]
         known = [value for value in values if value is not None]
         worst = min(known, default=None)
         lines.append({"name": name, "limit": limit, "value": worst, "held": not alone.failures(parity, drop)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,8 @@ from onnxprune.job.gates import Gates
 from onnxprune.job.methods import METHODS, Method
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import SHARED, Run
-from onnxprune.statistics.images import ImageOptions
-
-UNTOLD = ("plan", "force", "state", "workers", "measure_latency", "compressed", "labels", "loss")
-"""Options that change no model, and paths: a recipe has them, the provenance has not."""
+from onnxprune.option import default_of, said
+from onnxprune.statistics.image_options import ImageOptions
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Step:
     def shared(self, run: Run) -> Step:
         """Return the step with what it does not say itself taken from the run."""
         said = {item.name: item for item in fields(self.options) if item.name in SHARED}
-        taken = {name: getattr(run, name) for name in said if getattr(self.options, name) == _default(said[name])}
+        taken = {name: getattr(run, name) for name in said if getattr(self.options, name) == default_of(said[name])}
         return replace(self, options=replace(self.options, **taken)) if taken else self
 
 
@@ -148,10 +146,6 @@ def step(name: str, limits: Mapping[str, float] | None = None, **options: Any) -
     return Step(METHODS[name], METHODS[name].options.of(**options), dict(limits or {}))
 
 
-def _default(item: Any) -> Any:
-    return item.default_factory() if item.default is MISSING else item.default
-
-
 def _said(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not (value is None or value is False or value in ((), {}))}
 
@@ -159,6 +153,6 @@ def _said(values: Mapping[str, Any]) -> dict[str, Any]:
 def _options(step: Step) -> dict[str, Any]:
     """Return the options of a step as a recipe spells them, those that do not change the model among them."""
     values = {name: value for name, value in step.options.to_dict().items() if name not in SHARED}
-    told = {item.name: item for item in fields(step.options) if item.name in UNTOLD}
-    more = {name: getattr(step.options, name) for name in told if getattr(step.options, name) != _default(told[name])}
+    told = {item.name: item for item in fields(step.options) if said(item).untold and item.name not in SHARED}
+    more = {name: getattr(step.options, name) for name in told if getattr(step.options, name) != default_of(told[name])}
     return {**values, **more, **({"gates": dict(step.limits)} if step.limits else {})}

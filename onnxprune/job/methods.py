@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.graph.model import Model
 
 if TYPE_CHECKING:
+    from onnxprune.graph.model import Model
     from onnxprune.job.gates import Gates
     from onnxprune.job.original import Original
     from onnxprune.types import Array
@@ -25,25 +25,33 @@ class Method:
     """A method: how it is called, and where its options are.
 
     run: (model, options, original, gates, progress) -> what the method gives.
-    home: module and name of the class of its options.
+    kind: name of the class of its options, in the module `<name>_options`.
     ending: what the default name of the output gets: "pruned" gives `<stem>-pruned.onnx`.
     title: what is being done, while it is.
+    about: what it is for; the first sentence stands in the list of commands.
+    usual: the default name of the output, for the help.
+    plans: what it removes can be written as a plan.
     same_work: the result does the same work on as many parameters.
     all_data: it reads all samples of the user, not a few hundred.
+    timed: the command measures the result against the original.
     """
 
     name: str
     run: Callable[[Model, Any, Original, Gates, Progress], Any]
-    home: tuple[str, str]
+    kind: str
     ending: str | Callable[[Any], str]
     title: str
+    about: str
+    usual: str = ""
+    plans: bool = False
     same_work: bool = False
     all_data: bool = False
+    timed: bool = False
 
     @cached_property
     def options(self) -> Any:
         """The class of its options."""
-        return getattr(importlib.import_module(f"onnxprune.methods.{self.home[0]}"), self.home[1])
+        return getattr(importlib.import_module(f"onnxprune.methods.{self.name}_options"), self.kind)
 
     @cached_property
     def option_names(self) -> tuple[str, ...]:
@@ -148,7 +156,7 @@ def _quantize(model: Model, options: Any, original: Original, gates: Gates, prog
 
 
 def _bits(options: Any) -> str:
-    from onnxprune.methods.quantization.options import suffix
+    from onnxprune.methods.quantize_options import suffix
 
     return suffix(options, options.mode or "dynamic")
 
@@ -183,17 +191,95 @@ def _finetune(model: Model, options: Any, original: Original, gates: Gates, prog
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("apply", _apply, ("apply", "ApplyOptions"), "pruned", "removing channels"),
-        Method("factorize", _factorize, ("factors.options", "FactorizeOptions"), "factorized", "weighing ranks"),
         Method(
-            "finetune", _finetune, ("finetuning.options", "FinetuneOptions"), "finetuned", "improving", all_data=True
+            "apply",
+            _apply,
+            "ApplyOptions",
+            "pruned",
+            "removing channels",
+            """Apply a plan that was saved with --plan to the model that it was made for.
+
+A plan says what to remove. What stays is refitted to --data; without data it stays as it is (unless --compensate asks
+for made-up inputs), also where the prune that made the plan refitted it.""",
         ),
-        Method("prune", _prune, ("options", "PruneOptions"), "pruned", "choosing and removing channels"),
-        Method("quantize", _quantize, ("quantization.options", "QuantizeOptions"), _bits, "quantizing", same_work=True),
         Method(
-            "sparsify", _sparsify, ("sparsity.options", "SparsifyOptions"), "sparse", "choosing zeros", same_work=True
+            "factorize",
+            _factorize,
+            "FactorizeOptions",
+            "factorized",
+            "weighing ranks",
+            """Replace layers by low-rank factors where that saves parameters and multiply-adds.
+
+Give at most one target out of --params, --macs and --energy.""",
         ),
-        Method("trim", _trim, ("trimming.options", "TrimOptions"), "trimmed", "taking away"),
-        Method("tune", _tune, ("tune_options", "TuneOptions"), "tuned", "measuring groups"),
+        Method(
+            "finetune",
+            _finetune,
+            "FinetuneOptions",
+            "finetuned",
+            "improving",
+            """Bring a COMPRESSED model nearer to the original MODEL by gradient steps on --data, labelled or not.
+
+Any model whose tensors correspond to the original's: pruned, trimmed, factorized, sparse (zeros stay zero).""",
+            usual="COMPRESSED-finetuned.onnx",
+            all_data=True,
+        ),
+        Method(
+            "prune",
+            _prune,
+            "PruneOptions",
+            "pruned",
+            "choosing and removing channels",
+            """Remove channels and show that nothing else changed.
+
+What stays is refitted to --data, else to made-up inputs. Give at most one target out of --ratio, --macs, --params,
+--size and --latency.""",
+            plans=True,
+        ),
+        Method(
+            "quantize",
+            _quantize,
+            "QuantizeOptions",
+            _bits,
+            "quantizing",
+            """Store and compute in fewer bits.
+
+With a quality gate, the layers that cost most stay in float until the gate holds.""",
+            usual="MODEL-int8.onnx, -int4, -fp16, -bf16",
+            same_work=True,
+            timed=True,
+        ),
+        Method(
+            "sparsify",
+            _sparsify,
+            "SparsifyOptions",
+            "sparse",
+            "choosing zeros",
+            "Make single weights zero: smaller after compression, faster on hardware with sparse units only.",
+            same_work=True,
+        ),
+        Method(
+            "trim",
+            _trim,
+            "TrimOptions",
+            "trimmed",
+            "taking away",
+            """Take away classes, tokens, outputs and inputs that nobody needs. What stays gives what it gave.
+
+SPEC: 0-3,7, labels of the axis (person,car), or @FILE with one of these a line.""",
+            plans=True,
+        ),
+        Method(
+            "tune",
+            _tune,
+            "TuneOptions",
+            "tuned",
+            "measuring groups",
+            """Search the smallest model that keeps a bound, on --data.
+
+The bound is --max-drop with --eval, --min-cosine, --min-agreement or --min-sqnr. Interrupted, the same command goes
+on where it was.""",
+            plans=True,
+        ),
     )
 }

@@ -19,11 +19,12 @@ from onnxprune.methods.calibration import SAMPLES as MOST
 from onnxprune.methods.calibration import calibration
 from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import input_specs
-from onnxprune.statistics.images import SUFFIXES, ImageOptions
+from onnxprune.statistics.image_options import ImageOptions
+from onnxprune.statistics.images import SUFFIXES
 from onnxprune.statistics.split import changed, first, split
 from onnxprune.validate.border import Border
 from onnxprune.validate.compare import Reference, compare, open_reference
-from onnxprune.validate.gates import evaluate
+from onnxprune.validate.evaluation import evaluate
 from onnxprune.validate.verdict import Where
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from onnxprune.job.job import Job, Step
 from onnxprune.job.original import Original
 from onnxprune.job.surroundings import surroundings
 from onnxprune.report import Report
-from onnxprune.validate.gates import measured
+from onnxprune.validate.limits import measured
 from onnxprune.validate.verdict import Samples, judge
 
 if TYPE_CHECKING:

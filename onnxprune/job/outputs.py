@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import OutputError, UsageError
 from onnxprune.files.identity import real_target, refuse_inputs
 from onnxprune.files.staging import Staging
+from onnxprune.option import documented, option
 
 if TYPE_CHECKING:
     from onnxprune.report import Report
@@ -18,26 +19,21 @@ if TYPE_CHECKING:
 REPORT_SUFFIXES = (".json", ".html", ".md", ".xml")
 
 
+@documented
 @dataclass(frozen=True)
 class Outputs:
-    """What is written where.
+    """What is written where."""
 
-    output: the model; None: beside the input, named after what was done.
-    report: .json, .html, .md or .xml (JUnit). summary: Markdown. plan: what a prune removes, as JSON.
-    intermediates: a folder for the model after every step.
-    keep_last_good: where a gate fails, write the model of the step before.
-    no_clobber: refuse to replace existing files.
-    no_provenance: leave the onnxprune.* keys out of the metadata.
-    """
-
-    output: Path | None = None
-    report: Path | None = None
-    summary: Path | None = None
-    plan: Path | None = None
-    intermediates: Path | None = None
-    keep_last_good: bool = False
-    no_clobber: bool = False
-    no_provenance: bool = False
+    output: Path | None = option(
+        None, "Where it goes [default: beside MODEL, MODEL-RECIPE.onnx].", metavar="FILE", flag="-o, --output"
+    )
+    report: Path | None = option(None, "Write the report to a .html, .json, .md or .xml (JUnit) file.", metavar="FILE")
+    summary: Path | None = option(None, "Write a summary in Markdown, for CI pages.", metavar="FILE")
+    plan: Path | None = option(None, "Write the plan, what is removed, to a .json file.", metavar="FILE")
+    intermediates: Path | None = option(None, "Keep the model after every step there.", metavar="FOLDER", flag="--keep")
+    keep_last_good: bool = option(False, "If a gate fails, write the model of the step before.")
+    no_clobber: bool = option(False, "Refuse to replace existing files.")
+    no_provenance: bool = option(False, "Leave the onnxprune.* keys out of the metadata.")
 
 
 def check_outputs(outputs: Outputs, target: Path, inputs: Mapping[str, Iterable[Path]]) -> None:

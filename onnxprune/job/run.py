@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.calibration import Runtime
-from onnxprune.statistics.images import ImageOptions
+from onnxprune.methods.runtime import Runtime
+from onnxprune.option import check_whole, documented, option, said
+from onnxprune.statistics.image_options import ImageOptions
 
 LARGEST_SIZE = 2**31 - 1
 """Of an axis: what does not fit into 32 bits is a mistake."""
@@ -16,22 +17,22 @@ SHARED = ("seed", "input_shapes", "memory")
 """What the options of methods take from the run, unless a step says it itself."""
 
 
+@documented
 @dataclass(frozen=True)
 class Run(Runtime):
-    """How a job is run. Threads, provider and memory are those of `Runtime`.
+    """How a job is run. Without a number, 512 samples are used at most."""
 
-    samples: so many of the data are used; None: 512 at most.
-    seed: of what is random.
-    input_shapes: graph input -> full shape, where dynamic sizes need to be fixed.
-    images: how images become inputs.
-    verify: check masked parity after a prune; None: where it is quick; False: the result is not run at all.
-    """
-
-    samples: int | None = None
-    seed: int = 0
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    images: ImageOptions = field(default_factory=ImageOptions)
-    verify: bool | None = None
+    samples: int | None = option(None, "How many inputs to run.", metavar="N", least=1)
+    seed: int = option(0, "Seed of what is random [default: 0].", metavar="N", least=0)
+    input_shapes: Mapping[str, tuple[int, ...]] = option(
+        dict, "Sizes of an input: name:1,3,224,224 (repeatable).", flag="--input-shape", spelt="shape"
+    )
+    images: ImageOptions = option(ImageOptions(), "How images become inputs.", spelt="group")
+    verify: bool | None = option(
+        None,
+        "Compare with the original, a pruned model with the one whose removed channels are zeroed [default: where that "
+        "is quick]; --no-verify runs nothing but what a method needs.",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
@@ -40,7 +41,7 @@ class Run(Runtime):
                 raise UsageError(
                     f"input_shapes of '{name}': {list(shape)}: give whole numbers from 1 to {LARGEST_SIZE}."
                 )
-        for name, least in (("samples", 1), ("seed", 0), ("threads", 0), ("memory", 1)):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise UsageError(f"{name} {value!r}: give a whole number from {least}.")
+        for item in fields(self):
+            value, least = getattr(self, item.name), said(item).least
+            if value is not None and least is not None:
+                check_whole(item.name, value, int(least))

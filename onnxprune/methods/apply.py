@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.plan import Plan
@@ -14,12 +12,13 @@ from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
 from onnxprune.graph.drop import shorten
 from onnxprune.graph.model import Model, Source, load
-from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.apply_options import ApplyOptions
+from onnxprune.methods.calibration import DataSource, calibration
+from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.depth import border_left, notes_of, sizes_left, whole_of
-from onnxprune.methods.layer_options import check_effort, choose, named, require_data
-from onnxprune.methods.options import MODES
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.synthetic import WEAKER, synthetic
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.turned import turned_if_few
@@ -28,71 +27,6 @@ NOT_REFITTED = (
     "the prune that made this plan refitted what stays, and a plan only says what to remove: without data this result "
     "is further from the original than that one; give the same data (--data)"
 )
-
-
-@dataclass(frozen=True)
-class ApplyOptions:
-    """Options of `apply`.
-
-    plan: what to remove, or the file that it was saved in.
-    force: apply it to another model as well, as long as its tensors fit.
-    input_shapes: graph input -> full shape, as it was when the plan was made.
-    heads, head_dim: as they were when the plan was made.
-    compensate, steps, effort, memory, seed: see `PruneOptions`. Without data, what stays is refitted only where
-        `compensate` asks for it, to made-up inputs.
-    """
-
-    plan: Path | Plan | None = None
-    force: bool = False
-    heads: bool | None = None
-    head_dim: bool | None = None
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    compensate: str | None = None
-    steps: int | None = None
-    effort: str | None = None
-    memory: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.compensate is not None:
-            choose("compensate", self.compensate, MODES)
-        check_effort(self.effort, self.compensate, self.steps)
-        if isinstance(self.plan, str):
-            object.__setattr__(self, "plan", Path(self.plan))
-
-    @classmethod
-    def of(cls, **values: Any) -> ApplyOptions:
-        """Return options by name.
-
-        Raises:
-            UsageError: an unknown name.
-        """
-        return cls(**named(cls, values))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults, as JSON data without paths."""
-        default = ApplyOptions()
-        values = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
-        return {name: value for name, value in values.items() if name not in ("plan", "memory", "force")}
-
-    def read_plan(self) -> Plan:
-        """Return the plan.
-
-        Raises:
-            UsageError: there is none, or its file cannot be read.
-        """
-        if isinstance(self.plan, Plan):
-            return self.plan
-        if self.plan is None:
-            raise UsageError("apply needs a plan: give the file that a prune saved it in.")
-        try:
-            return Plan.from_json(self.plan.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"the plan '{self.plan}' does not exist.") from None
-        except UnicodeDecodeError as error:
-            raise UsageError(f"the plan '{self.plan}' is not a text file; give one that a prune saved.") from error
-        except OSError as error:
-            raise UsageError(f"the plan '{self.plan}' cannot be read ({error.strerror or error}).") from error
 
 
 def check_source(model: Model, plan: Plan, force: bool) -> None:

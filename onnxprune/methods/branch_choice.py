@@ -30,13 +30,13 @@ from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import Trace, trace
 from onnxprune.graph.view import Node, View
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.choice import choose
 from onnxprune.methods.depth import Whole, border_left, plan_of, sizes_left, whole_of
 from onnxprune.methods.latency import TOLERANCE, time_both
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
 from onnxprune.methods.unfitted import unfitted
 from onnxprune.statistics.data import Data

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onnxprune.graph.model import Model
 from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import input_specs
-from onnxprune.statistics.images import ImageOptions
+from onnxprune.statistics.image_options import ImageOptions
 
 SAMPLES = 512
 """So many samples are read at most when no number is given: more hardly change a refit."""
 
 DataSource = str | Path | Iterable[Any] | Any
 """Path of .npz, .npy, a folder of those or of images; `file.py:function`; feeds; a CalibrationDataReader; Data."""
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """How a model is run: threads inside an operator (0: onnxruntime chooses) and the execution provider.
-
-    memory: bytes that a refit may take; None leaves it to the refit.
-    """
-
-    threads: int = 0
-    provider: str | None = None
-    memory: int | None = None
 
 
 def calibration(

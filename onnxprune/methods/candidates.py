@@ -10,11 +10,11 @@ from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model
 from onnxprune.graph.save import save
 from onnxprune.graph.session import file_of, open_session
-from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data
 from onnxprune.validate.bench import bench
 from onnxprune.validate.compare import compare, open_reference
-from onnxprune.validate.gates import Evaluate, evaluate
+from onnxprune.validate.evaluation import Evaluate, evaluate
 from onnxprune.validate.parity import Parity
 
 

@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from onnxprune.allocate import MEASURES, Names, Request, matching_groups, meet
 from onnxprune.allocate.counts import counts_at
 from onnxprune.allocate.effort import effort
 from onnxprune.allocate.masks import best_channels
-from onnxprune.allocate.measures import Measure
-from onnxprune.allocate.ratios import ratios_of_groups
+from onnxprune.allocate.measures import MEASURES, Measure
+from onnxprune.allocate.patterns import Names, matching_groups, ratios_of_groups
+from onnxprune.allocate.request import Request
 from onnxprune.allocate.sensitivity import Curve, curves, knapsack
-from onnxprune.allocate.targets import TOLERANCE
+from onnxprune.allocate.targets import TOLERANCE, meet
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError, UsageError
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.depth import Whole
 from onnxprune.methods.latency import ALIGN, meet_latency
-from onnxprune.methods.options import PruneOptions
-from onnxprune.score import score_groups
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.score.activity import Activity
 from onnxprune.score.probe import Probe
-from onnxprune.score.registry import DEFAULT, DEFAULT_WITH_DATA
+from onnxprune.score.scoring import score_groups
+from onnxprune.score.spelled import DEFAULT, DEFAULT_WITH_DATA
 
 
 @dataclass

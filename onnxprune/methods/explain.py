@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -12,8 +12,8 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Lock
 from onnxprune.errors import UsageError
 from onnxprune.methods.choice import choose
-from onnxprune.methods.options import PruneOptions
-from onnxprune.score import score_groups
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.score.scoring import score_groups
 from onnxprune.types import BoolArray, FloatArray
 
 ROWS = 256
@@ -47,6 +47,20 @@ class Explanation:
     reason: str | None
     locks: tuple[Lock, ...]
     warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON data."""
+        return {
+            "group": self.group.name,
+            "kind": self.group.kind,
+            "size": self.group.size,
+            "exact": self.group.exact,
+            "asked": self.asked,
+            "reason": self.reason,
+            "sites": [{"tensor": site.tensor, "axis": site.axis, "role": site.role} for site in self.group.sites],
+            "locks": [asdict(lock) for lock in self.locks],
+            "channels": [asdict(line) for line in self.channels],
+        }
 
 
 def explain(channels: Channels, name: str, options: PruneOptions | None = None) -> Explanation:

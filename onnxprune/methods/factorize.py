@@ -16,16 +16,17 @@ from onnxprune.graph.count import macs, params
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.trace import Trace, trace
 from onnxprune.graph.view import View
-from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.calibration import DataSource, calibration
+from onnxprune.methods.compensate_options import require_data
+from onnxprune.methods.factorize_options import FactorizeOptions
 from onnxprune.methods.factors.candidates import Candidate, candidate, obstacle, tables
 from onnxprune.methods.factors.choose import Choice, by_cost, by_energy
 from onnxprune.methods.factors.grams import second_moments
-from onnxprune.methods.factors.options import FactorizeOptions
 from onnxprune.methods.factors.rewrite import rewrite
 from onnxprune.methods.finetune import FinetuneResult
 from onnxprune.methods.finetuning.after import improved
-from onnxprune.methods.layer_options import require_data
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, twins
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread

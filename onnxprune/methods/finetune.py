@@ -30,11 +30,12 @@ from onnxprune.graph.provenance import package_version
 from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
-from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.calibration import DataSource, calibration
+from onnxprune.methods.finetune_options import DEFAULT_STEPS, FinetuneOptions
 from onnxprune.methods.finetuning.correspond import Pairs, correspondence, kept_zeros
 from onnxprune.methods.finetuning.labels import Labels, fitted, labels_of
-from onnxprune.methods.finetuning.options import DEFAULT_STEPS, FinetuneOptions
 from onnxprune.methods.quantization.recognise import quantized_as
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.steps import ACTIVATION_BYTES
 from onnxprune.report import Report
 from onnxprune.statistics.batch import batch_size

@@ -15,7 +15,7 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError
-from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data
 
 if TYPE_CHECKING:

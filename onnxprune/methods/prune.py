@@ -22,15 +22,16 @@ from onnxprune.graph.count import WEIGHT_BITS
 from onnxprune.graph.drop import Shortened, shorten
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.branch_choice import BranchChoice
-from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.choice import Clock, choose
+from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.depth import border_left, data_left, notes_of, plan_of, sizes_left, whole_of
 from onnxprune.methods.latency import TOLERANCE, time_both
-from onnxprune.methods.layer_options import require_data
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.resize import loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
 from onnxprune.methods.synthetic import WEAKER
 from onnxprune.methods.synthetic import synthetic as make_up

@@ -16,8 +16,8 @@ from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.quantization import layers, recognise, search
 from onnxprune.methods.quantization.layers import Layer
 from onnxprune.methods.quantization.modes.table import mode_named
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantization.work import NO_DATA, Feeds, Task, work_of
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.operators.operator import named
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread

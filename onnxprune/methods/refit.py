@@ -13,8 +13,8 @@ from onnxprune.compensate.refit import MEMORY
 from onnxprune.errors import UsageError
 from onnxprune.graph.follow import Place, placed
 from onnxprune.graph.sweep import swept
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.steps import QUICK, steps_of
 from onnxprune.statistics.data import Data

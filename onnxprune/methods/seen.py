@@ -14,7 +14,7 @@ from onnxprune.graph.follow import Followed, follow, read_tensors, restore, shar
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
-from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.runtime import Runtime
 from onnxprune.operators.fused import is_fused
 from onnxprune.score.activity import Activity
 from onnxprune.score.parted import Parted

@@ -13,10 +13,11 @@ from onnxprune.channels.groups import keep_all
 from onnxprune.errors import UsageError
 from onnxprune.graph.count import macs
 from onnxprune.graph.model import Source, load
-from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.choice import Clock, prepare
-from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
 from onnxprune.score.probe import Probe
 from onnxprune.statistics.blas import on_one_thread
@@ -51,6 +52,19 @@ class Sensitivity:
     groups: tuple[GroupCost, ...]
     samples: int
     warnings: tuple[str, ...] = ()
+
+    def rows(self) -> list[dict[str, str | int | float]]:
+        """Return one row a group, as JSON data."""
+        return [
+            {
+                "group": cost.name,
+                "kind": cost.kind,
+                "size": cost.size,
+                "macs_saved_at_half": round(cost.saves, 5),
+                **{f"error_at_{r:g}": float(f"{e:.5g}") for r, e in zip(self.ratios, cost.errors, strict=True)},
+            }
+            for cost in self.groups
+        ]
 
 
 @on_one_thread

@@ -18,13 +18,14 @@ from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import Parameter, View
-from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.calibration import DataSource, calibration
+from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.finetune import FinetuneResult
 from onnxprune.methods.finetuning.after import improved
-from onnxprune.methods.layer_options import require_data
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, put, twins
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
-from onnxprune.methods.sparsity.options import SparsifyOptions
+from onnxprune.methods.sparsify_options import SparsifyOptions
 from onnxprune.methods.sparsity.shares import SCOPES
 from onnxprune.methods.sparsity.storage import stored_sparse
 from onnxprune.methods.sparsity.walk import Goal, SparseWalk, mask, solve

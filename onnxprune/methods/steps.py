@@ -14,8 +14,8 @@ from onnxprune.compensate.distil import FEWEST_STEPS, DistilOptions, too_dear
 from onnxprune.compensate.effort import Effort
 from onnxprune.graph import count
 from onnxprune.graph.cost import cost
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen
 from onnxprune.statistics.batch import batch_of, batch_size
 from onnxprune.statistics.data import Data

@@ -9,7 +9,7 @@ from onnxprune.allocate.measures import Shaped
 from onnxprune.errors import DataError
 from onnxprune.graph.session import file_of, open_session
 from onnxprune.graph.trace import Shape, trace
-from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import input_specs
 from onnxprune.validate.inputs import random_inputs

@@ -20,16 +20,16 @@ from onnxprune.errors import ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.save import save
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.candidates import Judge, Judgement
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 from onnxprune.processes import parent
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.stored import store
-from onnxprune.validate.gates import Evaluate
+from onnxprune.validate.evaluation import Evaluate
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,11 +22,11 @@ from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.strip import keep_outputs, strip
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
+from onnxprune.methods.trim_options import TrimOptions
 from onnxprune.methods.trimming.axes import Cut, find_axis, find_cuts
 from onnxprune.methods.trimming.channels_in import channel_axis, make_gray
 from onnxprune.methods.trimming.constant import fix_dims, fix_inputs, fixed_value
 from onnxprune.methods.trimming.labels import rewrite_labels
-from onnxprune.methods.trimming.options import TrimOptions
 from onnxprune.methods.trimming.scatter import spread_scores
 from onnxprune.methods.trimming.spec import positions
 from onnxprune.methods.trimming.tokens import cut_tokens, find_lookups, unknown_id

@@ -16,12 +16,13 @@ from onnxprune.channels.groups import Keep
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Model, Source, load
-from onnxprune.methods.calibration import DataSource, Runtime, calibration
+from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.candidates import latency_share, value_of
 from onnxprune.methods.choice import Clock, measured_curves, prepare
-from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import require_weights
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.search import Candidate, Place, SearchState
 from onnxprune.methods.seen import look
 from onnxprune.methods.trials import Task, Trials, build
@@ -30,7 +31,8 @@ from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.suspicion import suspicions
-from onnxprune.validate.gates import Evaluate, Gates
+from onnxprune.validate.evaluation import Evaluate
+from onnxprune.validate.limits import GateLimits
 
 __all__ = ["Candidate", "TuneResult", "tune"]
 
@@ -58,7 +60,7 @@ class TuneResult:
 def tune(
     source: Source,
     data: DataSource,
-    gates: Gates,
+    gates: GateLimits,
     options: PruneOptions | None = None,
     *,
     judged: Data | None = None,
@@ -116,7 +118,7 @@ class _Search:
         source: Source,
         data: DataSource,
         judged: Data | None,
-        gates: Gates,
+        gates: GateLimits,
         options: PruneOptions,
         evaluate: Evaluate | None,
         runtime: Runtime,

@@ -7,46 +7,49 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.candidate_options import CandidateOptions
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.option import documented, option
 
-UNSAID = ("ratio", "state", "workers", "measure_latency")
-"""Nothing of this changes the model."""
+STEP: dict[str, Any] = {"metavar": "R", "least": 0, "most": 1, "open": "<>"}
+REFUSED = {
+    **dict.fromkeys(
+        ("ratio", "macs", "params", "size", "latency", "ratios"),
+        "tune looks for the smallest model itself: leave ratio, macs, params, size, latency out.",
+    ),
+    **dict.fromkeys(
+        ("resize_io", "states"), "tune compares on the original's inputs and outputs: leave resize_io and states out."
+    ),
+    **dict.fromkeys(
+        ("drop", "depth"), "tune drops no branches: let a prune with drop come first, and tune its result."
+    ),
+}
+"""Options of a prune that make no sense here, with the reason."""
 
 
-@dataclass(frozen=True)
-class TuneOptions(PruneOptions):
-    """Options of `tune`: those of `PruneOptions` but for its targets.
+@documented
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(CandidateOptions):
+    """Options of `tune`."""
 
-    step, finest: first and last difference of the share of MACs between candidates.
-    state: file that keeps what was measured, so that an interrupted search goes on; removed at the end.
-    workers: processes that measure candidates side by side, ahead of the search; the result is the same.
-    measure_latency: measure every candidate's latency too, at the end, when nothing else runs.
-    """
-
-    step: float = 0.1
-    finest: float = 0.02
-    state: Path | None = None
-    workers: int = 1
-    measure_latency: bool = False
+    step: float = option(0.1, "First step, as a share of the MACs [default: 0.1].", **STEP)
+    finest: float = option(0.02, "Last step, halved down to [default: 0.02].", **STEP)
+    workers: int = option(1, "Processes that measure candidates ahead.", metavar="N", least=1, untold=True)
+    measure_latency: bool = option(False, "Measure the latency of every candidate too.", flag="--latency", untold=True)
+    state: Path | None = option(
+        None, "Keeps the search [default: OUTPUT.tune.json].", metavar="FILE", beside="tune.json", untold=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.state, str):
-            object.__setattr__(self, "state", Path(self.state))
-        if self.resize_io or self.states:
-            raise UsageError("tune compares on the original's inputs and outputs: leave resize_io and states out.")
-        if self.drop or self.depth:
-            raise UsageError("tune drops no branches: let a prune with drop come first, and tune its result.")
-        if self.target is not None or self.ratio is not None or self.ratios:
-            raise UsageError("tune looks for the smallest model itself: leave ratio, macs, params, size, latency out.")
         if not 0 < self.finest <= self.step < 1:
             raise UsageError(f"steps {self.step:g} and {self.finest:g}: 0 < finest <= step < 1 is needed.")
+
+    @classmethod
+    def refusal(cls, name: str) -> str | None:
+        return REFUSED.get(name)
 
     @property
     def prune(self) -> PruneOptions:
         """The options of every candidate."""
-        return PruneOptions(**{item.name: getattr(self, item.name) for item in fields(PruneOptions)})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the options that differ from their defaults and change the model, as JSON data."""
-        return {name: value for name, value in super().to_dict().items() if name not in UNSAID}
+        return PruneOptions(**{item.name: getattr(self, item.name) for item in fields(CandidateOptions)})

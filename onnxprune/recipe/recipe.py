@@ -17,7 +17,7 @@ from onnxprune.job.methods import METHODS
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import Run
 from onnxprune.recipe.reading import Node, Text, shown
-from onnxprune.validate import gates as limits
+from onnxprune.validate.limits import GateLimits
 
 KEYS: dict[str, Any] = {
     "about": str,
@@ -108,7 +108,7 @@ def _step(source: Text, node: Node, gates: Gates, folder: Path, number: int) -> 
     mine = source.pairs(body, what)
     own: dict[str, float] = {}
     if "gates" in mine:
-        own = limits_of(source.build(limits.Gates, mine["gates"][1], f"{what}: gates"))
+        own = limits_of(source.build(GateLimits, mine["gates"][1], f"{what}: gates"))
         if "max_drop" in own and gates.eval is None:
             raise source.error(mine["gates"][0], f"{what}: max_drop needs gates: eval: file.py:function of the recipe.")
         rest = [pair for pair in body.value if pair[0].value != "gates"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from onnxprune.errors import UsageError
 from onnxprune.score.slices import Slices
+from onnxprune.score.spelled import DEFAULT
 from onnxprune.types import FloatArray
 
 ScoreFunction = Callable[[Slices], FloatArray]
-DEFAULT, DEFAULT_WITH_DATA = "l2", "lstsq"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from onnxprune.channels.groups import ChannelGroup
 from onnxprune.errors import UsageError
 from onnxprune.graph.view import View
 from onnxprune.score.activity import Activity
-from onnxprune.score.registry import Criterion, find
+from onnxprune.score.criteria import find
+from onnxprune.score.registry import Criterion
 from onnxprune.score.slices import Slices, Weights, over_mean
 from onnxprune.types import FloatArray
 

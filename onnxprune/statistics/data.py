@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.processes import memory
 from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fit, fixed_batch, match_names
-from onnxprune.statistics.images import ImageOptions
+from onnxprune.statistics.image_options import ImageOptions
 from onnxprune.statistics.packed import let_go
 from onnxprune.statistics.sources import Source, open_source
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,10 @@ import numpy as np
 
 from onnxprune.errors import DataError
 from onnxprune.statistics.feeds import Feed, InputSpec
+from onnxprune.statistics.image_options import ImageOptions
 from onnxprune.types import Array
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """How images become arrays: x = (pixel / 255 - mean) / std, resized to `size`.
-
-    size: (height, width); None: from the input's shape.
-    mean, std: one value, or one for each channel, on the scale 0 to 1.
-    layout: "NCHW" or "NHWC"; None: where the input has 1, 3 or 4 channels.
-    """
-
-    size: tuple[int, int] | None = None
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    layout: str | None = None
 
 
 def read_images(paths: Sequence[Path], spec: InputSpec, options: ImageOptions) -> Iterator[Feed]:

@@ -17,7 +17,8 @@ import numpy as np
 from onnxprune.errors import DataError
 from onnxprune.processes import user_code
 from onnxprune.statistics.feeds import InputSpec
-from onnxprune.statistics.images import SUFFIXES, ImageOptions, read_images
+from onnxprune.statistics.image_options import ImageOptions
+from onnxprune.statistics.images import SUFFIXES, read_images
 from onnxprune.statistics.packed import Rows, read_npz, wanted_rows
 from onnxprune.types import Array
 

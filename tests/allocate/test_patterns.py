@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.allocate import Names, matching_groups, read_ratios
-from onnxprune.allocate.ratios import ratios_of_groups
+from onnxprune.allocate.patterns import Names, matching_groups, ratios_of_groups
+from onnxprune.allocate.ratios import read_ratios
 from onnxprune.channels.groups import Site
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model

@@ -4,6 +4,8 @@ import dataclasses
 import inspect
 import json
 import re
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -11,15 +13,25 @@ import click
 import pytest
 import yaml
 
+import onnxprune
 from onnxprune import keywords
+from onnxprune.allocate import measures
 from onnxprune.cli.group import Commands, cli
+from onnxprune.compensate import compensate, terms
 from onnxprune.job.gates import Gates
 from onnxprune.job.methods import METHODS
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import Run as JobRun
+from onnxprune.methods import prune_options
+from onnxprune.methods.sparsity import shares
+from onnxprune.option import said
+from onnxprune.score import criteria
+from onnxprune.score.spelled import spelled_names
+from onnxprune.statistics.image_options import ImageOptions
 from tests import networks
 from tests.cli import page
 from tests.cli.conftest import Run
+from tests.job import spelled
 
 COMMANDS = page.names()
 VALUES = {
@@ -105,11 +117,53 @@ def test_the_page_of_options_is_what_the_commands_say() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_option_of_a_method_is_said_in_its_class(name: str) -> None:
-    kinds = [kind for kind in METHODS[name].options.__mro__ if dataclasses.is_dataclass(kind)]
-    text = " ".join(kind.__doc__ or "" for kind in kinds)
-    shared = set(typing.get_type_hints(JobRun))
-    assert [f.name for f in fields(name) if not re.search(rf"\b{f.name}\b", text) and f.name not in shared] == []
+def test_every_option_of_a_method_is_on_the_command_line_in_recipes_in_python_and_in_the_docs(name: str) -> None:
+    kind = METHODS[name].options
+    command = Commands().get_command(click.Context(cli), name)
+    assert command is not None
+    asked = {param.name.partition("_")[2] for param in command.params if param.name}
+    keys = typing.get_type_hints(getattr(keywords, kind.__name__.replace("Options", "Kwargs")))
+    signature = {*keys, *inspect.signature(getattr(onnxprune, name)).parameters}
+    hints = typing.get_type_hints(kind)  # what a recipe reads values by
+    for field in dataclasses.fields(kind):
+        about = said(field)
+        assert about.help, field.name
+        assert about.found or field.name in asked, field.name
+        assert field.name in signature, field.name
+        assert field.name in hints, field.name
+        assert re.search(rf"^    {field.name}: ", kind.__doc__ or "", re.MULTILINE), field.name
+
+
+@pytest.mark.parametrize("kind", [Gates, Outputs, JobRun, ImageOptions])
+def test_what_jobs_have_in_common_says_what_it_is(kind: type) -> None:
+    assert [field.name for field in dataclasses.fields(kind) if not said(field).help] == []
+
+
+def test_the_keywords_of_functions_are_those_of_the_option_classes() -> None:
+    """Where they are not: python -m tests.job.spelled."""
+    assert spelled.FILE.read_text() == spelled.text()
+
+
+def test_choices_are_those_that_the_methods_know() -> None:
+    """Option classes load nothing heavy, so they spell the names that the tables of methods have."""
+    choices = {(name, f.name): said(f).choices for name in METHODS for f in fields(name)}
+    assert choices["sparsify", "scope"] == tuple(shares.SCOPES)
+    assert choices["finetune", "criterion"] == terms.CRITERIA
+    assert choices["prune", "compensate"] == compensate.MODES
+    assert (*measures.MEASURES, "latency") == prune_options.TARGETS
+    assert spelled_names() == criteria.names()
+
+
+def test_the_command_line_starts_without_what_is_heavy() -> None:
+    """Every class of options is read for --help, none of them may import numpy or onnx."""
+    code = (
+        "import sys; from onnxprune.job.methods import METHODS; from onnxprune.cli.group import cli;"
+        "[method.options for method in METHODS.values()];"
+        "cli.main(['prune', '--help'], standalone_mode=False);"
+        "print([name for name in ('numpy', 'onnx', 'onnxruntime', 'scipy', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_what_jobs_have_in_common_is_on_the_page_of_options() -> None:
@@ -126,8 +180,6 @@ def test_what_jobs_have_in_common_is_on_the_page_of_options() -> None:
 
 
 def test_every_method_has_its_keywords_its_options_and_its_result_in_the_package() -> None:
-    import onnxprune
-
     for name in METHODS:
         assert hasattr(keywords, f"{name.capitalize()}Kwargs")
         assert callable(getattr(onnxprune, name))

@@ -15,10 +15,10 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.tune import tune
 from onnxprune.statistics.sources import FileFunction
-from onnxprune.validate.gates import Gates
+from onnxprune.validate.limits import GateLimits
 from tests import networks
 from tests.cli.conftest import Run
 
@@ -122,13 +122,13 @@ def test_an_interrupted_search_goes_on_where_it_was(model: Path, data: Path, tmp
 
     settings = {"evaluate": judge, "step": 0.2, "finest": 0.2, "state": state, "progress": groups.append}
     with pytest.raises(KeyboardInterrupt):
-        tune(model, data, Gates(max_drop=0.5), **settings)
+        tune(model, data, GateLimits(max_drop=0.5), **settings)
     measured = len(json.loads(state.read_text())["candidates"])
     assert measured == 2 and any("measuring group" in text for text in groups)
     groups.clear()
-    found = tune(model, data, Gates(max_drop=0.5), **settings)
+    found = tune(model, data, GateLimits(max_drop=0.5), **settings)
     assert not any("measuring group" in text for text in groups)
-    again = tune(model, data, Gates(max_drop=0.5), **{**settings, "state": None})
+    again = tune(model, data, GateLimits(max_drop=0.5), **{**settings, "state": None})
     assert len(calls) - 4 - (len(again.curve) + 1) == len(again.curve) - measured + 1
     assert found.best == again.best and found.best.drop <= 0.5 and found.curve == again.curve
     assert found.result.model.proto.SerializeToString() == again.result.model.proto.SerializeToString()
@@ -138,7 +138,7 @@ def test_a_state_of_another_search_is_refused(model: Path, data: Path, tmp_path:
     state = tmp_path / "state.json"
     state.write_text('{"format": "onnxprune-tune", "key": [], "candidates": []}')
     with pytest.raises(onnxprune.UsageError, match="another search"):
-        tune(model, data, Gates(min_cosine=0.9), state=state)
+        tune(model, data, GateLimits(min_cosine=0.9), state=state)
 
 
 JUDGE = """
@@ -153,7 +153,7 @@ def test_workers_are_processes_and_find_the_same_model(model: Path, data: Path, 
     (tmp_path / "judge.py").write_text(JUDGE)
     judge = FileFunction(tmp_path / "judge.py", "judge")
     settings = {"evaluate": judge, "step": 0.2, "finest": 0.05, "runtime": Runtime(1)}
-    one, three = (tune(model, data, Gates(max_drop=0.4), workers=n, **settings) for n in (1, 3))
+    one, three = (tune(model, data, GateLimits(max_drop=0.4), workers=n, **settings) for n in (1, 3))
     assert len(list(tmp_path.glob("process-*"))) >= 3
     assert one.best == three.best and one.curve == three.curve and len(one.curve) > 3
     assert one.result.model.proto.SerializeToString() == three.result.model.proto.SerializeToString()
@@ -170,7 +170,7 @@ def test_an_error_in_a_process_is_the_same_one_line(model: Path, data: Path, tmp
 
 def test_a_function_that_cannot_be_sent_is_refused(model: Path, data: Path) -> None:
     with pytest.raises(onnxprune.UsageError, match="cannot be sent to other processes"):
-        tune(model, data, Gates(max_drop=0.1), evaluate=lambda path: 1.0, workers=2)
+        tune(model, data, GateLimits(max_drop=0.1), evaluate=lambda path: 1.0, workers=2)
 
 
 def is_gone(group: int) -> bool:

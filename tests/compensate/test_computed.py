@@ -8,9 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
-from onnxprune.methods.calibration import Runtime
-from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import prune
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.types import Array
 from tests.methods.test_bodies import run, same
 

@@ -13,14 +13,15 @@ import pytest
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError
 from onnxprune.graph.model import Model, load
-from onnxprune.methods.calibration import Runtime, calibration
+from onnxprune.methods.calibration import calibration
 from onnxprune.methods.factorize import factorize
-from onnxprune.methods.factors.options import FactorizeOptions
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.factorize_options import FactorizeOptions
 from onnxprune.methods.prune import prune
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
 from onnxprune.methods.sparsify import sparsify
-from onnxprune.methods.sparsity.options import SparsifyOptions
+from onnxprune.methods.sparsify_options import SparsifyOptions
 from onnxprune.types import Array
 from onnxprune.validate.oracle import masked_model
 from tests.methods import bodies

@@ -9,10 +9,10 @@ import pytest
 
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import load
-from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import prune
-from onnxprune.methods.quantization.options import QuantizeOptions
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 from onnxprune.validate.oracle import masked_model
 from tests import networks

@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import UsageError
 from onnxprune.methods.quantization.equalize import equalize
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 from tests import networks
 from tests.methods.test_quantize import FEEDS, run, sqnr

@@ -13,8 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxprune.errors import ModelError
 from onnxprune.methods.quantization import overflow
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import QuantizeResult, quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 from tests import networks
 

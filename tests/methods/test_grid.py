@@ -11,8 +11,8 @@ from onnx import numpy_helper
 from onnxprune.errors import DataError, NothingToPruneError, UsageError
 from onnxprune.graph.model import load
 from onnxprune.methods.quantization import fitted, grid, guard, prepare, rounding
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 from tests import networks
 from tests.methods.test_quantize import FEEDS, run

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.methods.quantization.lift import sort_nodes
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantization.recognise import bodies, nodes
 from onnxprune.methods.quantize import QuantizeResult, quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from tests.methods.test_quantize import run, sqnr
 from tests.micro.build import Net
 

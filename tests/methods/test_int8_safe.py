@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.errors import NothingToPruneError
 from onnxprune.methods.quantization import between, guard, measure, race
 from onnxprune.methods.quantization.integer import STATIC_OPERATORS
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.validate.latency import timing
 from tests import networks
 

@@ -9,9 +9,9 @@ from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError
 from onnxprune.graph import count
 from onnxprune.methods import latency
-from onnxprune.methods.calibration import Runtime
-from onnxprune.methods.options import PruneOptions
 from onnxprune.methods.prune import prune
+from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.validate.latency import Timing, timing
 from tests.networks import convnet
 

@@ -3,10 +3,10 @@
 import pytest
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.quantization.modes.table import Mode, belongs, mode_named, table
-from onnxprune.methods.quantization.options import BELONGS, MODES, QuantizeOptions, suffix
 from onnxprune.methods.quantization.work import Work, work_of
+from onnxprune.methods.quantize_options import BELONGS, MODES, QuantizeOptions, suffix
 
 OTHER = {
     "calibration": "entropy",

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 
 FLOAT = TensorProto.FLOAT

@@ -14,7 +14,7 @@ import onnxprune
 from models import zoo
 from onnxprune import ModelError, NothingToPruneError, Plan, UsageError
 from onnxprune.graph import count
-from onnxprune.score import SCORES, names
+from onnxprune.score.criteria import SCORES, names
 from tests import plain
 from tests.networks import convnet
 

@@ -13,12 +13,12 @@ from onnxprune.graph.model import Model, load
 from onnxprune.methods.quantization import bias, fold_norms, integer, prepare, ranges, rounding, smooth, weight_only
 from onnxprune.methods.quantization.machine import IntegerTypes
 from onnxprune.methods.quantization.native import declare_types
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantization.search import Judge
 from onnxprune.methods.quantize import QuantizeResult, quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 from onnxprune.validate.compare import open_reference
-from onnxprune.validate.gates import Gates
+from onnxprune.validate.limits import GateLimits
 from tests import networks
 
 RNG = np.random.default_rng(0)
@@ -223,8 +223,8 @@ def test_layers_stay_float_until_the_gate_holds_and_no_more_than_needed() -> Non
     bias.CopyFrom(numpy_helper.from_array(values, "b1"))
     options = QuantizeOptions(mode="static", per_channel=False, guard=False)
     reference = open_reference(Model(source), data=ROWS, threads=1)
-    assert Judge(reference, Gates(min_sqnr=12)).failures(quantize(source, options, feeds=ROWS).model)
-    judge = Judge(reference, Gates(min_sqnr=12), threads=1)
+    assert Judge(reference, GateLimits(min_sqnr=12)).failures(quantize(source, options, feeds=ROWS).model)
+    judge = Judge(reference, GateLimits(min_sqnr=12), threads=1)
     result = quantize(source, options, feeds=ROWS, judge=judge, threads=1)
     assert not judge.failures(result.model)
     assert [layer.name for layer in result.layers if not layer.quantized] == ["second"]

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError, NothingToPruneError
 from onnxprune.methods.quantization import guard
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 from tests import networks
 

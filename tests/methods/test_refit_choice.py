@@ -7,10 +7,11 @@ from models import zoo
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import load
 from onnxprune.methods import steps as room
-from onnxprune.methods.calibration import Runtime, calibration
-from onnxprune.methods.options import PruneOptions
+from onnxprune.methods.calibration import calibration
 from onnxprune.methods.prune import prune
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.result import PruneResult
+from onnxprune.methods.runtime import Runtime
 
 
 def pruned(**options: object) -> PruneResult:

@@ -11,7 +11,7 @@ from models.eval import evaluate
 from onnxprune.channels.analyse import analyse
 from onnxprune.graph.trace import trace
 from onnxprune.methods import synthetic as room
-from onnxprune.methods.calibration import Runtime
+from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.synthetic import synthetic
 from onnxprune.validate.noise import Image, image_of, pink_images
 from tests import plain

@@ -6,9 +6,11 @@ from onnx import helper
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import UsageError
-from onnxprune.score import SCORES, removal, score_groups
+from onnxprune.score import removal
 from onnxprune.score.activity import Activity
+from onnxprune.score.criteria import SCORES
 from onnxprune.score.readings import find_readings
+from onnxprune.score.scoring import score_groups
 from onnxprune.statistics.data import read
 from onnxprune.statistics.feeds import input_specs
 from tests.compensate.small import network

@@ -11,8 +11,10 @@ from onnxprune.channels.groups import ChannelGroup, Site
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import View
-from onnxprune.score import criterion, names, score_groups
 from onnxprune.score import slices as slices_module
+from onnxprune.score.criteria import names
+from onnxprune.score.registry import criterion
+from onnxprune.score.scoring import score_groups
 from onnxprune.score.slices import Weights, maximum, sum_of_absolutes, sum_of_squares
 
 
@@ -138,7 +140,7 @@ def test_an_unknown_score_names_the_nearest():
 
 
 def test_every_score_says_its_formula_and_source():
-    from onnxprune.score import SCORES
+    from onnxprune.score.criteria import SCORES
 
     assert names()[0] == "l2"
     for entry in SCORES.values():

@@ -6,8 +6,9 @@ from onnx import helper
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.graph.model import Model
-from onnxprune.score import removal, score_groups
+from onnxprune.score import removal
 from onnxprune.score.activity import Activity
+from onnxprune.score.scoring import score_groups
 from onnxprune.statistics.data import read
 from onnxprune.statistics.feeds import input_specs
 from tests.compensate.small import network

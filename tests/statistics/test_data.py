@@ -10,7 +10,7 @@ import pytest
 from onnxprune.errors import DataError
 from onnxprune.statistics.data import read
 from onnxprune.statistics.feeds import Feed, InputSpec
-from onnxprune.statistics.images import ImageOptions
+from onnxprune.statistics.image_options import ImageOptions
 from onnxprune.statistics.sources import open_source, read_arrays
 
 FLOAT = np.dtype(np.float32)

@@ -13,7 +13,8 @@ from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.validate.bench import bench
 from onnxprune.validate.compare import compare, open_reference, self_noise
-from onnxprune.validate.gates import Gates, evaluate
+from onnxprune.validate.evaluation import evaluate
+from onnxprune.validate.limits import GateLimits
 from onnxprune.validate.masked import masked_parity
 from onnxprune.validate.parity import Parity
 from tests import networks
@@ -109,20 +110,20 @@ def test_data_of_another_shape_are_refused_with_both_shapes() -> None:
 
 def test_gates_name_the_worst_output_and_pass_at_the_limit() -> None:
     parity = {"a": Parity(0.99, 20.0, 0.1, None), "b": Parity(0.9, 10.0, 0.1, 0.8)}
-    assert Gates(min_cosine=0.9, min_sqnr=10, min_agreement=0.8).failures(parity, None) == []
-    (failure,) = Gates(min_cosine=0.95).failures(parity, None)
+    assert GateLimits(min_cosine=0.9, min_sqnr=10, min_agreement=0.8).failures(parity, None) == []
+    (failure,) = GateLimits(min_cosine=0.95).failures(parity, None)
     assert "'b'" in failure and "0.9" in failure
-    assert Gates(max_drop=0.1).failures({}, 0.2) and not Gates(max_drop=0.1).failures({}, 0.1)
+    assert GateLimits(max_drop=0.1).failures({}, 0.2) and not GateLimits(max_drop=0.1).failures({}, 0.1)
 
 
 def test_a_gate_on_what_could_not_be_measured_fails() -> None:
-    assert Gates(min_cosine=0.1).failures({"boxes": None}, None)
-    assert Gates(min_agreement=0.1).failures({"a": Parity(1, 300, 0, None)}, None)
-    assert Gates(min_sqnr=1).failures({}, None)
+    assert GateLimits(min_cosine=0.1).failures({"boxes": None}, None)
+    assert GateLimits(min_agreement=0.1).failures({"a": Parity(1, 300, 0, None)}, None)
+    assert GateLimits(min_sqnr=1).failures({}, None)
 
 
 def test_a_gate_on_agreement_takes_the_user_at_their_word_where_there_could_be_classes() -> None:
-    limit = Gates(min_agreement=0.9)
+    limit = GateLimits(min_agreement=0.9)
     maybe = Parity(1, 300, 0, None, top1=0.95)
     assert limit.failures({"a": maybe}, None) == []
     assert limit.failures({"a": Parity(1, 300, 0, None, top1=0.5)}, None)
@@ -132,9 +133,10 @@ def test_a_gate_on_agreement_takes_the_user_at_their_word_where_there_could_be_c
 def test_an_output_that_is_not_finite_keeps_no_limit() -> None:
     for share in ((0.0, 0.1), (0.1, 0.0), (0.5, 0.5)):
         broken = {"a": Parity(1.0, 300.0, 0.0, 1.0, not_finite=share)}
-        for gates in (Gates(min_cosine=-1), Gates(min_sqnr=-300), Gates(min_agreement=0), Gates(max_drop=1)):
+        limits = ({"min_cosine": -1}, {"min_sqnr": -300}, {"min_agreement": 0}, {"max_drop": 1})
+        for gates in (GateLimits(**limit) for limit in limits):
             assert any("NaN" in text for text in gates.failures(broken, 0.0))
-        assert Gates().failures(broken, None) == []
+        assert GateLimits().failures(broken, None) == []
 
 
 def test_the_users_function_may_take_a_path_or_a_session(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from onnxprune.validate.gates import Gates
 from onnxprune.validate.parity import Parity
 from onnxprune.validate.verdict import HELP, Samples, Verdict, advice, judge
 
@@ -39,10 +38,10 @@ def test_of_ids_only_the_agreement_counts() -> None:
     ids = figures(cosine=0.6, kind="labels", agreement=0.97)
     found = judge({"ids": ids}, HELD_OUT)
     assert found.status == "good" and "97.0% agree" in found.sentence and "cosine" not in found.sentence
-    limits = Gates(min_cosine=0.9, min_sqnr=25)
+    limits = GateLimits(min_cosine=0.9, min_sqnr=25)
     assert not limits.failures({"ids": ids, "y": figures()}, None)
     assert limits.failures({"ids": ids}, None), "where there is nothing else, the user's limit is about the ids"
-    assert Gates(min_agreement=0.98).failures({"ids": ids, "y": figures()}, None)
+    assert GateLimits(min_agreement=0.98).failures({"ids": ids, "y": figures()}, None)
 
 
 @pytest.mark.parametrize("share", [(0.0, 0.2), (0.2, 0.0), (0.2, 0.2)])

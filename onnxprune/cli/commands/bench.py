@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.jobs import started
+from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
+from onnxprune.cli.words import whole_numbers
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("models", type=options.PATH, nargs=-1, required=True, metavar="MODEL [MODEL ..]")
 @click.option(
-    "--batch", "batches", type=options.WholeNumbers(1), default="1", help="Batch sizes, if dynamic: 1,8 [default: 1]."
+    "--batch", "batches", type=whole_numbers(1), default="1", help="Batch sizes, if dynamic: 1,8 [default: 1]."
 )
 @click.option(
-    "--threads", "counts", type=options.WholeNumbers(0), default="0", help="Threads of onnxruntime: 1,2 [default: all]."
+    "--threads", "counts", type=whole_numbers(0), default="0", help="Threads of onnxruntime: 1,2 [default: all]."
 )
 @click.option("--runs", "rounds", type=click.IntRange(min=3), default=50, metavar="N", help="Rounds [default: 50].")
 @click.option("--warmup", type=click.IntRange(min=1), default=3, metavar="N", help="Rounds before [default: 3].")
 @click.option("--seconds", type=click.FloatRange(min=0), default=20.0, metavar="S", help="Time limit [default: 20].")
 @options.report
-@options.runs("seed", "input_shape", "provider")
+@options.runs("seed", "input_shapes", "provider")
 @options.screen
 def command(
     models: tuple[Path, ...],
@@ -45,43 +46,36 @@ def command(
     Every round runs every model once, so that a busy machine is unfair to none of them.
     """
     from onnxprune.graph.external import WeightFiles
-    from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.validate.bench import bench
     from onnxprune.validate.latency import histogram
 
-    check_report_name(report)
     weights = (file for model in models for file in WeightFiles(model))
-    check_writable(report, inputs={"a model": models, "weights of a model": weights})
-    record = started("bench")
-    settings = [(threads, batch) for threads in counts for batch in batches]
-    grid = []
-    with screen.stage(record, "bench", "measuring") as tell:
-        for threads, batch in settings:
-            tell(f"measuring: batch {batch}, {_threads(threads)}")
-            timings = bench(
-                models,
-                batch=batch,
-                runs=rounds,
-                warmup=warmup,
-                seconds=seconds / len(settings),
-                threads=threads,
-                provider=run.provider,
-                input_shapes=run.input_shapes,
-                seed=run.seed,
-            )
-            grid += [
-                {"model": name, "threads": threads, "batch": batch, **timing.to_json()}
-                for name, timing in timings.items()
-            ]
-    record.details["seed"] = run.seed
-    if len(settings) == 1:
-        record.details["histogram"] = histogram(timings)
-        record.latency = {name: timing.to_json() for name, timing in timings.items()}
-        record.details |= {"inputs": f"batch {batch}, {_threads(threads)}, random inputs", "threads": threads}
-    else:
-        record.details["grid"] = grid
-    write_report(report, record)
-    screen.show(record)
+    with telling("bench", screen, report, {"a model": models, "weights of a model": weights}) as record:
+        settings = [(threads, batch) for threads in counts for batch in batches]
+        grid = []
+        with screen.stage(record, "bench", "measuring") as tell:
+            for threads, batch in settings:
+                tell(f"measuring: batch {batch}, {_threads(threads)}")
+                timings = bench(
+                    models,
+                    batch=batch,
+                    runs=rounds,
+                    warmup=warmup,
+                    seconds=seconds / len(settings),
+                    threads=threads,
+                    provider=run.provider,
+                    input_shapes=run.input_shapes,
+                    seed=run.seed,
+                )
+                of = {"threads": threads, "batch": batch}
+                grid += [{"model": name, **of, **timing.to_json()} for name, timing in timings.items()]
+        record.details["seed"] = run.seed
+        if len(settings) == 1:
+            record.details["histogram"] = histogram(timings)
+            record.latency = {name: timing.to_json() for name, timing in timings.items()}
+            record.details |= {"inputs": f"batch {batch}, {_threads(threads)}, random inputs", "threads": threads}
+        else:
+            record.details["grid"] = grid
 
 
 def _threads(number: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.jobs import started
+from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
 
 
@@ -32,23 +32,18 @@ def command(
     from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
     from onnxprune.job.group_lines import pruned
-    from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.job.sizes import describe
 
-    check_report_name(report)
     reads = [path for path in (first, second, plan) if path is not None]
     weights = [file for model in (first, second) for file in WeightFiles(model)]
-    check_writable(report, inputs={"read": reads, "weights of a model": weights})
-    record = started("diff")
-    with screen.stage(record, "load", "reading the models"):
-        before, after = load(first), load(second)
-        record.input, record.output = describe(before), describe(after)
-    with screen.stage(record, "diff", "comparing"):
-        found = diff(before, after, plan)
-        if found.link.channels is not None and found.link.keep:
-            lines = pruned(found.link.channels, found.link.keep)
-            record.groups = [line for line in lines if not line.locked]
-    record.details["diff"] = found.to_json()
-    write_report(report, record)
-    screen.show(record)
+    with telling("diff", screen, report, {"read": reads, "weights of a model": weights}) as record:
+        with screen.stage(record, "load", "reading the models"):
+            before, after = load(first), load(second)
+            record.input, record.output = describe(before), describe(after)
+        with screen.stage(record, "diff", "comparing"):
+            found = diff(before, after, plan)
+            if found.link.channels is not None and found.link.keep:
+                lines = pruned(found.link.channels, found.link.keep)
+                record.groups = [line for line in lines if not line.locked]
+        record.details["diff"] = found.to_json()
     ctx.exit(0 if found.is_equal else 1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.jobs import started
+from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
+from onnxprune.methods.compensate_options import CompensateOptions
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
@@ -17,13 +19,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.model
-@options.attention
+@options.given_from("seen", CompensateOptions, "heads", "head_dim")
 @options.report
-@options.runs("input_shape")
+@options.runs("input_shapes")
 @options.screen
-def command(
-    model: Path, heads: bool | None, head_dim: bool | None, report: Path | None, run: Run, screen: Screen
-) -> None:
+def command(model: Path, seen: dict[str, bool], report: Path | None, run: Run, screen: Screen) -> None:
     """Show operators, inputs and outputs, the groups of channels, why the rest is locked, and the residual branches.
 
     A group is named after the first node that writes it; its MACs are those of the nodes that it runs through. One that
@@ -37,21 +37,17 @@ def command(
     from onnxprune.job.describe import note_limits, note_mended
     from onnxprune.job.group_lines import inspected
     from onnxprune.job.model_facts import model_facts
-    from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.job.sizes import describe_view
 
-    check_report_name(report)
-    check_writable(report, inputs={"the model": [model], "weights of the model": WeightFiles(model)})
-    record = started("inspect")
-    with screen.stage(record, "load", "reading the model"):
-        loaded = load(model)
-    with screen.stage(record, "analyse", "finding the channels"):
-        channels = analyse(loaded, dict(run.input_shapes), heads, head_dim)
-        record.groups = inspected(channels)
-        record.details["branches"] = branch_lines(channels.view, channels.trace)
-        record.details["model_facts"] = model_facts(View(loaded))
-        record.input = describe_view(channels.view, channels.trace)
-    note_mended(record, loaded)
-    note_limits(record, channels)
-    write_report(report, record)
-    screen.show(record)
+    reads: dict[str, Iterable[Path]] = {"the model": [model], "weights of the model": WeightFiles(model)}
+    with telling("inspect", screen, report, reads) as record:
+        with screen.stage(record, "load", "reading the model"):
+            loaded = load(model)
+        with screen.stage(record, "analyse", "finding the channels"):
+            channels = analyse(loaded, dict(run.input_shapes), seen.get("heads"), seen.get("head_dim"))
+            record.groups = inspected(channels)
+            record.details["branches"] = branch_lines(channels.view, channels.trace)
+            record.details["model_facts"] = model_facts(View(loaded))
+            record.input = describe_view(channels.view, channels.trace)
+        note_mended(record, loaded)
+        note_limits(record, channels)

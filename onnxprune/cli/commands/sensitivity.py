@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import options
-from onnxprune.cli.jobs import started
+from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
+from onnxprune.methods.candidate_options import CandidateOptions
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
@@ -17,14 +18,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.model
-@options.score
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave nodes, tensors or groups out (repeatable).")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Nothing but these (repeatable).")
-@options.attention
-@options.memory
+@options.given_from("choices", CandidateOptions, "score", "skip", "only", "heads", "head_dim")
 @click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")
 @options.report
-@options.runs()
+@options.runs(without=("verify",))
 @options.screen
 def command(
     model: Path,
@@ -33,7 +30,7 @@ def command(
     report: Path | None,
     run: Run,
     screen: Screen,
-    **choices: Any,
+    choices: dict[str, Any],
 ) -> None:
     """Show what cutting each group alone does to the outputs, on --data.
 
@@ -44,47 +41,34 @@ def command(
     from onnxprune.graph.model import load
     from onnxprune.job.carry_out import check_sources
     from onnxprune.job.job import Job
-    from onnxprune.job.outputs import check_distinct, check_report_name, check_writable, report_text, write_texts
+    from onnxprune.job.outputs import check_distinct, check_writable
     from onnxprune.job.sizes import describe_view
     from onnxprune.job.write import read_by
     from onnxprune.methods.calibration import calibration
-    from onnxprune.methods.options import PruneOptions
+    from onnxprune.methods.prune_options import PruneOptions
     from onnxprune.methods.sensitivity import sensitivity
     from onnxprune.report.table import to_csv
 
     if data is None:
         raise UsageError("sensitivity runs the model on its inputs: give --data.")
-    check_report_name(report)
     job = Job((), model, data, run)
-    for path in (report, table):
-        check_writable(path, inputs=read_by(job))
+    check_writable(table, inputs=read_by(job))
     check_distinct((report, table))
-    check_sources(job)
     wanted = PruneOptions(**choices, input_shapes=run.input_shapes, seed=run.seed, memory=run.memory)
-    record = started("sensitivity", seed=run.seed, options=wanted.to_dict())
-    record.details["options"].pop("ratio", None)
-    with screen.stage(record, "load", "reading the model"):
-        source = load(model)
-    with screen.stage(record, "sensitivity", "running the model") as tell:
-        samples = calibration(source, data, run.samples, run.images)
-        found = sensitivity(source, samples, wanted, runtime=run, progress=tell)
-    record.input = describe_view(found.channels.view, found.channels.trace)
-    for warning in found.warnings:
-        record.warn(warning)
-    rows = [
-        {
-            "group": cost.name,
-            "kind": cost.kind,
-            "size": cost.size,
-            "macs_saved_at_half": round(cost.saves, 5),
-            **{
-                f"error_at_{ratio:g}": float(f"{error:.5g}")
-                for ratio, error in zip(found.ratios, cost.errors, strict=True)
-            },
-        }
-        for cost in found.groups
-    ]
-    record.details["sensitivity"] = rows
-    record.details["samples"] = found.samples
-    write_texts({table: to_csv(rows), report: report_text(report, record) if report is not None else ""})
-    screen.show(record)
+    texts: dict[Path | None, str] = {}
+    said = {name: value for name, value in wanted.to_dict().items() if name != "ratio"}
+    with telling("sensitivity", screen, report, read_by(job), texts, seed=run.seed, options=said) as record:
+        check_sources(job)
+        with screen.stage(record, "load", "reading the model"):
+            source = load(model)
+        with screen.stage(record, "sensitivity", "running the model") as tell:
+            samples = calibration(source, data, run.samples, run.images)
+            found = sensitivity(source, samples, wanted, runtime=run, progress=tell)
+        record.input = describe_view(found.channels.view, found.channels.trace)
+        for warning in found.warnings:
+            record.warn(warning)
+        rows = found.rows()
+        record.details["sensitivity"] = rows
+        record.details["samples"] = found.samples
+        if table is not None:
+            texts[table] = to_csv(rows)

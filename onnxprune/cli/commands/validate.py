@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxprune.cli import options
-from onnxprune.cli.jobs import started
+from onnxprune.cli import options, words
+from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
 from onnxprune.errors import GateError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--layer-sqnr", type=float, metavar="DB", help="Name the first layer below it and fail (with --layers).")
 @click.option(
     "--tolerance",
-    type=options.Tolerance(),
+    type=words.TOLERANCE,
     multiple=True,
     help="Largest difference that an output may have: logits:1e-3, or 1e-3 for all (repeatable).",
 )
@@ -56,43 +56,39 @@ def command(
     from onnxprune.job.describe import note_comparison, note_noise
     from onnxprune.job.job import Job
     from onnxprune.job.original import Original
-    from onnxprune.job.outputs import check_report_name, check_writable, write_report
     from onnxprune.job.sizes import describe
     from onnxprune.job.write import read_by
     from onnxprune.validate.compare import self_noise
 
-    check_report_name(report)
     job = Job((), original, data, run, gates)
-    check_writable(report, inputs={**read_by(job, (compressed,)), "weights of a model": WeightFiles(compressed)})
-    check_sources(job)
-    record = started("validate", seed=run.seed)
-    with screen.stage(record, "load", "reading the models"):
-        before, after = load(original), load(compressed)
-        record.input = describe(before, run.input_shapes)
-        record.output = describe(after, run.input_shapes)
-    source = Original(before, data, run, gates, original.parent, fits=False)
-    with screen.stage(record, "validate", "running both models"):
-        comparison = source.compare(compressed)
-        noise = self_noise(source.reference, threads=run.threads, provider=run.provider)
-    note_comparison(record, comparison)
-    note_noise(record, noise)
-    below = None
-    if layers or layer_sqnr is not None:
-        with screen.stage(record, "layers", "comparing the layers"):
-            feeds = source.reference.samples
-            below = comparing.note_layers(record, (before, after), feeds, layer_sqnr, run)
-    drop = None
-    if gates.eval is not None:
-        with screen.stage(record, "evaluate", "evaluating both models"):
-            value = source.evaluated(compressed)
-            drop = source.value - value
-            record.details["evaluation"] = {"before": source.value, "after": value, "drop": drop}
-    failures = [*comparing.beyond(comparison, tolerance), *gates.failures(comparison.parity, drop)]
-    failures = comparing.with_layer(below, failures, layer_sqnr)
-    verdict = replace(comparison, noise=noise.results()).judged(failures)
-    record.details["verdict"] = verdict.to_json()
-    write_report(report, record)
-    screen.show(record)
+    reads = {**read_by(job, (compressed,)), "weights of a model": WeightFiles(compressed)}
+    with telling("validate", screen, report, reads, seed=run.seed) as record:
+        check_sources(job)
+        with screen.stage(record, "load", "reading the models"):
+            before, after = load(original), load(compressed)
+            record.input = describe(before, run.input_shapes)
+            record.output = describe(after, run.input_shapes)
+        source = Original(before, data, run, gates, original.parent, fits=False)
+        with screen.stage(record, "validate", "running both models"):
+            comparison = source.compare(compressed)
+            noise = self_noise(source.reference, threads=run.threads, provider=run.provider)
+        note_comparison(record, comparison)
+        note_noise(record, noise)
+        below = None
+        if layers or layer_sqnr is not None:
+            with screen.stage(record, "layers", "comparing the layers"):
+                feeds = source.reference.samples
+                below = comparing.note_layers(record, (before, after), feeds, layer_sqnr, run)
+        drop = None
+        if gates.eval is not None:
+            with screen.stage(record, "evaluate", "evaluating both models"):
+                value = source.evaluated(compressed)
+                drop = source.value - value
+                record.details["evaluation"] = {"before": source.value, "after": value, "drop": drop}
+        failures = [*comparing.beyond(comparison, tolerance), *gates.failures(comparison.parity, drop)]
+        failures = comparing.with_layer(below, failures, layer_sqnr)
+        verdict = replace(comparison, noise=noise.results()).judged(failures)
+        record.details["verdict"] = verdict.to_json()
     if failures:
         raise GateError(f"{'; '.join(failures)}. The models are as they were.")
     if verdict.status in ("poor", "failed") and gates.is_strict:

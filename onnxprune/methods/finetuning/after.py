@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
-from onnxprune.methods.calibration import Runtime
 from onnxprune.methods.finetune import FinetuneResult, finetune
-from onnxprune.methods.finetuning.options import FinetuneOptions
+from onnxprune.methods.finetune_options import FinetuneOptions
+from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data
 
 

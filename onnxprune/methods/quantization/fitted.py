@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from onnxprune.methods.quantization import bias, grid
-from onnxprune.methods.quantization.options import QuantizeOptions
+from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
 
 LEAST_SAMPLES = 64

@@ -11,7 +11,7 @@ from onnxprune.errors import GateError
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.validate.compare import Comparison, Reference, compare
-from onnxprune.validate.gates import Gates, measured
+from onnxprune.validate.limits import GateLimits, measured
 from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Judge:
     """
 
     reference: Reference
-    gates: Gates
+    gates: GateLimits
     threads: int = 0
     drop: Callable[[Model], float] | None = None
 

@@ -16,8 +16,8 @@ from onnxprune.methods.quantization import inside, layers, native, normal_form, 
 from onnxprune.methods.quantization.layers import Layer
 from onnxprune.methods.quantization.lift import captured_nodes, opset_of
 from onnxprune.methods.quantization.modes.table import Mode
-from onnxprune.methods.quantization.options import QuantizeOptions, weight_bits
 from onnxprune.methods.quantization.prepare import prepare
+from onnxprune.methods.quantize_options import QuantizeOptions, weight_bits
 from onnxprune.types import Array
 
 if TYPE_CHECKING:

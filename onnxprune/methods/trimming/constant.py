@@ -16,9 +16,8 @@ from onnxprune.graph.session import open_session
 from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import free_names
 from onnxprune.methods.trimming.inline import bodies, inline_branch
+from onnxprune.methods.trimming.spellings import Value
 from onnxprune.types import Array
-
-Value = int | float | bool | str | list[object] | Array | tuple[float, ...]
 
 DRAWS = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli Dropout".split())
 GROWTH = 1 << 16

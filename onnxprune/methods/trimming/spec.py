@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.errors import UsageError
+from onnxprune.methods.trimming.spellings import Spec
 from onnxprune.types import BoolArray
-
-Spec = str | int | Sequence[str | int] | tuple[int | str, ...]
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 

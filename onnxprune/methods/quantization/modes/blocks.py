@@ -9,8 +9,8 @@ import onnx
 
 from onnxprune.methods.quantization import normal_form, observe, rounding, weight_only
 from onnxprune.methods.quantization.lift import split_gemms
-from onnxprune.methods.quantization.options import weight_bits
 from onnxprune.methods.quantization.work import Work
+from onnxprune.methods.quantize_options import weight_bits
 from onnxprune.types import Array
 
 

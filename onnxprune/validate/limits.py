@@ -1,37 +1,25 @@
-"""Quality gates: limits that a compressed model must keep, on its outputs or on a value that the user measures."""
+"""GateLimits that a compressed model must keep, on its outputs or on a value that the user measures."""
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from onnxprune.errors import DataError, Terminated, UsageError
-from onnxprune.graph.session import open_session
-from onnxprune.processes.user_code import call
-from onnxprune.validate.kinds import LABELS
-from onnxprune.validate.parity import Parity
+from onnxprune.option import option
 
-Evaluate = Callable[..., Any]
+if TYPE_CHECKING:
+    from onnxprune.validate.parity import Parity
 
 
 @dataclass(frozen=True)
-class Gates:
-    """Limits; None is no limit. Of several outputs the worst one counts.
+class GateLimits:
+    """GateLimits; None is no limit. Of several outputs the worst one counts."""
 
-    min_cosine: in [-1, 1].
-    min_sqnr: in dB.
-    min_agreement: top-1, in [0, 1].
-    max_drop: how much the user's value may fall.
-    """
-
-    min_cosine: float | None = None
-    min_sqnr: float | None = None
-    min_agreement: float | None = None
-    max_drop: float | None = None
+    min_cosine: float | None = option(None, "Least cosine with the original.", metavar="X", least=-1, most=1)
+    min_sqnr: float | None = option(None, "Least signal to noise ratio, in dB.", metavar="DB")
+    min_agreement: float | None = option(None, "Least top-1 agreement.", metavar="X", least=0, most=1)
+    max_drop: float | None = option(None, "Most that the value of --eval may drop.", metavar="X")
 
     @property
     def needs_outputs(self) -> bool:
@@ -51,10 +39,10 @@ class Gates:
             ("agreement", self.min_agreement, "--min-agreement", "top-1 agreement {:.4f}"),
         )
         found = self._not_finite(parity)
-        for field, limit, option, text in limits:
+        for field, limit, flag, text in limits:
             if limit is None or found:
                 continue
-            found += _below(measured(field, parity), limit, option, text)
+            found += _below(measured(field, parity), limit, flag, text)
         if self.max_drop is not None and (drop is None or not drop <= self.max_drop):
             shown = "could not be measured" if drop is None else f"is {drop:.6g}"
             found.append(f"the drop of the evaluated value {shown}, above --max-drop {self.max_drop:g}")
@@ -75,6 +63,8 @@ def measured(field: str, parity: Mapping[str, Parity | None]) -> dict[str, float
     """
     if field == "agreement":
         return _agreements(parity)
+    from onnxprune.validate.kinds import LABELS
+
     numbers = {name: figures for name, figures in parity.items() if figures is None or figures.kind != LABELS}
     return {name: getattr(figures, field, None) for name, figures in (numbers or parity).items()}
 
@@ -89,50 +79,12 @@ def _agreements(parity: Mapping[str, Parity | None]) -> dict[str, float | None]:
     return {name: None for name, figures in parity.items() if figures is None}
 
 
-def _below(values: Mapping[str, float | None], limit: float, option: str, text: str) -> list[str]:
+def _below(values: Mapping[str, float | None], limit: float, flag: str, text: str) -> list[str]:
     if not values:
-        return [f"not judged: no output has a figure for {option} (there are no scores over classes, or nothing ran)"]
+        return [f"not judged: no output has a figure for {flag} (there are no scores over classes, or nothing ran)"]
     for name, value in values.items():
         if value is None:
-            return [f"not judged: output '{name}' could not be measured for {option}"]
+            return [f"not judged: output '{name}' could not be measured for {flag}"]
     worst = min(values, key=lambda name: values[name] or 0.0)
     value = values[worst] or 0.0
-    return [] if value >= limit else [f"output '{worst}': {text.format(value)}, below {option} {limit:g}"]
-
-
-def evaluate(function: Evaluate, path: Path, name: str) -> float:
-    """Return the user's value of a model.
-
-    The function gets the path as a string, or an onnxruntime session if its first argument is called `session` or
-    `sess`; it returns a number, or a dict that has one under "value".
-
-    Raises:
-        DataError: it raises, or does not return a finite number.
-    """
-    raised = f"--eval {name} raised"
-    if _wants_session(function):
-        with open_session(path) as session:
-            result = call(raised, function, session.native)
-    else:
-        result = call(raised, function, str(path))
-    value = call(raised, result.get, "value") if isinstance(result, Mapping) else result
-    try:
-        number = float(value)
-    except (KeyboardInterrupt, Terminated):
-        raise
-    except BaseException as error:
-        text = call(raised, str, result)
-        raise DataError(f"--eval {name} returned {text[:80]!r}, a finite number is needed.") from error
-    if not math.isfinite(number):
-        raise DataError(f"--eval {name} returned {number}, a finite number is needed.")
-    return number
-
-
-def _wants_session(function: Evaluate) -> bool:
-    try:
-        first = next(iter(inspect.signature(function).parameters.values()), None)
-    except (TypeError, ValueError):
-        return False
-    if first is None:
-        raise UsageError("the function of --eval takes no argument; it must take the path of a model.")
-    return first.name in ("session", "sess") or "InferenceSession" in str(first.annotation)
+    return [] if value >= limit else [f"output '{worst}': {text.format(value)}, below {flag} {limit:g}"]

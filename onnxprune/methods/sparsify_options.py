@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.layer_options import LayerOptions, check_effort, choose
-from onnxprune.methods.sparsity.patterns import Pattern, parse
-from onnxprune.methods.sparsity.shares import SCOPES
+from onnxprune.methods.compensate_options import EFFORT, EFFORTS, check_effort
+from onnxprune.methods.layer_options import LayerOptions
+from onnxprune.option import documented, option
+
+if TYPE_CHECKING:
+    from onnxprune.methods.sparsity.patterns import Pattern
 
 DEFAULT_SPARSITY = 0.5
-SCORES = ("obc", "magnitude", "wanda", "random")
-STORAGES = ("dense", "sparse")
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class SparsifyOptions(LayerOptions):
-    """Options of `sparsify`.
+    """Options of `sparsify`. A pattern N:M brings its share of zeros with it.
 
-    sparsity: share of zeros in the weights that take part, (0, 1); a pattern N:M brings its own. Default 0.5.
-    pattern: "2:4" (of 4 neighbours along the contraction 2 stay), "block:4x1" (4 outputs x 1 input), None: free.
-    scope: how the zeros are spread over the layers, out of "uniform", "global", "lamp", "erk".
-    score: which weights go: "obc" (second moments of the inputs and what can be made up for; default with data),
-        "wanda" (|w| times the norm of the input), "magnitude" (default without data) or "random".
-    reconstruct: change the weights that stay to make up for the zeros; None: with data.
-    effort: "quick", "default": the closed form; "thorough" or a time such as "30m" adds gradient steps (`finetune`).
-    storage: "dense", or "sparse" (`sparse_initializer`, where that is smaller).
+    A long effort adds gradient steps to the closed form.
     """
 
-    sparsity: float | None = None
-    pattern: str | None = None
-    scope: str = "uniform"
-    score: str | None = None
-    reconstruct: bool | None = None
-    storage: str = "dense"
-    effort: str | None = None
+    sparsity: float | None = option(
+        None, "Share of the weights that become zero [default: 0.5].", metavar="S", least=0, most=1, open="<>"
+    )
+    pattern: str | None = option(
+        None, "2:4: of 4 inputs 2 stay; block:4x1: 4 outputs of 1 input.", metavar="N:M|block:RxC"
+    )
+    scope: str = option(
+        "uniform",
+        "How zeros are spread over the layers: the same share, one threshold, or LAMP, ERK [default: uniform].",
+        choices=("uniform", "global", "lamp", "erk"),
+    )
+    score: str | None = option(
+        None,
+        "Which weights go: by what can be made up for (obc), by |w| times the input, by |w|, by chance [default: obc "
+        "with --data, else magnitude].",
+        choices=("obc", "wanda", "magnitude", "random"),
+    )
+    reconstruct: bool | None = option(None, "Change the other weights to make up for the zeros [default: with --data].")
+    storage: str = option(
+        "dense",
+        "Write a usual file, or sparse_initializer where that is smaller [default: dense].",
+        choices=("dense", "sparse"),
+    )
+    effort: str | None = option(None, EFFORT, metavar=EFFORTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_effort(self.effort)
-        choose("scope", self.scope, tuple(SCOPES))
-        choose("storage", self.storage, STORAGES)
-        if self.score is not None:
-            choose("score", self.score, SCORES)
         fixed = self.form.sparsity is not None
         if fixed and self.sparsity is not None:
             raise UsageError(f"pattern {self.pattern} fixes the share of zeros; leave sparsity out.")
@@ -57,6 +65,8 @@ class SparsifyOptions(LayerOptions):
     @property
     def form(self) -> Pattern:
         """The pattern, read."""
+        from onnxprune.methods.sparsity.patterns import parse
+
         return parse(self.pattern)
 
     @property

@@ -6,31 +6,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import UsageError
-from onnxprune.methods.layer_options import LayerOptions, check_effort
+from onnxprune.methods.compensate_options import EFFORT, EFFORTS, check_effort
+from onnxprune.methods.layer_options import LayerOptions
+from onnxprune.option import documented, option
 
 DEFAULT_PARAMS = 0.5
 TARGETS = ("params", "macs", "energy")
+SHARE: dict[str, Any] = {"metavar": "R", "least": 0, "most": 1, "open": "<>"}
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class FactorizeOptions(LayerOptions):
     """Options of `factorize`. At most one target; without one it is `params=0.5`.
 
-    params, macs: share of the model's parameters or multiply-accumulates that is left, (0, 1).
-    energy: share of what a layer gives that its factors keep, (0, 1): every layer gets the least rank for it.
-    align: ranks are multiples of it; None: 8 for layers of rank 64 or more, 4 from 32, else 1.
-    whiten: nearest on the inputs of the data (True) or as matrices (False); None: True with data.
-    effort: "quick", "default": the closed form; "thorough" or a time such as "30m" adds gradient steps (`finetune`).
-    refit: fit the last factor of each layer to what the original gave, layer by layer; None: with data.
+    By energy, every layer gets the least rank for it. A long effort adds gradient steps to the closed form.
     """
 
-    params: float | None = None
-    macs: float | None = None
-    energy: float | None = None
-    align: int | None = None
-    whiten: bool | None = None
-    refit: bool | None = None
-    effort: str | None = None
+    params: float | None = option(None, "Share of the parameters that is left [default: 0.5].", **SHARE)
+    macs: float | None = option(None, "Share of the multiply-adds that is left.", **SHARE)
+    energy: float | None = option(
+        None, "Share of what each layer gives that its factors keep.", **{**SHARE, "metavar": "E"}
+    )
+    align: int | None = option(
+        None, "Ranks are multiples of N [default: 8 from rank 64, 4 from 32].", metavar="N", least=1
+    )
+    whiten: bool | None = option(None, "Nearest on the inputs of --data, or as matrices [default: with --data].")
+    refit: bool | None = option(None, "Fit last factors to what the original gave [default: with --data].")
+    effort: str | None = option(None, EFFORT, metavar=EFFORTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,8 +45,6 @@ class FactorizeOptions(LayerOptions):
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise UsageError(f"{name} {value:g} is outside (0, 1).")
-        if self.align is not None and self.align < 1:
-            raise UsageError(f"align {self.align}: give a whole number from 1.")
 
     @property
     def target(self) -> tuple[str, float]:
@@ -56,4 +57,4 @@ class FactorizeOptions(LayerOptions):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, as JSON data, with the target."""
-        return {**super().to_dict(), self.target[0]: self.target[1]}
+        return {self.target[0]: self.target[1], **super().to_dict()}

@@ -1,0 +1,48 @@
+"""Options that a prune and a search for one have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from onnxprune.methods.compensate_options import CompensateOptions
+from onnxprune.option import option
+
+
+def criteria() -> Iterable[str]:
+    """Return the names of all criteria."""
+    from onnxprune.score.spelled import spelled_names
+
+    return spelled_names()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateOptions(CompensateOptions):
+    """Which groups are cut, in which order, and how narrow they get."""
+
+    score: str | None = option(
+        None, "How much a channel matters [default: lstsq with --data, else l2].", metavar="NAME", listed=criteria
+    )
+    align: int | None = option(
+        None,
+        "Keep multiples of N channels [default: 8 in groups of 32 or more, 16 from 128]; 1 turns it off.",
+        metavar="N",
+        least=1,
+    )
+    min_channels: int = option(1, "Least that a group keeps.", metavar="N", least=1)
+    tie_blocks: bool = option(False, "Groups of the same shape keep the same number (sensitivity).")
+    skip: tuple[str, ...] = option((), "Leave nodes, tensors or groups alone (repeatable).", metavar="PATTERN")
+    only: tuple[str, ...] = option((), "Prune nothing but these (repeatable).", metavar="PATTERN")
+    exact_only: bool = option(False, "Prune only where removing equals zeroing (no LayerNorm over it).")
+    cut_unfitted: bool = option(
+        False,
+        "With --data, cut too what no refit makes up for: channels read by operators that it does not know, branches "
+        "that no sample takes.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.score is not None:
+            from onnxprune.score.criteria import find
+
+            find(self.score)

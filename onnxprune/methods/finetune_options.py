@@ -1,0 +1,98 @@
+"""What can be asked of `finetune`, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.compensate.effort import Effort
+from onnxprune.errors import UsageError
+from onnxprune.option import Options, documented, option
+
+DEFAULT_STEPS = 600
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(Options):
+    """Options of `finetune`.
+
+    Without `compressed` it is what the step before gave. Labels are for every sample of the data; the distance to the
+    original has weight 1 beside theirs. A loss is an ONNX graph that reads outputs by name, and `labels`; it gives one
+    number, which is added.
+    """
+
+    compressed: Any = option(
+        None, "The model to improve, or its file.", metavar="COMPRESSED", spelt="path", argument=True, untold=True
+    )
+    effort: str | None = option(
+        None,
+        "600 steps, as long as held-out samples get better, or a time (90s, 30m, 2h) [default: default].",
+        metavar="default|thorough|TIME",
+    )
+    steps: int | None = option(None, "So many gradient steps instead.", metavar="N", least=1)
+    state: Path | None = option(
+        None,
+        "Keeps how far it is: after an interruption the same command goes on; removed at the end.",
+        metavar="FILE",
+        untold=True,
+    )
+    labels: Any = option(
+        None,
+        "What is right, too: .npy, .npz:KEY, or .csv with one a line.",
+        metavar="FILE",
+        keyword="str | Path | Array | None",
+        untold=True,
+    )
+    criterion: str | None = option(
+        None,
+        "How labels are compared [default: cross-entropy for whole numbers, else mse].",
+        choices=("cross-entropy", "mse", "bce"),
+    )
+    label_weight: float = option(1.0, "Of that loss, beside the distance [default: 1].", metavar="X")
+    label_output: str | None = option(None, "The output that labels are for, where there are several.", metavar="NAME")
+    loss: Any = option(
+        None,
+        "A loss as a graph: of outputs by name, and labels.",
+        metavar="FILE.ONNX",
+        spelt="path",
+        keyword="str | Path | onnx.ModelProto | None",
+        untold=True,
+    )
+    augment: str = option(
+        "auto",
+        "Variations of images [default: auto, those that the original bears].",
+        metavar="auto|none|flip,shift",
+    )
+    rate: float = option(0.01, "Of the largest step, against the weights [default: 0.01].", metavar="X")
+    input_shapes: Mapping[str, tuple[int, ...]] = option(dict, "Input -> full shape, where dynamic sizes are fixed.")
+    seed: int = option(0, "Seed of what is drawn by chance [default: 0].", least=0)
+
+    def __post_init__(self) -> None:
+        from onnxprune.compensate.augment import read_kinds
+
+        super().__post_init__()
+        for name in ("compressed", "labels", "loss"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, Path(value))
+        read_kinds(self.augment)
+        if self.effort is not None:
+            word = Effort.of(self.effort).word
+            if word == "quick":
+                raise UsageError("effort quick takes no gradient steps, and finetune does nothing else.")
+            if word != "default" and self.steps is not None:
+                raise UsageError(f"effort {self.effort} and steps {self.steps} both say how many; leave one out.")
+        for name in ("label_weight", "rate"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+                raise UsageError(f"{name} {value!r}: give a number above 0.")
+        if self.labels is None and (self.criterion or self.label_output or self.label_weight != 1.0):
+            raise UsageError("criterion, label_output and label_weight say how labels are used; give labels.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data without paths."""
+        given = self.labels is not None and not isinstance(self.labels, Path)
+        return {**super().to_dict(), **({"labelled": True} if given else {})}

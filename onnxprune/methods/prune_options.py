@@ -1,0 +1,113 @@
+"""What is asked of a prune, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxprune.allocate.ratios import checked_ratios, read_ratios
+from onnxprune.errors import UsageError
+from onnxprune.methods.candidate_options import CandidateOptions
+from onnxprune.option import documented, option
+
+DEFAULT_RATIO = 0.4
+TARGETS = ("macs", "params", "size", "latency")
+SCOPES = ("uniform", "global", "sensitivity")
+LEFT: dict[str, Any] = {"metavar": "R", "least": 0, "most": 1, "open": "<"}
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions(CandidateOptions):
+    """Options of `prune`. At most one target; without one and without `ratios` it is `ratio=0.4`.
+
+    With scope "global" a ratio is that of all groups together. Patterns are globs over node, tensor or group names.
+    A state that is fed back shrinks on both sides.
+    """
+
+    ratio: float | None = option(None, "Share of the channels removed in every group [default: 0.4].", metavar="R")
+    macs: float | None = option(None, "Share of the multiply-adds that is left.", **LEFT)
+    params: float | None = option(None, "Share of the parameters that is left.", **LEFT)
+    size: float | None = option(None, "Share of the bytes of the file that is left.", **LEFT)
+    latency: float | None = option(None, "Share of the time of one sample that is left, as measured here.", **LEFT)
+    scope: str | None = option(
+        None,
+        "All groups lose the same share, one threshold decides for all, or errors measured on --data against what a "
+        "width saves [default: sensitivity for a target with --data, else uniform].",
+        choices=SCOPES,
+    )
+    ratios: Mapping[str, float] = option(
+        dict,
+        "JSON table of name patterns and ratios.",
+        metavar="FILE",
+        flag="--group-ratios",
+        spelt="file",
+        keyword="Mapping[str, float] | str | Path",
+    )
+    drop: tuple[str, ...] = option(
+        (),
+        "Residual branches that go, by the names that inspect lists (repeatable); without a target, nothing else.",
+        metavar="BRANCH",
+    )
+    depth: bool | None = option(
+        None, "With --data and a target: branches go as well as widths, where that loses less [default: no]."
+    )
+    resize_io: tuple[str, ...] = option(
+        (),
+        "These inputs and outputs may shrink with the channels inside, a state that is fed back on both sides "
+        "(repeatable).",
+        metavar="PATTERN",
+    )
+    states: tuple[str, ...] = option(
+        (),
+        "An output is fed to an input in the next call, which their names do not show; both may shrink.",
+        metavar="OUT=IN",
+        flag="--state",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given: Mapping[str, float] | str | Path = self.ratios
+        table = read_ratios(given) if isinstance(given, str | Path) else checked_ratios(given, "ratios")
+        object.__setattr__(self, "ratios", table)
+        self._check_target()
+        if self.latency is not None and (self.resize_io or self.states):
+            raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
+        if self.depth and self.target is None:
+            raise UsageError("depth spends a budget: give macs, params, size or latency instead of a ratio.")
+        if self.depth and (self.resize_io or self.states):
+            raise UsageError("depth compares outputs with the original's, which change here: leave one of them out.")
+        if self.scope == "sensitivity" and self.target is None:
+            raise UsageError(
+                "scope 'sensitivity' spends a budget: give macs, params, size or latency instead of a ratio."
+            )
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """Name and share of what is to be left; None where a ratio is asked for."""
+        return next(((name, getattr(self, name)) for name in TARGETS if getattr(self, name) is not None), None)
+
+    @property
+    def level(self) -> float:
+        """The ratio of groups that have none of their own."""
+        return self.ratio if self.ratio is not None else 0.0 if self.ratios or self.drop else DEFAULT_RATIO
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data."""
+        level = {"ratio": self.level} if self.target is None and not self.ratios else {}
+        return {**level, **super().to_dict()}
+
+    def _check_target(self) -> None:
+        given = [name for name in ("ratio", *TARGETS) if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} are given; a prune has one target, leave the others out.")
+        for name in given:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UsageError(f"{name} {value!r} is no number.")
+            if name == "ratio" and not 0 <= value < 1:
+                raise UsageError(f"ratio {value:g} is outside [0, 1); it is the share of the channels removed.")
+            if name != "ratio" and not 0 < value <= 1:
+                raise UsageError(f"{name} {value:g} is outside (0, 1]; it is the share of the original that is left.")

@@ -1,0 +1,21 @@
+"""How a model is run: the part of it that methods see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.option import option
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a model is run."""
+
+    threads: int = option(0, "Threads of onnxruntime [default: all].", metavar="N", least=0)
+    provider: str | None = option(None, "Execution provider of onnxruntime [default: CPU].", metavar="NAME")
+    memory: int | None = option(
+        None,
+        "What statistics of --data, and then the refit, may take, as in 4GB [default: 2GB, 4GB].",
+        spelt="bytes",
+        least=1,
+    )

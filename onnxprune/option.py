@@ -1,0 +1,167 @@
+"""Classes of options say everything once: names, types, defaults, what they mean, and how the command line spells them.
+
+Click options, keywords of the Python functions, recipes and docs/options.md are made from it. Nothing heavy is imported
+here, nor where such a class is: `--help` reads them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from onnxprune.errors import UsageError
+
+Kind = TypeVar("Kind", bound=type)
+_SAID = "onnxprune.said"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What an option says about itself, besides name, type and default.
+
+    help: one line, with the default where that is not plain.
+    metavar: stands for the value in the help.
+    flag: as the command line spells it, where that is not the name with dashes: "--per-channel/--per-tensor".
+    choices: all values there are. listed: gives them, for the help only, where finding them costs time.
+    least, most: the range of a number; open: which of its ends are outside, "<", ">" or "<>".
+    spelt: how its words are read: "shape", "size", "numbers", "bytes", "words" (between commas), "file" (a table).
+    argument: it is an argument of the command, no option.
+    beside: the command line's default is the output with this behind its name.
+    keyword: type in the signature of functions, where that takes more than the field's type.
+    found: the class finds it from others; the command line does not ask.
+    untold: it changes no model, or is a path: a recipe has it, the provenance has not.
+    """
+
+    help: str
+    metavar: str | None = None
+    flag: str | None = None
+    choices: tuple[str | int, ...] = ()
+    listed: Callable[[], Iterable[str]] | None = None
+    least: float | None = None
+    most: float | None = None
+    open: str = ""
+    spelt: str = ""
+    argument: bool = False
+    beside: str = ""
+    keyword: str = ""
+    found: bool = False
+    untold: bool = False
+
+
+def option(default: object, help: str, **said: Any) -> Any:
+    """Return a field of a dataclass with what it says about itself, see `Said`; a default of `dict` makes one."""
+    metadata = {_SAID: Said(help=help, **said)}
+    if default is dict:
+        return dataclasses.field(default_factory=dict, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def said(field: dataclasses.Field[Any]) -> Said:
+    """Return what a field says about itself."""
+    found: Said = field.metadata[_SAID] if _SAID in field.metadata else Said(help="")
+    return found
+
+
+def options_of(kind: type) -> list[dataclasses.Field[Any]]:
+    """Return the options of a class: its own before those that it has in common with others."""
+    table = {field.name: field for field in dataclasses.fields(kind)}
+    names = (name for base in kind.__mro__ for name in inspect.get_annotations(base) if name in table)
+    return [table[name] for name in dict.fromkeys(names)]
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the value of an option that is not given."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def documented(kind: Kind) -> Kind:
+    """Put what the options say about themselves into the documentation of their class."""
+    lines = (f"    {field.name}: {_in_python(said(field).help)}" for field in options_of(kind))
+    kind.__doc__ = "\n".join([f"{(kind.__doc__ or '').rstrip()}\n", *lines, ""])
+    return kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the options of all methods have in common: one word may stand for several, choices and ranges hold."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, about, kind = getattr(self, field.name), said(field), str(field.type)
+            if kind.startswith("tuple[str, ...]"):
+                object.__setattr__(self, field.name, words(value))
+            elif kind.startswith("Mapping") and (value is None or isinstance(value, Mapping)):
+                object.__setattr__(self, field.name, dict(value or {}))
+            elif kind.startswith("Path") and isinstance(value, str):
+                object.__setattr__(self, field.name, Path(value))
+            elif about.choices and not (value is None and field.default is None):
+                choose(field.name, value, about.choices)
+            elif kind in ("int", "int | None") and about.least is not None and value is not None:
+                check_whole(field.name, value, int(about.least))
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Return options by name.
+
+        Raises:
+            UsageError: an unknown name, with the nearest that there is, or a value that makes no sense.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(known)}."
+                raise UsageError(f"{cls.refusal(name) or f'{cls.method()} has no option {name!r}; {hint}'}")
+        return cls(**values)
+
+    @classmethod
+    def method(cls) -> str:
+        """Return the name of the method that they belong to."""
+        return cls.__name__.removesuffix("Options").lower()
+
+    @classmethod
+    def refusal(cls, name: str) -> str | None:
+        """Return why there is no option of a name that others have."""
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, as JSON data without paths."""
+        default, values = asdict(type(self)()), asdict(self)
+        told = (field.name for field in options_of(type(self)) if not said(field).untold)
+        return {name: values[name] for name in told if values[name] != default[name]}
+
+
+def words(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Return one word or several as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def choose(name: str, value: object, allowed: Iterable[object]) -> None:
+    """Refuse a value that is not allowed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if value not in allowed:
+        raise UsageError(f"{name} '{value}': choose one of {', '.join(map(str, allowed))}.")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number from the least one.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} {value!r}: give a whole number from {least}.")
+
+
+def _in_python(text: str) -> str:
+    """Return a help text with the names of options instead of flags."""
+    return re.sub(r"--([a-z][a-z-]*)", lambda found: found[1].replace("-", "_"), text)
