@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from onnxprune.validate.limits import GateLimits
 from onnxprune.validate.parity import Parity
 from onnxprune.validate.verdict import HELP, Samples, Verdict, advice, judge
 
