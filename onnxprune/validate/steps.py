@@ -17,7 +17,8 @@ from onnxprune.graph.view import Node, View
 STEPS = frozenset(
     "TopK NonMaxSuppression ArgMax ArgMin Round Floor Ceil Sign Mod Unique NonZero Hardmax Equal Greater Less "
     "GreaterOrEqual LessOrEqual QuantizeLinear DynamicQuantizeLinear ThresholdedRelu Shrink RoiAlign MaxRoiPool "
-    "DynamicQuantizeMatMul DynamicQuantizeLSTM MoE QMoE".split()
+    "DynamicQuantizeMatMul DynamicQuantizeLSTM MoE QMoE IsNaN IsInf CastLike Binarizer TreeEnsemble "
+    "TreeEnsembleClassifier TreeEnsembleRegressor LinearClassifier SVMClassifier".split()
 )
 """Operators that jump."""
 
@@ -27,7 +28,8 @@ RANDOM = frozenset(
 SQUASHES = frozenset("Softmax LogSoftmax Sigmoid HardSigmoid Tanh Erf Clip".split())
 BLIND = frozenset({"Shape", "Size"})
 """Operators that do not see values."""
-FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+FINE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
+"""Types whose grid is finer than what rounding does anyway; a cast to any other one rounds, also to float16."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def is_step(node: Node) -> bool:
     if node.op_type in STEPS:
         return True
     if node.op_type == "Cast":
-        return node.attribute("to") not in FLOATS
+        return node.attribute("to") not in FINE
     if node.op_type == "MaxPool":
         return len([name for name in node.outputs if name]) > 1
     if node.op_type == "GridSample":

@@ -21,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune.errors import DataError, NothingToPruneError, OnnxpruneError
+from onnxprune.errors import DataError, GateError, NothingToPruneError, OnnxpruneError
 from onnxprune.validate.oracle import masked_model
 from tests.oracle import Feeds, run, zeroed
 
@@ -162,8 +162,12 @@ def verdict(place: Place) -> str:
         before = run(model, feeds)
     except Exception:  # operators, types and opsets that onnxruntime has no kernel for
         return "refused"
+    options = {"ratio": 0.5, "align": 1, "compensate": "none"}
     try:
-        result = onnxprune.prune(model, ratio=0.5, align=1, compensate="none")
+        try:
+            result = onnxprune.prune(model, **options)
+        except GateError:  # numbers became infinite; whether they do with the channels zeroed too is looked at below
+            result = onnxprune.prune(model, run=onnxprune.Run(verify=False), **options)
     except NothingToPruneError:
         return "stays"
     except DataError:  # it runs on the inputs of the suite alone, so nothing was written
