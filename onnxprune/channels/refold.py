@@ -50,7 +50,10 @@ class Refold:
         return found
 
     def shape(self, key: str, run: int) -> Shape | None:
-        """Return the shape of any tensor after pruning."""
+        """Return the shape of any tensor after pruning, None where it is not known any more."""
+        if key in self.changed[run]:
+            value = self.changed[run][key]
+            return value.shape if value is not None else None
         old = self.runs[run].shapes.get(key)
         axes = self.state.axes.get(key, self.state.axes.get(self.state.view.root(key)))
         if old is None or axes is None or len(axes) != len(old):
@@ -76,8 +79,8 @@ class Refold:
                 continue
             if node.op_type in ("Shape", "Size") and not node.domain:
                 shape = self.shape(node.inputs[0], number)
-                if shape is not None and shape != self.runs[number].shapes[node.inputs[0]]:
-                    self._note(node, [shape_value(node, shape)], number)
+                if shape != self.runs[number].shapes[node.inputs[0]]:
+                    self._note(node, [shape_value(node, shape) if shape is not None else None], number)
             elif any(key in self.changed[number] for key in node.inputs):
                 self._note(node, self._evaluate(node, number), number)
 

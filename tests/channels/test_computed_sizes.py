@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -89,4 +90,38 @@ def test_a_scale_from_the_shape_of_a_weight_behind_aliases_keeps_its_value(alias
     original = net.model()
     result = onnxprune.prune(original, ratio=0.5, align=1, compensate="none")
     assert {8, 16} == {group.size for group in result.channels.groups if group.name in result.keep}
+    assert parity(original, result.model.proto, result.plan.removed) < 1e-4
+
+
+BEHIND = ("zeros", "places", "a list", "a count", "a branch")
+
+
+@pytest.mark.parametrize("via", BEHIND)
+def test_a_scale_from_the_shape_of_what_has_the_shape_of_a_weight_keeps_its_value(via: str) -> None:
+    """Zeros of the shape of a weight, their places, a list as long, sums over it, the same in a branch."""
+    net = Net(opset=18)
+    stored, one = net.weight(8, 16), onnx.numpy_helper.from_array(np.ones(1, np.float32))
+    y = net.MatMul(net.MatMul(net.input("batch", 6), net.weight(6, 8)), stored)
+    inner = net.child() if via == "a branch" else net
+    filled = inner.ConstantOfShape(inner.Shape(inner.Identity(stored)), value=one)
+    if via == "places":
+        filled = inner.NonZero(filled)
+    elif via == "a list":
+        filled = inner.unsqueeze(inner.Range(np.array(0), inner.Size(stored), np.array(1)), 0)
+    if via == "a count":
+        size = inner.Cast(inner.reduce("Sum", filled, [0, 1], 0), to=TensorProto.FLOAT)
+    else:
+        size = inner.Cast(inner.Gather(inner.Shape(filled), np.array(1)), to=TensorProto.FLOAT)
+    if via == "a branch":
+        inner.output(inner.Div(y, inner.Sqrt(size)))
+        other = net.child()
+        other.output(other.Identity(y))
+        positive = net.Greater(net.reduce("Sum", y, [0, 1], 0), net.number(-1e9))
+        y = net.If(positive, then_branch=inner.graph(), else_branch=other.graph())
+    else:
+        y = net.Div(y, net.Sqrt(size))
+    net.output(net.MatMul(y, net.weight(16, 3)))
+    original = net.model()
+    result = onnxprune.prune(original, ratio=0.5, align=1, compensate="none")
+    assert 8 in {group.size for group in result.channels.groups if group.name in result.keep}
     assert parity(original, result.model.proto, result.plan.removed) < 1e-4
