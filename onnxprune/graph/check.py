@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.repair import OLDEST_OPSET, graphs, lenient
+from onnxprune.graph.bodies import graphs
+from onnxprune.graph.repair import OLDEST_OPSET, lenient
 from onnxprune.graph.tensors import skeleton, walk
 
 OLDEST_IR = 3

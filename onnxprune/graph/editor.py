@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import onnx
 
 from onnxprune.graph import initializers
+from onnxprune.graph.bodies import graphs
 from onnxprune.graph.model import Model
-from onnxprune.graph.repair import graphs
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
 

@@ -9,8 +9,8 @@ import onnx
 from onnx.inliner import inline_local_functions
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.bodies import graphs
 from onnxprune.graph.model import Model
-from onnxprune.graph.repair import graphs
 
 MAX_NODES = 1 << 20
 """Functions that call functions twice each double; no network has more nodes than this."""

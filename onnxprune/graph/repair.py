@@ -6,10 +6,12 @@ without such flaws is not copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import onnx
 
+from onnxprune.graph.bodies import graphs
+from onnxprune.graph.repeats import drop_repeats, has_repeats
 from onnxprune.graph.tensors import skeleton
 
 OLDEST_OPSET = 7
@@ -62,18 +64,6 @@ def foreign_operators(proto: onnx.ModelProto) -> set[str]:
     version = _default_opset(proto)
     used = {node.op_type for graph in graphs(proto.graph) for node in graph.node if not node.domain}
     return {operator for operator in used if version and not _is_standard(operator, version)}
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and all its bodies."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-            elif attribute.type == onnx.AttributeProto.GRAPHS:
-                for body in attribute.graphs:
-                    yield from graphs(body)
 
 
 def _is_standard(op_type: str, version: int) -> bool:
@@ -180,6 +170,7 @@ def _shape_outputs(proto: onnx.ModelProto) -> str | None:
 
 
 _REPAIRS: dict[Callable[[onnx.ModelProto], object], Repair] = {
+    has_repeats: drop_repeats,
     _missing_domains: _import_domains,
     _unnamed: _name_graphs,
     _stores_beside_inputs: _raise_ir,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,53 @@ def test_a_plugin_in_the_default_domain_is_named_and_what_it_touches_stays() -> 
     channels = onnxprune.analyse(model([*layers(), plugin], [end]))
     assert channels.state.unknown == {"SomePlugin_TRT": 1}
     assert [group.size for group in channels.groups] == [16]
+
+
+def twice_a_key(proto: onnx.ModelProto) -> None:
+    for value in ("first", "last"):
+        proto.metadata_props.add(key="k", value=value)
+
+
+def twice_an_operator_set(proto: onnx.ModelProto) -> None:
+    proto.opset_import.insert(0, helper.make_opsetid("ai.onnx", 17))
+
+
+def twice_a_weight(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer.append(proto.graph.initializer[0])
+
+
+def twice_a_weight_that_is_an_input(proto: onnx.ModelProto) -> None:
+    proto.graph.input.extend([helper.make_tensor_value_info("w", TensorProto.FLOAT, [8, 16])] * 3)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "named"),
+    [
+        (twice_a_key, "key 'k'"),
+        (twice_an_operator_set, "operator set 'ai.onnx'"),
+        (twice_a_weight, "stored tensor 'w'"),
+        (twice_a_weight_that_is_an_input, "input 'w'"),
+    ],
+)
+def test_of_repeated_entries_the_last_one_counts_as_in_onnxruntime(
+    repeat: Callable[[onnx.ModelProto], None], named: str
+) -> None:
+    proto = model(layers())
+    repeat(proto)
+    read = load(proto)
+    assert named in read.notes[0]
+    onnx.checker.check_model(read.proto)
+    feeds = {"x": np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)}
+    np.testing.assert_array_equal(run(read.proto, feeds)[0], run(proto, feeds)[0])
+    assert read.proto.opset_import[0].version == 13
+    assert [item.value for item in read.proto.metadata_props] in ([], ["last"])
+
+
+def test_stored_tensors_of_one_name_that_differ_are_refused() -> None:
+    proto = model(layers())
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros((8, 16), np.float32), "w"))
+    with pytest.raises(ModelError, match="w initializer name is not unique"):
+        load(proto)
 
 
 @pytest.mark.parametrize("suffix", [".onnx.gz", ".onnx"])
