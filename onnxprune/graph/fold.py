@@ -94,12 +94,16 @@ def _slice(node: Node, inputs: Inputs) -> Array | None:
         return None
     axes = _list(node, inputs, "axes", 3) or list(range(len(starts)))
     steps = _list(node, inputs, "steps", 4) or [1] * len(starts)
-    if any(step < 0 for step in steps):
-        return None
     index = [slice(None)] * data.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        index[axis] = slice(start, end, step)
+        index[axis] = slice(start, end, step) if step > 0 else _backwards(start, end, step, data.shape[axis])
     return data[tuple(index)]
+
+
+def _backwards(start: int, end: int, step: int, size: int) -> slice:
+    """Return numpy's slice for a negative step, whose bounds ONNX cuts at the last position and before the first."""
+    start, end = (value + size if value < 0 else value for value in (start, end))
+    return slice(min(max(start, 0), size - 1), None if end < 0 else end, step) if size else slice(0)
 
 
 def _cast(node: Node, inputs: Inputs) -> Array | None:
@@ -138,9 +142,17 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Node, Inputs
     return apply
 
 
-def _equal(node: Node, inputs: Inputs) -> Array | None:
+def _compared(function: Callable[[Array, Array], Array]) -> Callable[[Node, Inputs], Array | None]:
+    def apply(node: Node, inputs: Inputs) -> Array | None:
+        a, b = given(inputs)
+        return np.asarray(function(a, b))
+
+    return apply
+
+
+def _power(node: Node, inputs: Inputs) -> Array | None:
     a, b = given(inputs)
-    return np.asarray(a == b)
+    return np.asarray(np.power(a, b), dtype=a.dtype) if a.dtype.kind == "f" else None
 
 
 def _reshape(node: Node, inputs: Inputs) -> Array | None:
@@ -173,13 +185,18 @@ _DIRECT: dict[str, Callable[[Node, Inputs], Array | None]] = {
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Div": _divide,
-    "Equal": _equal,
+    "Equal": _compared(lambda a, b: a == b),
     "Expand": _expand,
     "Gather": _gather,
+    "Greater": _compared(lambda a, b: a > b),
+    "GreaterOrEqual": _compared(lambda a, b: a >= b),
     "Identity": lambda node, inputs: inputs[0],
+    "Less": _compared(lambda a, b: a < b),
+    "LessOrEqual": _compared(lambda a, b: a <= b),
     "Mul": _binary(lambda a, b: a * b),
     "Mod": _modulo,
     "Not": lambda node, inputs: None if inputs[0] is None else np.logical_not(inputs[0]),
+    "Pow": _power,
     "Range": _range,
     "Reshape": _reshape,
     "Slice": _slice,

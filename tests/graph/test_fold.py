@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -34,6 +37,8 @@ CASES = [
     ("Slice", [A, np.array([-2, 0], INT), np.array([3, -1], INT), np.array([0, 1], INT), np.array([1, 2], INT)], {}),
     ("Slice", [V, np.array([-1], INT), np.array([-(2**63)], INT), np.array([0], INT), np.array([-1], INT)], {}),
     ("Slice", [V, np.array([5], INT), np.array([9], INT)], {}),
+    ("Slice", [A, np.array([-1], INT), np.array([-(2**63)], INT), np.array([1], INT), np.array([-2], INT)], {}),
+    ("Slice", [A, np.array([9], INT), np.array([0], INT), np.array([0], INT), np.array([-1], INT)], {}),
     ("Reshape", [A, np.array([0, 2, -1], INT)], {}),
     ("Reshape", [V[:0], np.array([0, 3], INT)], {"allowzero": 1}),
     ("Transpose", [A], {}),
@@ -48,6 +53,10 @@ CASES = [
     ("Where", [V > 5, V, -V], {}),
     ("Not", [V > 5], {}),
     ("Equal", [V, V[::-1].copy()], {}),
+    *((op_type, [V, np.array(7, INT)], {}) for op_type in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
+    ("Pow", [V.astype(F), np.array(2, INT)], {}),
+    ("Pow", [V.astype(F), np.array(-0.5, F)], {}),
+    ("Pow", [V, np.array(2, INT)], {}),
     ("Add", [A, V[:1]], {}),
     ("Sub", [V, np.array(4, INT)], {}),
     ("Mul", [V.astype(F), np.array(0.5, F)], {}),
@@ -79,3 +88,18 @@ def test_what_does_not_depend_on_sizes_is_the_same_object_in_both_runs(name):
     assert len(shared) > len(one.types) / 4
     assert all(one.values.get(key) is two.values.get(key) for key in shared)
     assert all(two.values[key] is value for key, value in traced.values.items())
+
+
+def test_a_slice_backwards_is_what_onnxruntime_gives():
+    """Bounds outside of the axis are cut, where the reference leaves nothing."""
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None]) for name in "xsety"]
+    proto = helper.make_node("Slice", ["x", "s", "e", "", "t"], ["y"])
+    graph = helper.make_graph([proto], "g", ports[:4], ports[4:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    node = Node(proto, "Slice", "", 13, "", ("x", "s", "e", "", "t"), ("y",), onnx.GraphProto())
+    for size, start, end, step in itertools.product((0, 1, 5), range(-7, 8), (*range(-7, 8), -(2**63)), (-1, -2)):
+        feeds = {"x": np.arange(size), "s": np.array([start]), "e": np.array([end]), "t": np.array([step])}
+        (expected,) = session.run(None, feeds)
+        (found,) = fold.evaluate(node, [feeds["x"], feeds["s"], feeds["e"], None, feeds["t"]])
+        np.testing.assert_array_equal(found, expected)
