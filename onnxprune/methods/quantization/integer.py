@@ -14,6 +14,7 @@ from onnxprune.methods.quantization.lift import captured_names, sort_nodes
 from onnxprune.methods.quantization.machine import IntegerTypes
 from onnxprune.methods.quantization.native import quant_type, quiet, types_known, with_own_ranges
 from onnxprune.methods.quantization.normal_form import keep_domains
+from onnxprune.methods.quantization.quick import quick
 from onnxprune.methods.quantization.recognise import nodes
 from onnxprune.methods.quantization.tidy import read_floats
 from onnxprune.operators.operator import operators
@@ -171,7 +172,8 @@ def _read_floats_before_bodies(graph: onnx.GraphProto) -> None:
 
 def _run(quantizer: Any, source: onnx.ModelProto) -> onnx.ModelProto:
     try:
-        quantizer.quantize_model()
+        with quick():
+            quantizer.quantize_model()
     except Exception as error:  # the package raises whatever it meets
         raise ModelError(
             f"onnxruntime's quantizer fails on this model ({type(error).__name__}: {error}); keep what it names float "
