@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.types import FloatArray
+
 BLOCKS, BLOCK_RUNS = 20, 10
 """A series is cut into at most so many blocks, of at least so many runs."""
 
@@ -89,8 +91,17 @@ def histogram(timings: Mapping[str, Timing], bins: int = 32) -> dict[str, Any]:
     return {"edges_ms": [round(float(edge), 4) for edge in edges], "runs": runs}
 
 
-def timing(series: list[float]) -> Timing:
+def timing(series: Sequence[float]) -> Timing:
     """Return what a series of runs says, in milliseconds."""
-    p10, median, p90 = (float(value) for value in np.percentile(series, [10, 50, 90]))
+    p10, median, p90 = quantiles(series, 0.1, 0.5, 0.9)
     blocks = np.array_split(np.array(series), min(BLOCKS, max(1, len(series) // BLOCK_RUNS)))
-    return Timing(median, p10, p90, len(series), min(float(np.median(block)) for block in blocks), tuple(series))
+    return Timing(median, p10, p90, len(series), min(quantiles(block, 0.5)[0] for block in blocks), tuple(series))
+
+
+def quantiles(series: Sequence[float] | FloatArray, *shares: float) -> list[float]:
+    """Return what these shares of some values stay below, between neighbours in proportion.
+
+    As `numpy.quantile`, which imports `numpy.ma` when it is called first: 30 ms.
+    """
+    places = np.array(shares) * (len(series) - 1)
+    return [float(value) for value in np.interp(places, np.arange(len(series)), np.sort(series))]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import onnx
 
-from onnxprune.methods.quantization import bias, grid
+from onnxprune.methods.quantization import bias
 from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
+
+if TYPE_CHECKING:
+    from onnxprune.methods.quantization import grid
 
 LEAST_SAMPLES = 64
 """With fewer, weights are fitted only when asked: on fm_mbv2 32 images made the error larger, 128 a third smaller."""
@@ -29,6 +33,8 @@ class Fitted:
         """Return a prepared model with the new values, but for the nodes that stay float."""
         if not self.layers and not self.biases:
             return proto
+        from onnxprune.methods.quantization import grid  # with the refit behind it: most runs need none of it
+
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
         grid.put(copy, self.layers, left)
@@ -58,6 +64,8 @@ def fit(
     round_weights = options.rounding == "gptq" or (needed and options.rounding is None and can_fit(proto, feeds, real))
     if not round_weights and not options.correct_bias:
         return NOTHING
+    from onnxprune.methods.quantization import grid
+
     made = quantized(proto)
     layers = grid.rounded(proto, made, feeds, threads) if round_weights else {}
     means = bias.mean_errors(proto, made, feeds, threads) if options.correct_bias else {}
@@ -66,5 +74,7 @@ def fit(
 
 def can_fit(proto: onnx.ModelProto, feeds: Sequence[dict[str, Array]], real: bool) -> bool:
     """Tell whether weights are fitted without being asked to: enough samples, and a model that takes seconds."""
+    from onnxprune.methods.quantization import grid
+
     samples = sum(max((array.shape[0] for array in feed.values() if array.ndim), default=1) for feed in feeds)
     return real and samples >= LEAST_SAMPLES and grid.is_small(proto)

@@ -18,7 +18,7 @@ import onnx
 
 from onnxprune.graph.session import open_session
 from onnxprune.types import Array, FloatArray
-from onnxprune.validate.latency import Timing, timing
+from onnxprune.validate.latency import Timing, quantiles, timing
 
 Feeds = Mapping[str, Array]
 
@@ -114,4 +114,4 @@ def _pace(table: FloatArray, limit: float) -> Pace:
     low = shares[max(0, math.floor(count / 2 - reach))]
     high = shares[min(count - 1, math.ceil(count / 2 + reach) - 1)]
     before, after = (timing(list(column)) for column in table.T)
-    return Pace(before, after, float(np.median(shares)), float(low), float(high), limit)
+    return Pace(before, after, quantiles(shares, 0.5)[0], float(low), float(high), limit)
