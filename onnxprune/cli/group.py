@@ -34,7 +34,6 @@ CLOSE = 0.75
 _SHORTAGE = "memory: there is not enough of it for this; give less (--memory, --samples, --threads) or allow more."
 
 
-
 class Commands(click.Group):
     """Methods, and commands by the name of their file; any other word is a model for the default command."""
 

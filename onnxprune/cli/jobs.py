@@ -60,9 +60,7 @@ def method_command(method: Method) -> click.Command:
         options.runs(without=()),
         options.outputs(method.usual or f"MODEL-{method.ending}.onnx", without=unasked),
         *([_TIMED] if method.timed else []),
-        options.asked(
-            "asked", lambda values: options.given(kind, values), options.made_from(kind, without=SHARED)
-        ),
+        options.asked("asked", lambda values: options.given(kind, values), options.made_from(kind, without=SHARED)),
         options.model,
     )
     decorated: options.Command = callback

@@ -9,8 +9,8 @@ from onnx import TensorProto
 from onnxruntime.quantization import quant_utils
 
 from onnxprune.methods.quantization import integer, quick
-from onnxprune.methods.quantization.options import QuantizeOptions
 from onnxprune.methods.quantize import quantize
+from onnxprune.methods.quantize_options import QuantizeOptions
 from tests import networks
 
 RNG = np.random.default_rng(0)

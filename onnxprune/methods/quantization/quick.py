@@ -19,7 +19,7 @@ from onnx import TensorProto
 from onnxprune.types import Array
 
 MODULES = ("quant_utils", "base_quantizer", "onnx_quantizer", "qdq_quantizer")
-TYPES = {TensorProto.INT8: np.dtype(np.int8), TensorProto.UINT8: np.dtype(np.uint8)}
+TYPES: dict[int, np.dtype[Any]] = {TensorProto.INT8: np.dtype(np.int8), TensorProto.UINT8: np.dtype(np.uint8)}
 TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -29,10 +29,14 @@ def quick() -> Iterator[None]:
     modules = [import_module(f"onnxruntime.quantization.{name}") for name in MODULES]
     replaced: list[tuple[Any, str, Any]] = []
     try:
-        for name, made in (("compute_data_quant_params", _parameters), ("quantize_nparray", _integers)):
-            original = getattr(modules[0], name, None)
+        quickly: dict[str, Callable[[Any], Any]] = {
+            "compute_data_quant_params": _parameters,
+            "quantize_nparray": _integers,
+        }
+        for name, made in quickly.items():
+            original = getattr(modules[0], name)
             for module in modules:
-                if original is not None and getattr(module, name, None) is original:
+                if getattr(module, name, None) is original:
                     replaced.append((module, name, original))
                     setattr(module, name, made(original))
         yield
