@@ -40,6 +40,7 @@ class ApplyKwargs(TypedDict, total=False):
     """See `ApplyOptions`."""
 
     force: bool
+    substitute: str | None
     heads: bool | None
     head_dim: bool | None
     input_shapes: Mapping[str, tuple[int, ...]]
@@ -95,6 +96,7 @@ class PruneKwargs(CandidateKwargs, total=False):
     ratios: Mapping[str, float] | str | Path
     drop: str | tuple[str, ...] | list[str]
     depth: bool | None
+    substitute: str | None
     resize_io: str | tuple[str, ...] | list[str]
     states: str | tuple[str, ...] | list[str]
 

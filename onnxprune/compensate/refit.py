@@ -55,6 +55,7 @@ class RefitOptions:
     absorb: the branch before an Add makes up for the error of the other branch.
     recurrent: LSTM, GRU and RNN are refitted too. shared: weights that several nodes read are refitted as one.
     mix: where only linear operators stand between writers and readers, mixtures of channels stay instead of channels.
+    fresh: outputs of readers that stand where the original has something else: fitted though nothing changed before.
     only: outputs of the readers and recurrent layers that are refitted, None: all.
     memory: bytes that activations, rows and sums may take; the inputs themselves and onnxruntime come on top.
     """
@@ -64,6 +65,7 @@ class RefitOptions:
     mix: bool = True
     recurrent: bool = False
     shared: bool = False
+    fresh: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
     threads: int | None = None
     memory: int = MEMORY
@@ -269,7 +271,7 @@ class Walk:
         )
 
     def _is_same(self, reader: Reader) -> bool:
-        if reader.x not in self._old_levels:
+        if reader.x not in self._old_levels or reader.y in self._options.fresh:
             return False
         return _equal(self._old.values(reader.x), self._new.values(reader.x))
 

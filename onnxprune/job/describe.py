@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.graph.drop import sum_of
 from onnxprune.job.group_lines import pruned
-from onnxprune.job.sizes import describe_pruned, describe_view
+from onnxprune.job.sizes import describe, describe_pruned, describe_view
 from onnxprune.report import Report
 
 if TYPE_CHECKING:
@@ -82,11 +83,18 @@ def _prune(report: Report, source: Model, result: PruneResult, data: Data | None
     if result.short is not None:
         report.input = describe_view(result.view, result.trace)
         short = result.short
+        instead = {one.total: one.kind for one in result.substitutes}
+        totals = [sum_of(branch) for branch in short.branches]
         report.details["dropped"] = {
             "branches": short.names,
             "inputs": list(short.inputs),
             "outputs": list(short.outputs),
+            "substitutes": {
+                name: instead[total] for name, total in zip(short.names, totals, strict=True) if total in instead
+            },
         }
+        if instead:
+            report.output = describe(result.model, {})
     _warn(report, result.warnings)
     note_limits(report, channels)
     if result.latency is not None:

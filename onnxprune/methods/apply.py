@@ -19,6 +19,8 @@ from onnxprune.methods.depth import border_left, notes_of, sizes_left, whole_of
 from onnxprune.methods.refit import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
+from onnxprune.methods.short_trial import trial_of
+from onnxprune.methods.substitutes import choose_substitutes
 from onnxprune.methods.synthetic import WEAKER, synthetic
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.turned import turned_if_few
@@ -82,5 +84,8 @@ def apply(
     progress("refitting what stays")
     runtime = replace(runtime, memory=options.memory)
     effort = None if options.effort is None else Effort.of(options.effort)
+    if samples is not None and options.compensate != "none":
+        instead = choose_substitutes(short, samples, options.substitute, runtime, trial_of(channels, short, runtime))
+        result = replace(result, substitutes=instead)
     fitted = refit(result, samples, options.compensate, runtime, options.steps, progress=progress, effort=effort)
     return replace(fitted, samples=samples)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxprune.channels.plan import Plan
 from onnxprune.errors import UsageError
-from onnxprune.methods.compensate_options import CompensateOptions
+from onnxprune.methods.compensate_options import SUBSTITUTE, SUBSTITUTES, CompensateOptions
 from onnxprune.option import documented, option
 
 
@@ -23,6 +23,8 @@ class ApplyOptions(CompensateOptions):
         None, "What to remove, or the file that it was saved in.", metavar="PLAN.json", argument=True, untold=True
     )
     force: bool = option(False, "Apply it to another file too, where the tensors are the same.", untold=True)
+
+    substitute: str | None = option(None, SUBSTITUTE, choices=SUBSTITUTES)
 
     def read_plan(self) -> Plan:
         """Return the plan.

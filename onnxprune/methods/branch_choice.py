@@ -14,24 +14,21 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-import numpy as np
-
 from onnxprune.allocate.measures import MEASURES
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
-from onnxprune.compensate.closed_cost import closed_form_seconds
 from onnxprune.errors import NothingToPruneError
 from onnxprune.graph.branches import Branch, find_branches
 from onnxprune.graph.cost import cost
 from onnxprune.graph.drop import Shortened, without
 from onnxprune.graph.functions import inlined
 from onnxprune.graph.model import Model
-from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import Trace, trace
 from onnxprune.graph.view import Node, View
 from onnxprune.methods.choice import choose
 from onnxprune.methods.depth import Whole, border_left, plan_of, sizes_left, whole_of
+from onnxprune.methods.distances import Distance, parts
 from onnxprune.methods.latency import TOLERANCE, time_both
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.refit import refit
@@ -40,13 +37,7 @@ from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
 from onnxprune.methods.unfitted import unfitted
 from onnxprune.statistics.data import Data
-from onnxprune.statistics.split import first, split
-from onnxprune.types import Array
 
-SAMPLES = (256, 128, 64, 32, 16)
-SECONDS = 60.0
-"""CPU seconds, as predicted, that the refits of single branches may take: fewer samples do where there are many."""
-BATCH = 16
 WORSE_IN_A_ROW = 2
 """So many choices in a row that are worse than the best end the search."""
 
@@ -129,12 +120,12 @@ class BranchChoice:
     @cached_property
     def parts(self) -> tuple[Data, Data]:
         """Samples to fit to, and samples to compare on."""
-        fit, held = split(self.data)
-        feed = next(iter(fit.batches(BATCH)))
-        counts = [count for count in SAMPLES if count <= fit.samples] or [fit.samples]
-        costs = {count: len(self.free) * closed_form_seconds(self.model, feed, count) for count in counts}
-        count = next((count for count in counts if costs[count] <= SECONDS), counts[-1])
-        return first(fit, count), first(held, count) if held is not None else first(fit, count)
+        return parts(self.model, self.data, len(self.free))
+
+    @cached_property
+    def distance(self) -> Distance:
+        """Tells how near outputs are to the original's."""
+        return Distance(self.model, self.parts[1], self.runtime)
 
     def _short(self, names: Sequence[str]) -> Shortened | None:
         named = (*self.options.drop, *names)
@@ -177,7 +168,7 @@ class BranchChoice:
 
     def _fitted(self, names: Sequence[str], *, thin: bool) -> float:
         """Return how far the outputs are without branches, everything refitted; `thin`: widths save the rest."""
-        fit, held = self.parts
+        fit, _ = self.parts
         short = self._short(names)
         options = replace(self.options, drop=(), depth=None)
         shapes = sizes_left(short, options.input_shapes)
@@ -192,23 +183,7 @@ class BranchChoice:
             )
         plan, border = plan_of(short, channels, keep), border_left(short, channels, keep)
         result = PruneResult(rewrite(channels, keep), plan, channels, keep, border=border, short=short)
-        return self._distance(refit(result, fit, "lstsq", self.runtime).model, held)
-
-    def _distance(self, model: Model, held: Data) -> float:
-        """Return the mean squared difference of the outputs, relative to their variance, averaged over outputs."""
-        found = self._outputs(model, held)
-        errors = [np.square(found[n] - a).mean() / max(float(a.var()), 1e-30) for n, a in self._expected.items()]
-        return float(np.mean(errors)) if errors else 0.0
-
-    @cached_property
-    def _expected(self) -> dict[str, Array]:
-        found = self._outputs(self.model, self.parts[1])
-        return {name: array for name, array in found.items() if array.dtype.kind == "f" and np.isfinite(array).all()}
-
-    def _outputs(self, model: Model, data: Data) -> dict[str, Array]:
-        with open_session(model, threads=self.runtime.threads, provider=self.runtime.provider) as session:
-            parts = [session.run(feed) for feed in data.batches(BATCH)]
-        return {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]}
+        return self.distance.of(refit(result, fit, "lstsq", self.runtime).model)
 
     def _note(self, order: Sequence[str], names: tuple[str, ...]) -> str:
         tried = ", ".join(f"{len(n)}: {error:.3g}" for n, error in sorted(self.errors.items(), key=lambda i: len(i[0])))

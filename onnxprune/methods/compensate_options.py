@@ -11,6 +11,11 @@ from onnxprune.option import Options, option
 
 MODES = ("none", "bias", "lstsq", "distil")
 """Nothing; mean and variance of every output channel; all weights; all weights, then gradient steps."""
+SUBSTITUTES = ("none", "bias", "scale", "linear")
+SUBSTITUTE = (
+    "What takes the place of a dropped branch, fitted to the data: nothing, a bias or a factor and a bias for each "
+    "channel, one linear map [default: what repairs most for its time]."
+)
 EFFORT = (
     "How long gradient steps go on: none, a fixed budget, as long as held-out samples get better, or a time (90s, 30m, "
     "2h) [default: default]."

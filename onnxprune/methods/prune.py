@@ -16,11 +16,13 @@ import numpy as np
 
 from onnxprune.allocate.measures import Shaped
 from onnxprune.channels.analyse import Channels, analyse
+from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import DataError, ModelError, NothingToPruneError, UsageError
 from onnxprune.graph.count import WEIGHT_BITS
 from onnxprune.graph.drop import Shortened, shorten
 from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.substitute import Substitute
 from onnxprune.methods.branch_choice import BranchChoice
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.choice import Clock, choose
@@ -33,6 +35,8 @@ from onnxprune.methods.resize import loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
+from onnxprune.methods.short_trial import Thin, trial_of
+from onnxprune.methods.substitutes import choose_substitutes, goal_left
 from onnxprune.methods.synthetic import WEAKER
 from onnxprune.methods.synthetic import synthetic as make_up
 from onnxprune.methods.unfitted import Unfitted, unfitted
@@ -167,9 +171,17 @@ class _Work:
         fits = seen is not None and real and options.compensate != "none" and self.thins
         unfit = unfitted(channels, seen) if seen is not None and fits else Unfitted()
         alone = Unfitted() if options.cut_unfitted else unfit
-        self.progress("choosing channels")
         # errors of groups on made-up inputs are no ground to spend a budget on
         wanted = options if real or options.scope else replace(options, scope="uniform")
+
+        def thin(substitutes: tuple[Substitute, ...]) -> Keep:
+            left, quiet = goal_left(wanted, self.short, substitutes), lambda text: None
+            whole = whole_of(self.short)
+            return choose(channels, left, Clock(), activity, runtime, quiet, alone.reasons, whole, quick=True)[0]
+
+        substitutes = self._substitutes(samples, thin if options.target is not None else None)
+        wanted = goal_left(wanted, self.short, substitutes)
+        self.progress("choosing channels")
         with np.errstate(over="ignore", invalid="ignore"):
             try:
                 keep, reasons, notes = choose(
@@ -191,7 +203,17 @@ class _Work:
         ]
         notes += [*shape_notes(channels, border), *notes_of(self.short)]
         result = PruneResult(
-            cut, plan, channels, keep, reasons, tuple(notes), clock.seconds, cut, border=border, short=self.short
+            cut,
+            plan,
+            channels,
+            keep,
+            reasons,
+            tuple(notes),
+            clock.seconds,
+            cut,
+            border=border,
+            short=self.short,
+            substitutes=substitutes,
         )
         with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
             self.progress("refitting what stays")
@@ -204,6 +226,15 @@ class _Work:
         if options.latency is None or not result.removes:
             return result
         return self._timed(result, samples if real else None)
+
+    def _substitutes(self, samples: Data | None, thin: Thin | None) -> tuple[Substitute, ...]:
+        """Return what takes the place of dropped branches."""
+        if self.short is None or samples is None or self.options.compensate == "none":
+            return ()
+        with self.clock.stage("substitutes"), np.errstate(over="ignore", invalid="ignore"):
+            self.progress("looking for what takes the place of branches")
+            trial, kind = trial_of(self.channels, self.short, self.runtime, thin), self.options.substitute
+            return choose_substitutes(self.short, samples, kind, self.runtime, trial, at_target=thin is not None)
 
     def _timed(self, result: PruneResult, samples: Data | None) -> PruneResult:
         """Return the result with the latency of both models."""

@@ -10,6 +10,7 @@ from typing import Any
 from onnxprune.allocate.ratios import checked_ratios, read_ratios
 from onnxprune.errors import UsageError
 from onnxprune.methods.candidate_options import CandidateOptions
+from onnxprune.methods.compensate_options import SUBSTITUTE, SUBSTITUTES
 from onnxprune.option import documented, option
 
 DEFAULT_RATIO = 0.4
@@ -54,6 +55,7 @@ class PruneOptions(CandidateOptions):
     depth: bool | None = option(
         None, "With --data and a target: branches go as well as widths, where that loses less [default: no]."
     )
+    substitute: str | None = option(None, SUBSTITUTE, choices=SUBSTITUTES)
     resize_io: tuple[str, ...] = option(
         (),
         "These inputs and outputs may shrink with the channels inside, a state that is fed back on both sides "

@@ -10,6 +10,7 @@ import onnx
 from onnxprune.compensate.compensate import Compensation, LayerError, Mode, RefitOptions, compensate, kept_positions
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.refit import MEMORY
+from onnxprune.compensate.substitutes import merged
 from onnxprune.errors import UsageError
 from onnxprune.graph.follow import Place, placed
 from onnxprune.graph.sweep import swept
@@ -17,6 +18,7 @@ from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.steps import QUICK, steps_of
+from onnxprune.methods.substitutes import with_substitutes
 from onnxprune.statistics.data import Data
 
 RESIZED = "no gradient steps were taken after the refit: inputs changed their shape"
@@ -52,6 +54,7 @@ def refit(
         raise UsageError(f"--compensate {mode} needs inputs of the model: give --data.")
     if data is None or mode == "none" or not result.removes:
         return result
+    result, totals = with_substitutes(result), [substitute.total for substitute in result.substitutes]
     seen = seen or look(result.view, data, runtime)
     if seen.parts:
         return _refit_parts(result, seen, mode or "distil", runtime)  # type: ignore[arg-type]
@@ -63,11 +66,12 @@ def refit(
     if not result.border.is_open and mode == "distil":
         mode = "lstsq"
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
-    options = RefitOptions(threads=runtime.threads or None, memory=runtime.memory or MEMORY)
+    options = RefitOptions(fresh=frozenset(totals), threads=runtime.threads or None, memory=runtime.memory or MEMORY)
     done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan, progress)
     notes = (note,) if note and note != QUICK and mode is None else ()
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
     model = swept(seen.restored(done.model, pruned, result.model), result.model)
+    model = merged(model, totals)
     refitted = replace(result.plan, refitted=True)
     return replace(result, model=model, plan=refitted, compensation=done, warnings=warnings)
 

@@ -10,6 +10,7 @@ from onnxprune.channels.plan import Plan
 from onnxprune.compensate.compensate import Compensation
 from onnxprune.graph.drop import Shortened
 from onnxprune.graph.model import Model
+from onnxprune.graph.substitute import Substitute
 from onnxprune.graph.trace import Trace
 from onnxprune.graph.view import View
 from onnxprune.methods.latency import Latency
@@ -36,6 +37,7 @@ class PruneResult:
     report: what was found out about the result, where a job made it.
     border: how its inputs and outputs follow from the original's.
     short: the source without branches, and what it was; None where none were dropped.
+    substitutes: what takes the place of dropped branches in a refit.
     """
 
     model: Model
@@ -52,6 +54,7 @@ class PruneResult:
     report: Report | None = None
     border: Border = field(default_factory=Border)
     short: Shortened | None = None
+    substitutes: tuple[Substitute, ...] = ()
 
     @property
     def removes(self) -> bool:

@@ -27,8 +27,9 @@ def dropped(report: Report) -> Iterator[Section]:
     """Show the branches that went."""
     found = report.details.get("dropped")
     if found:
-        count = len(found["branches"])
-        yield Section("", (f"Dropped {count} branch{'es' * (count > 1)}: {', '.join(found['branches'])}.",))
+        count, instead = len(found["branches"]), found.get("substitutes", {})
+        names = (f"{name} ({instead[name]} instead)" if name in instead else name for name in found["branches"])
+        yield Section("", (f"Dropped {count} branch{'es' * (count > 1)}: {', '.join(names)}.",))
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:

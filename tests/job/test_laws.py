@@ -229,11 +229,11 @@ def test_every_method_has_ten_sets_which_use_every_option() -> None:
 
 UNUSED: dict[str, set[str]] = {
     **{name: set() for name in SETS},
-    "prune": {"latency", "states", "drop", "depth", "effort"},
-    "apply": {"effort"},
+    "prune": {"latency", "states", "drop", "depth", "substitute", "effort"},
+    "apply": {"effort", "substitute"},
     "finetune": {"loss"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
-    | {"workers", "input_shapes", "drop", "depth", "effort"},
+    | {"workers", "input_shapes", "drop", "depth", "substitute", "effort"},
     "sparsify": {"effort"},
     "factorize": {"effort"},
     "quantize": {"seed", "input_shapes", "effort"},
