@@ -113,10 +113,24 @@ def is_state(name: str, view: View, trace: Trace) -> bool:
         return False
     stem = _stem(name)
     return any(
-        trace.shapes.get(key) == trace.shapes[name] and trace.data_type(key) == trace.data_type(name)
+        _may_be_alike(key, name, view, trace) and trace.data_type(key) == trace.data_type(name)
         for key in view.inputs
         if key in trace.shapes and _stem(key) == stem
     )
+
+
+def _may_be_alike(one: str, two: str, view: View, trace: Trace) -> bool:
+    """Tell whether shapes are equal; a size that the file leaves open may be inferred wrongly."""
+    if trace.shapes[one] == trace.shapes[two]:
+        return True
+    ones, others = _declared_sizes(one, view), _declared_sizes(two, view)
+    return 0 < len(ones) == len(others) and all(None in (a, b) or a == b for a, b in zip(ones, others, strict=True))
+
+
+def _declared_sizes(key: str, view: View) -> list[int | None]:
+    declared = view.inputs[key].type if key in view.inputs else view.declared.get(key)
+    sizes = declared.tensor_type.shape.dim if declared is not None else ()
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in sizes]
 
 
 def _is_recurrent(node: Node) -> bool:

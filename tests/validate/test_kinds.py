@@ -203,6 +203,22 @@ def test_states_that_are_fed_back_are_told_from_results(make: Callable[[], onnx.
     assert [index for index, kind in enumerate(found) if kind.name == "state"] == states
 
 
+def test_a_state_whose_size_no_inference_finds_is_one() -> None:
+    """A condition that only the data decide, branches of different ranks: what is declared counts."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        agraph (float[b, 4] x, float[2, c, 4] state, int64 rate) => (float[b, 4] y, float[p, q, r] stateN) {
+            wanted = Constant <value = int64 {16000}> ()
+            fast = Equal (rate, wanted)
+            next = If (fast) <
+                then_branch = one () => (float[p, q, r] a) { d = Shape (x)  a = Reshape (state, d) },
+                else_branch = two () => (float[p, q, r] c) { c = Relu (state) } >
+            stateN = Identity (next)
+            y = Relu (x)
+        }""")
+    assert kinds(model) == [Kind("values"), Kind("state")]
+
+
 def detector(by: str) -> onnx.ModelProto:
     net = Net()
     features = net.conv(net.input(1, 3, 8, 8), 3, 6)
