@@ -7,7 +7,6 @@ COPY requirements.txt /src/
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --no-compile -r /src/requirements.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY onnxprune /src/onnxprune
-COPY recipes /recipes
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --no-deps /src \
     && useradd --create-home onnxprune
 

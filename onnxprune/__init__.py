@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from onnxprune.statistics.image_options import ImageOptions as ImageOptions
     from onnxprune.validate.api import validate as validate
     from onnxprune.validate.bench import bench as bench
+    from onnxprune.version import __version__ as __version__
 
 _silence()  # before anything of ours imports onnxruntime, and for every process that we start
 
@@ -114,6 +115,7 @@ _NAMES = {
     "statistics.image_options": "ImageOptions",
     "validate": "validate",
     "validate.bench": "bench",
+    "version": "__version__",
 }
 """Home -> what it gives to the package. All there is to say about a public name."""
 

@@ -20,7 +20,7 @@ ROOMS = [
     {"operators"},
     {"files", "processes"},
     {"option"},
-    {"errors", "types"},
+    {"errors", "types", "version"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 SIDEWAYS = {("statistics", "validate")}

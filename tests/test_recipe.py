@@ -135,3 +135,12 @@ def test_a_ready_recipe_makes_a_trained_network_much_smaller(name: str, samples:
     assert result.model.proto.ByteSize() < 0.5 * model.stat().st_size
     onnx.checker.check_model(result.model.proto)
     assert all(item.comparison is not None for item in result.steps)
+
+
+def test_a_ready_recipe_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("edge-int8") == read_recipe(ROOT / "recipes/edge-int8.yaml")
+    with pytest.raises(UsageError, match=r"there is no recipe 'edge-int9'.*cnn-cpu-fast, edge-int8"):
+        read_recipe("edge-int9")
+    Path("edge-int8").write_text("steps: [sparsify]")
+    assert [item.method.name for item in read_recipe("edge-int8").steps] == ["sparsify"], "files come first"

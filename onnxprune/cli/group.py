@@ -23,6 +23,7 @@ from onnxprune.job.methods import METHODS
 from onnxprune.processes.memory import is_shortage
 from onnxprune.processes.places import keep_statistics
 from onnxprune.processes.supervise import supervised
+from onnxprune.version import __version__
 
 DEFAULT = "prune"
 HELP = "help"
@@ -154,13 +155,7 @@ def _with_help(error: click.ClickException, owners: Sequence[str] = ()) -> str:
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        from importlib import metadata
-
-        try:
-            number = metadata.version("onnxprune")
-        except metadata.PackageNotFoundError:
-            number = "from a checkout, not installed"
-        click.echo(f"onnxprune {number}")
+        click.echo(f"onnxprune {__version__}")
         ctx.exit()
 
 

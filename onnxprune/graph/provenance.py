@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import onnx
+
+from onnxprune.version import __version__
 
 _KEYS = ("onnxprune.version", "onnxprune.options", "onnxprune.source_sha256")
 
@@ -20,7 +21,7 @@ def with_provenance(proto: onnx.ModelProto, source_sha256: str, options: Mapping
     """
     copy = without_provenance(proto)
     canonical = json.dumps(dict(options), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    for key, value in zip(_KEYS, (package_version(), canonical, source_sha256), strict=True):
+    for key, value in zip(_KEYS, (__version__, canonical, source_sha256), strict=True):
         copy.metadata_props.add(key=key, value=value)
     return copy
 
@@ -33,11 +34,3 @@ def without_provenance(proto: onnx.ModelProto) -> onnx.ModelProto:
         if copy.metadata_props[index].key in _KEYS:
             del copy.metadata_props[index]
     return copy
-
-
-def package_version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return version("onnxprune")
-    except PackageNotFoundError:
-        return "unknown"

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from onnxprune.graph.provenance import package_version
+from onnxprune.version import __version__
 
 PACKAGES = ("onnx", "onnxruntime", "numpy")
 CPU_FILE = Path("/proc/cpuinfo")
@@ -18,7 +18,7 @@ CPU_FILE = Path("/proc/cpuinfo")
 
 def surroundings(argv: Sequence[str] = ()) -> dict[str, Any]:
     """Return date (UTC; that of SOURCE_DATE_EPOCH where it is set), versions, machine and argv, as JSON data."""
-    versions = {"onnxprune": package_version(), "python": platform.python_version()}
+    versions = {"onnxprune": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             versions[name] = version(name)

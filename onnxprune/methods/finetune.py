@@ -26,7 +26,6 @@ from onnxprune.compensate.stream import LABELS, Stream, stream_of
 from onnxprune.compensate.terms import Term, label_term, own_term
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.graph.model import Model, Source, load
-from onnxprune.graph.provenance import package_version
 from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
@@ -43,6 +42,7 @@ from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
+from onnxprune.version import __version__
 
 MATCHED_FEEDS = 4
 """Feeds that the correspondence is read off, and variances are taken of."""
@@ -164,7 +164,7 @@ class _Work:
         parts = [part for part in (options.labels, options.loss) if part is not None]
         content = hashlib.sha256(b"".join(_content(part) for part in parts)).hexdigest()
         said = repr(sorted(options.to_dict().items()))
-        key = (package_version(), self.original.sha256, self.compressed.sha256, self.data.sha256, content, said)
+        key = (__version__, self.original.sha256, self.compressed.sha256, self.data.sha256, content, said)
         return Snapshot(options.state, key)
 
     def _kinds(self, stream: Stream, pairs: Pairs) -> tuple[str, ...]:

@@ -29,21 +29,32 @@ KEYS: dict[str, Any] = {
     "outputs": Outputs,
 }
 """The parts of a recipe besides its steps, with their types; those of `Run` stand among them by their names."""
+READY = Path(__file__).parent / "ready"
+"""Recipes that come with the package, which a name without a suffix means."""
 
 
 def read_recipe(path: str | Path) -> Job:
-    """Return the recipe of a file.
+    """Return the recipe of a file, or one that comes with the package (`cnn-cpu-fast`).
 
     Raises:
         UsageError: it cannot be read, or says something that makes no sense; with the line.
     """
     path = Path(path)
+    if path.name == str(path) and not path.suffix and not path.exists():
+        path = _ready(path.name)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"the recipe '{path}' cannot be read ({reason}).") from error
     return parse_recipe(text, str(path), path.parent)
+
+
+def _ready(name: str) -> Path:
+    names = sorted(path.stem for path in READY.glob("*.yaml"))
+    if name not in names:
+        raise UsageError(f"there is no recipe '{name}', neither a file nor one of {', '.join(names)}.")
+    return READY / f"{name}.yaml"
 
 
 def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Job:

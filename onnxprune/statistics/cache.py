@@ -26,6 +26,7 @@ from onnxprune.files.owner import draft_name, sweep
 from onnxprune.files.staging import create
 from onnxprune.processes.places import statistics_folder
 from onnxprune.types import Array
+from onnxprune.version import __version__
 
 LIMIT_BYTES = 2 << 30
 """The oldest of our files go when they are more than this together; larger results are not stored."""
@@ -125,8 +126,8 @@ def _evict(place: Path) -> None:
 @functools.cache
 def _release() -> str:
     """Return the version of this package and what else a result depends on."""
-    found = []
-    for package in ("onnxprune", "onnxruntime", "numpy"):
+    found = [f"onnxprune {__version__}"]
+    for package in ("onnxruntime", "numpy"):
         with suppress(metadata.PackageNotFoundError):
             found.append(f"{package} {metadata.version(package)}")
     return ", ".join(found)
