@@ -147,9 +147,11 @@ def _distance(one: Array, other: Array) -> float:
         return float(not np.array_equal(one, other))
     if np.array_equal(one.view(np.uint8) if one.dtype.kind not in "fiub" else one, _like(one, other)):
         return 0.0
-    first, second = (np.nan_to_num(np.asarray(array, dtype=np.float64)) for array in (one, other))
-    distance, norm = float(np.linalg.norm(second - first)), float(np.linalg.norm(first))
-    return float(f"{distance / norm if norm else max(distance, 1.0):.4g}") or 1e-300
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        first, second = (np.nan_to_num(np.asarray(array, dtype=np.float64)) for array in (one, other))
+    scale = max(np.abs(first).max(), np.abs(second).max()) or 1.0  # squares of large values overflow
+    distance, norm = float(np.linalg.norm(second / scale - first / scale)), float(np.linalg.norm(first / scale))
+    return float(f"{distance / norm if norm else max(distance * scale, 1.0):.4g}") or 1e-300
 
 
 def _like(one: Array, other: Array) -> Array:

@@ -33,6 +33,7 @@ from onnxprune.statistics.blas import on_one_thread
 from onnxprune.types import Array
 
 NO_GAIN = "no aligned rank saves anything"
+NO_NUMBERS = "its weights or what it reads hold NaN or infinite values"
 NOT_CHOSEN = "other layers save as much at less error"
 
 
@@ -105,6 +106,8 @@ def factorize(
     seen = look(view, samples, runtime) if samples is not None else None
     grams, notes = _grams(open_ones, seen if whiten else None, runtime)
     candidates = [_candidate(view, traced, layer, grams, options) for layer in open_ones]
+    reasons |= {c.layer.name: NO_NUMBERS for c in candidates if not c.problem.is_finite}
+    candidates = [c for c in candidates if c.layer.name not in reasons]
     choice = _choose(view, traced, candidates, options)
     if not choice:
         raise NothingToPruneError(_why_nothing(reasons, candidates))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune.errors import NothingToPruneError, UsageError
@@ -224,3 +224,16 @@ def test_external_weights_and_constant_nodes_are_replaced(tmp_path: Path) -> Non
 def test_options_that_make_no_sense_are_refused_with_a_reason(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         plain.factorize(mlp(), **options)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_layer_without_numbers_stays_and_says_so(value: float) -> None:
+    proto = networks.convnet()
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "w2")
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0, 0, 0] = value
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    result = plain.factorize(proto, energy=0.5)
+    lines = {layer.name: layer for layer in result.layers}
+    assert "NaN or infinite" in lines["conv2"].reason and not lines["conv2"].form
+    assert any(layer.form for layer in result.layers)

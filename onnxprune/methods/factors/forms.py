@@ -6,6 +6,7 @@ features, None for the identity (no data). Errors are shares of what the layer g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +45,12 @@ class Problem:
     def power(self) -> float:
         """What the layer gives: tr(W G W^T)."""
         return max(float((self._seen * self.weight).sum()), 1e-30)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its numbers are numbers, also squared: what has NaN, or is that large, has no singular values."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return math.isfinite(self.power)
 
     @cached_property
     def _seen(self) -> Array:
