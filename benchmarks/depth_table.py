@@ -16,7 +16,7 @@ import onnxprune
 from onnxprune import Run
 from onnxprune.graph.model import load
 from onnxprune.job.gates import Gates
-from onnxprune.methods.latency import time_both
+from onnxprune.methods.latency_target import time_both
 from onnxprune.methods.runtime import Runtime
 
 

@@ -21,7 +21,7 @@ from models import zoo
 def measure(name: str) -> tuple[int, int, int, float]:
     """Return (tensors that lost positions, those found, those that are wrong, seconds of the comparison)."""
     import onnxprune
-    from onnxprune.differences.compare import diff
+    from onnxprune.differences.difference import diff
 
     source = onnxprune.load(zoo.build(name))
     result = onnxprune.prune(source, ratio=0.5, align=1, compensate="none", run=onnxprune.Run(verify=False))

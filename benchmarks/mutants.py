@@ -31,7 +31,7 @@ TESTS = {
     "onnxprune/graph/view.py": ["tests/graph", "tests/test_micro.py"],
     "onnxprune/graph/count.py": ["tests/graph/test_count.py", "tests/operators", "tests/allocate"],
     "onnxprune/graph/fold.py": ["tests/graph", "tests/test_micro.py"],
-    "onnxprune/compensate/solve.py": ["tests/compensate/test_solve.py", "tests/compensate/test_refit.py"],
+    "onnxprune/compensate/ridge.py": ["tests/compensate/test_solve.py", "tests/compensate/test_refit.py"],
     "onnxprune/allocate/counts.py": ["tests/allocate", "tests/methods/test_prune.py"],
 }
 SWAPS = {

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.quantize_table import COMMAND, run
 from models import zoo
-from onnxprune.validate.bench import bench
+from onnxprune.evidence.bench import bench
 
 THEIRS = """
 import importlib.util, sys, numpy as np, onnxruntime

@@ -33,10 +33,10 @@ PARITY_TARGET, MEDIAN_TARGET, LITTLE, LITTLE_ALLOWED = 1e-3, 0.32, 0.6, 3
 def measure(name: str, ratio: float) -> dict[str, Any]:
     """Prune one graph and return what came out."""
     import onnxprune
+    from onnxprune.evidence.compare import open_reference
     from onnxprune.graph import count
     from onnxprune.graph.session import LEVELS, open_session
     from onnxprune.graph.view import View
-    from onnxprune.validate.compare import open_reference
 
     source = onnxprune.load(zoo.build(name))
     reference = open_reference(source, threads=1, samples=2)
@@ -71,10 +71,10 @@ def _shapes(outputs: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _parity(result: Any, reference: Any) -> tuple[float, bool]:
     """Return the largest error of the outputs that are judged, and whether one is behind a step."""
+    from onnxprune.evidence.compare import self_noise
+    from onnxprune.evidence.masked import masked_parity
+    from onnxprune.evidence.oracle import masked_model
     from onnxprune.graph.session import open_session
-    from onnxprune.validate.compare import self_noise
-    from onnxprune.validate.masked import masked_parity
-    from onnxprune.validate.oracle import masked_model
 
     masked = masked_model(result.channels, result.keep)
     with open_session(masked, threads=1) as zeroed, open_session(result.model, threads=1) as pruned:
@@ -97,7 +97,7 @@ def measure_peer(name: str, ratio: float) -> dict[str, Any]:
     import onnxsim
 
     import onnxprune
-    from onnxprune.validate.compare import open_reference
+    from onnxprune.evidence.compare import open_reference
 
     proto = zoo.build(name)
     reference = open_reference(onnxprune.load(proto), threads=1, samples=1)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from onnxprune.channels.groups import Lock as Lock
     from onnxprune.channels.groups import Site as Site
     from onnxprune.channels.plan import Plan as Plan
-    from onnxprune.differences.compare import Difference as Difference
-    from onnxprune.differences.compare import diff as diff
+    from onnxprune.differences.difference import Difference as Difference
+    from onnxprune.differences.difference import diff as diff
     from onnxprune.errors import DataError as DataError
     from onnxprune.errors import GateError as GateError
     from onnxprune.errors import ModelError as ModelError
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from onnxprune.errors import OnnxpruneError as OnnxpruneError
     from onnxprune.errors import OutputError as OutputError
     from onnxprune.errors import UsageError as UsageError
+    from onnxprune.evidence.bench import bench as bench
+    from onnxprune.evidence.validation import validate as validate
     from onnxprune.graph.model import Model as Model
     from onnxprune.graph.model import load as load
     from onnxprune.job.carry_out import JobResult as JobResult
@@ -73,8 +75,6 @@ if TYPE_CHECKING:
     from onnxprune.report import Report as Report
     from onnxprune.statistics.collect import Statistics as Statistics
     from onnxprune.statistics.image_options import ImageOptions as ImageOptions
-    from onnxprune.validate.api import validate as validate
-    from onnxprune.validate.bench import bench as bench
     from onnxprune.version import __version__ as __version__
 
 _silence()  # before anything of ours imports onnxruntime, and for every process that we start
@@ -84,7 +84,7 @@ _NAMES = {
     "channels.analyse": "Channels",
     "channels.groups": "ChannelGroup Lock Site",
     "channels.plan": "Plan",
-    "differences.compare": "Difference diff",
+    "differences.difference": "Difference diff",
     "errors": "DataError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError",
     "graph.model": "Model load",
     "job.carry_out": "JobResult",
@@ -113,8 +113,8 @@ _NAMES = {
     "report": "Report",
     "statistics.collect": "Statistics",
     "statistics.image_options": "ImageOptions",
-    "validate": "validate",
-    "validate.bench": "bench",
+    "evidence.validation": "validate",
+    "evidence.bench": "bench",
     "version": "__version__",
 }
 """Home -> what it gives to the package. All there is to say about a public name."""
@@ -127,8 +127,7 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
-    module = importlib.import_module(f"onnxprune.{_HOMES[name]}")
-    return module if name == "validate" else getattr(module, name)
+    return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from onnxprune.compensate import distil
-from onnxprune.methods import steps
+from onnxprune.methods import step_count
 
 os.environ["ONNXPRUNE_NO_MEASURE"] = "1"  # no clock decides what is quantized, where a test does not ask for it
 
@@ -13,8 +13,8 @@ os.environ["ONNXPRUNE_NO_MEASURE"] = "1"  # no clock decides what is quantized, 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take few gradient steps where nobody says how many: what 600 of them reach is measured in benchmarks/."""
-    monkeypatch.setattr(steps, "MOST_STEPS", 10)
-    monkeypatch.setattr(steps, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(step_count, "MOST_STEPS", 10)
+    monkeypatch.setattr(step_count, "FEWEST_STEPS", 1)
     monkeypatch.setattr(distil, "FEWEST_STEPS", 1)
 
 

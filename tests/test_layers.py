@@ -10,7 +10,7 @@ ROOMS = [
     {"recipe"},
     {"job", "keywords"},
     {"methods"},
-    {"validate", "report", "differences"},
+    {"evidence", "report", "differences"},
     {"allocate"},
     {"score"},
     {"compensate"},
@@ -23,7 +23,7 @@ ROOMS = [
     {"errors", "types", "version"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-SIDEWAYS = {("statistics", "validate")}
+SIDEWAYS = {("statistics", "evidence")}
 """Synthetic calibration data are the random inputs of the validation."""
 
 
@@ -101,3 +101,27 @@ def test_the_package_asserts_nothing() -> None:
         if isinstance(node, ast.Assert)
     ]
     assert asserting == []
+
+
+def test_names_of_classes_are_unique() -> None:
+    """Who reads a name knows what it is."""
+    found: dict[str, list[str]] = {}
+    for name, path in files().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(name)
+    assert {name: homes for name, homes in found.items() if len(homes) > 1} == {}
+
+
+def test_names_of_files_are_unique() -> None:
+    """But for commands, which are named like what they run, and rules and descriptions of one family of operators."""
+    families = ("onnxprune.cli.commands.", "onnxprune.channels.rules.", "onnxprune.operators.")
+    leaves = [path.stem for name, path in files().items() if not name.startswith(families) and path.stem[:2] != "__"]
+    assert sorted({leaf for leaf in leaves if leaves.count(leaf) > 1}) == []
+
+
+def test_no_room_is_named_like_a_function_of_the_package() -> None:
+    import onnxprune
+
+    rooms = {name.split(".")[1] for name in files() if "." in name}
+    assert rooms & set(onnxprune.__all__) == set()

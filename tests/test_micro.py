@@ -8,7 +8,7 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import NothingToPruneError
-from onnxprune.validate.oracle import masked_model
+from onnxprune.evidence.oracle import masked_model
 from tests import plain
 from tests.micro import CASES, Case
 from tests.micro.build import Net

@@ -12,10 +12,10 @@ import onnxprune
 from onnxprune.channels.context import Context
 from onnxprune.channels.registry import MICROSOFT, RULES, Rule
 from onnxprune.errors import DataError, ModelError, NothingToPruneError
+from onnxprune.evidence.compare import open_reference
+from onnxprune.evidence.masked import masked_parity
+from onnxprune.evidence.oracle import masked_model
 from onnxprune.graph.model import load
-from onnxprune.validate.compare import open_reference
-from onnxprune.validate.masked import masked_parity
-from onnxprune.validate.oracle import masked_model
 from tests import plain
 from tests.micro import CASES
 from tests.oracle import parity

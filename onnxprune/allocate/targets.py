@@ -22,7 +22,7 @@ ROUNDS = 3
 
 
 @dataclass(eq=False)
-class _Search:
+class _CountSearch:
     """Measures counts, each only once."""
 
     request: Request
@@ -58,7 +58,7 @@ def meet(request: Request, measure: Measure, goal: float, name: str) -> Keep:
     Raises:
         NothingToPruneError: even the strongest pruning that is allowed leaves more than the goal.
     """
-    search = _Search(request, measure, goal)
+    search = _CountSearch(request, measure, goal)
     above, below = counts_at(request, 0.0), counts_at(request, 1.0)
     least = search.share(below)
     if least > goal * (1 + TOLERANCE):
@@ -78,11 +78,11 @@ def meet(request: Request, measure: Measure, goal: float, name: str) -> Keep:
 
 def nearest(request: Request, measure: Measure, goal: float, counts: Counts) -> Counts:
     """Return counts near the given ones whose share left is nearest to `goal`."""
-    search = _Search(request, measure, goal)
+    search = _CountSearch(request, measure, goal)
     return _single_steps(search, counts) if search.distance(counts) > CLOSE_ENOUGH else counts
 
 
-def _halve(search: _Search, above: Counts, below: Counts) -> tuple[Counts, Counts]:
+def _halve(search: _CountSearch, above: Counts, below: Counts) -> tuple[Counts, Counts]:
     low, high = 0.0, 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -99,7 +99,7 @@ def _halve(search: _Search, above: Counts, below: Counts) -> tuple[Counts, Count
     return above, below
 
 
-def _between(search: _Search, above: Counts, below: Counts) -> Counts:
+def _between(search: _CountSearch, above: Counts, below: Counts) -> Counts:
     """Move a growing number of groups from one choice to the other and return the nearest mixture."""
     differing = [g.name for g in search.request.groups if above[g.name] != below[g.name]]
     low, high = 0, len(differing)
@@ -117,7 +117,7 @@ def _mixture(above: Counts, below: Counts, moved: list[str]) -> Counts:
     return above | {name: below[name] for name in moved}
 
 
-def _single_steps(search: _Search, best: Counts) -> Counts:
+def _single_steps(search: _CountSearch, best: Counts) -> Counts:
     """Take single steps of single groups as long as one brings the goal nearer."""
     trials = 0
     for group in sorted(search.request.groups, key=lambda g: -g.size):
@@ -132,7 +132,7 @@ def _single_steps(search: _Search, best: Counts) -> Counts:
     return best
 
 
-def _pairs_of_steps(search: _Search, best: Counts) -> Counts:
+def _pairs_of_steps(search: _CountSearch, best: Counts) -> Counts:
     """Try every pair of groups, one a step up and the other one down, until the goal is met."""
     free = sorted((g for g in search.request.groups if g.name not in search.request.ratios), key=lambda g: -g.size)
     start = best
@@ -146,7 +146,7 @@ def _pairs_of_steps(search: _Search, best: Counts) -> Counts:
     return best
 
 
-def _one_step(search: _Search, group: ChannelGroup, counts: Counts, less: bool) -> Counts | None:
+def _one_step(search: _CountSearch, group: ChannelGroup, counts: Counts, less: bool) -> Counts | None:
     step, least = search.request.step(group), search.request.least(group)
     kept = counts[group.name]
     changed = (-(-kept // step) - 1) * step if less else min((kept // step + 1) * step, group.size)

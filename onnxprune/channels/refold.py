@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.channels.context import State
+from onnxprune.graph.concrete_run import ConcreteRun, Shape
 from onnxprune.graph.fold import evaluate, shape_value
-from onnxprune.graph.run import Run, Shape
 from onnxprune.graph.view import Node
 from onnxprune.types import Array, BoolArray, IntArray
 
@@ -17,7 +17,7 @@ class Refold:
     def __init__(self, state: State, mask: BoolArray) -> None:
         self.state = state
         self.mask = mask
-        self.runs: tuple[Run, Run] = (state.trace.first, state.trace.second)
+        self.runs: tuple[ConcreteRun, ConcreteRun] = (state.trace.first, state.trace.second)
         self.broken: dict[int, Node] = {}
         self.changed: tuple[dict[str, Array | None], dict[str, Array | None]] = ({}, {})
         for number in (0, 1):

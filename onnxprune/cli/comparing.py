@@ -9,18 +9,18 @@ from onnxprune.errors import UsageError
 from onnxprune.report import Report
 
 if TYPE_CHECKING:
+    from onnxprune.evidence.compare import Comparison
+    from onnxprune.evidence.layer_parity import LayerParity
     from onnxprune.graph.model import Model
     from onnxprune.graph.session import Feeds
     from onnxprune.job.run import Run
-    from onnxprune.validate.compare import Comparison
-    from onnxprune.validate.layers import LayerParity
 
 
 def note_layers(
     record: Report, models: tuple[Model, Model], feeds: Iterable[Feeds], bound: float | None, run: Run
 ) -> LayerParity | None:
     """Put every layer into the report; return the first one whose SQNR is below the bound."""
-    from onnxprune.validate.layers import compare_layers, first_below
+    from onnxprune.evidence.layer_parity import compare_layers, first_below
 
     found = compare_layers(*models, feeds, threads=run.threads, provider=run.provider)
     record.details["compared_layers"] = [layer.to_json() for layer in found]

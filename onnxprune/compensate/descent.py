@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from onnxprune.compensate.solve import one_thread
+from onnxprune.compensate.ridge import one_thread
 from onnxprune.types import Array
 
 Blocks = tuple[int, int, int]

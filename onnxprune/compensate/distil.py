@@ -120,7 +120,7 @@ def distil(
     before, left = slopes.loss(gradient.weights, draws), _affordable(slopes, draws, options)
     for slower in SLOWER:
         descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, left)
-        walk = Walk(descent, slopes, draws, before, Progress(progress, left))
+        walk = StepWalk(descent, slopes, draws, before, Progress(progress, left))
         weights, after, steps = walk.down(np.random.default_rng(options.seed))
         if steps:
             curve = tuple(walk.curve)
@@ -188,7 +188,7 @@ def loss_weights(
 
 
 @dataclass
-class Walk:
+class StepWalk:
     """One walk down, looking at held-out samples on the way. taken: steps so far."""
 
     descent: Descent

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.compensate import wide
-from onnxprune.compensate.problem import Blocks, LstsqOptions, Problem
-from onnxprune.compensate.solve import Moments, System, bias_only, matched, ridge
+from onnxprune.compensate.problem import LstsqOptions, Problem, RowBlocks
+from onnxprune.compensate.ridge import Moments, System, bias_only, matched, ridge
 from onnxprune.types import Array
 
 FEWER_ROWS = "fitted on fewer rows, without a Gram matrix"
@@ -41,7 +41,7 @@ class Fit:
 
 def fit(problem: Problem, options: LstsqOptions) -> Fit:
     """Return the refit of one reader, or its start if nothing is better on held-out rows."""
-    blocks = Blocks(problem, options)
+    blocks = RowBlocks(problem, options)
     blocks.keep()
     if blocks.is_wide:
         found = _fit_wide(problem, blocks, options)
@@ -90,11 +90,11 @@ def _best_strength(
     return strengths[best], tried[best][1], tried[best][0]
 
 
-def _fit_wide(problem: Problem, blocks: Blocks, options: LstsqOptions) -> Fit:
+def _fit_wide(problem: Problem, blocks: RowBlocks, options: LstsqOptions) -> Fit:
     parts = list(blocks)
     sets = [[(rows, y) for held_out, rows, y, _ in parts if held_out == side] for side in (False, True)]
-    everything = wide.Rows.joined([*sets[0], *sets[1]])
-    train, held = (wide.Rows.joined(part) if part else everything for part in sets)
+    everything = wide.RowsAtHand.joined([*sets[0], *sets[1]])
+    train, held = (wide.RowsAtHand.joined(part) if part else everything for part in sets)
     start, bias = (a.astype(np.float32) for a in (problem.start[0, :, :-1].T, problem.start[0, :, -1]))
     level = float(held.targets.var(0).sum())
     before = held.error(start, np.zeros((1, 1), np.float32), bias)
@@ -118,7 +118,7 @@ def _matched(problem: Problem, train: Moments, held: Moments, level: float) -> F
     return Fit(bias_only(train + held, problem.start) if after < before else problem.start, before, after, level)
 
 
-def moments(blocks: Blocks, problem: Problem) -> tuple[Moments, Moments]:
+def moments(blocks: RowBlocks, problem: Problem) -> tuple[Moments, Moments]:
     """Return the sums over the rows for fitting and over those held out."""
     groups, outs, width = problem.start.shape
     train, held = (Moments.zeros(groups, width - 1, outs) for _ in range(2))
@@ -135,7 +135,7 @@ class _Clamped:
     """
 
     problem: Problem
-    blocks: Blocks
+    blocks: RowBlocks
     train: Moments
     held: Moments
     strength: float

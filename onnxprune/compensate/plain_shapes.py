@@ -30,7 +30,7 @@ def with_plain_shapes(proto: onnx.ModelProto) -> None:
     """Give sums, means and spread tensors shapes without axes of size one where they are known; edits the graph."""
     traced = trace(View(Model(proto)))
     shapes = {name: tuple(shape) for name, shape in traced.shapes.items()}
-    chain = _Chain(proto.graph, shapes, _integers(proto))
+    chain = _NodeChain(proto.graph, shapes, _integers(proto))
     for node in proto.graph.node:
         if node.op_type in REDUCED and not node.domain:
             chain.reduce(node)
@@ -53,7 +53,7 @@ def _integers(proto: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 @dataclass
-class _Chain:
+class _NodeChain:
     """Nodes one after the other."""
 
     graph: onnx.GraphProto

@@ -9,7 +9,7 @@ from itertools import repeat
 import numpy as np
 
 from onnxprune.compensate import wide
-from onnxprune.compensate.solve import STRENGTHS
+from onnxprune.compensate.ridge import STRENGTHS
 from onnxprune.operators.layouts import Layout
 from onnxprune.types import Array
 
@@ -63,7 +63,7 @@ class Problem:
     members: int = 1
 
 
-class Blocks:
+class RowBlocks:
     """The rows of a problem: the same subset in every pass, each block either for fitting or held out."""
 
     def __init__(self, problem: Problem, options: LstsqOptions) -> None:

@@ -14,7 +14,7 @@ from onnxprune.compensate.mixing import mix
 from onnxprune.compensate.mixtures import Mixture
 from onnxprune.compensate.problem import LstsqOptions, Problem
 from onnxprune.compensate.readers import Reader, find_readers
-from onnxprune.compensate.recurrent import Recurrent, find_recurrent, input_problem, state_problem, store
+from onnxprune.compensate.recurrent_pair import RecurrentPair, find_recurrent, input_problem, state_problem, store
 from onnxprune.compensate.shared import Shared, find_shared
 from onnxprune.compensate.shelf import Shelf
 from onnxprune.compensate.stages import Stages, tensor_levels
@@ -219,7 +219,7 @@ class Walk:
             reader.store(self._weights, result.weights)
         return _layer_error(reader.name, reader.node.op_type, result)
 
-    def change_recurrent(self, layer: Recurrent) -> list[LayerError]:
+    def change_recurrent(self, layer: RecurrentPair) -> list[LayerError]:
         """Give the gates of a recurrent layer weights that come nearest to what they got in the original."""
         old, new = partial(self._old.values, layer.x), partial(self._new.values, layer.x)
         name, kind = layer.node.name or layer.y, layer.node.op_type

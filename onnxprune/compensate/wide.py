@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.compensate.solve import factor
+from onnxprune.compensate.ridge import factor
 from onnxprune.types import Array
 
 FEATURES = 6000
@@ -23,24 +23,26 @@ ROWS = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowsAtHand:
     """Rows (rows, features) and targets (rows, outs) at hand."""
 
     inputs: Array
     targets: Array
 
     @staticmethod
-    def joined(parts: Iterable[tuple[Array, Array]]) -> Rows:
+    def joined(parts: Iterable[tuple[Array, Array]]) -> RowsAtHand:
         """Return blocks of one group, the 1 at the end of their rows cut off, as one."""
         inputs, targets = zip(*((rows[0, :, :-1], wanted[0]) for rows, wanted in parts), strict=True)
-        return Rows(np.concatenate(inputs), np.concatenate(targets))
+        return RowsAtHand(np.concatenate(inputs), np.concatenate(targets))
 
     def error(self, start: Array, change: Array, shift: Array) -> float:
         """Return the mean squared error of (features, outs) weights and a bias, summed over outputs."""
         return float(np.square(self.inputs @ (start + change) + shift - self.targets).sum()) / len(self.inputs)
 
 
-def dual_ridge(rows: Rows, start: Array, strengths: Sequence[float], *, free_bias: bool) -> list[tuple[Array, Array]]:
+def dual_ridge(
+    rows: RowsAtHand, start: Array, strengths: Sequence[float], *, free_bias: bool
+) -> list[tuple[Array, Array]]:
     """Return for every strength the change of the (features, outs) weights and the bias."""
     mean = rows.inputs.mean(0) if free_bias else np.zeros(rows.inputs.shape[1], np.float32)
     centred = rows.inputs - mean

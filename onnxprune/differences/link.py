@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import Keep, Site
 from onnxprune.channels.plan import Plan, Positions
-from onnxprune.differences.slices import kept_positions
+from onnxprune.differences.lost_positions import kept_positions
 from onnxprune.errors import OnnxpruneError, UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import Parameter, View

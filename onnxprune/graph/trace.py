@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.graph.run import Run, equal, run
+from onnxprune.graph.concrete_run import ConcreteRun, equal, run
 from onnxprune.graph.sizes import (
     Sizes,
     assignments,
@@ -41,8 +41,8 @@ TRIALS, NODES = 64, 40_000
 class Trace:
     """Shapes and folded values under two assignments; `first` is the one that shapes and ids refer to."""
 
-    first: Run
-    second: Run
+    first: ConcreteRun
+    second: ConcreteRun
 
     @property
     def shapes(self) -> dict[str, Shape]:

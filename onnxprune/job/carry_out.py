@@ -22,7 +22,7 @@ from onnxprune.job.job import Job, Step
 from onnxprune.job.latency_check import note_latency
 from onnxprune.job.original import NO_IMAGES, Original, traced
 from onnxprune.job.outcome import Done, begun, figures_of, masked_figures, model_of, note_error, note_verdict, pruned_of
-from onnxprune.job.sizes import describe, describe_view
+from onnxprune.job.sides import describe, describe_view
 from onnxprune.job.trim_law import examine_trim
 from onnxprune.processes import memory
 from onnxprune.report import Report, Side
@@ -30,10 +30,10 @@ from onnxprune.statistics.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan
+    from onnxprune.evidence.compare import Reference
+    from onnxprune.evidence.examine import Evidence
+    from onnxprune.evidence.masked import MaskedOriginal
     from onnxprune.methods.result import PruneResult
-    from onnxprune.validate.compare import Reference
-    from onnxprune.validate.examine import Evidence
-    from onnxprune.validate.masked import MaskedOriginal
 
 MASKED_SAMPLES = 8
 """Masked parity is a law, which a few samples show."""
@@ -269,10 +269,10 @@ class _Work:
         pruned: PruneResult | None,
         required: bool,
     ) -> Evidence:
-        from onnxprune.validate.examine import examine
+        from onnxprune.evidence.examine import examine
 
         def masked(pruned: PruneResult) -> MaskedOriginal:
-            from onnxprune.validate.dropped import masked_original
+            from onnxprune.evidence.dropped import masked_original
 
             return masked_original(pruned.channels, pruned.keep, pruned.short)
 

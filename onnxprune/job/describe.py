@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.graph.drop import sum_of
 from onnxprune.job.group_lines import pruned
-from onnxprune.job.sizes import describe, describe_pruned, describe_view
+from onnxprune.job.sides import describe, describe_pruned, describe_view
 from onnxprune.report import Report
 
 if TYPE_CHECKING:
     from onnxprune.channels.analyse import Channels
+    from onnxprune.evidence.compare import Comparison
+    from onnxprune.evidence.parity import Meters
     from onnxprune.graph.model import Model
     from onnxprune.methods.factorize import FactorizeResult
     from onnxprune.methods.finetune import FinetuneResult
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from onnxprune.methods.trim import TrimResult
     from onnxprune.methods.tune import TuneResult
     from onnxprune.statistics.data import Data
-    from onnxprune.validate.compare import Comparison
-    from onnxprune.validate.parity import Meters
 
 
 def describe_result(report: Report, source: Model, result: Any, data: Data | None) -> None:

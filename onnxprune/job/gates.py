@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import DataError, UsageError
+from onnxprune.evidence.limits import GateLimits, measured
 from onnxprune.option import documented, option
-from onnxprune.validate.limits import GateLimits, measured
 
 if TYPE_CHECKING:
-    from onnxprune.validate.evaluation import Evaluate
-    from onnxprune.validate.parity import Parity
+    from onnxprune.evidence.evaluation import Evaluate
+    from onnxprune.evidence.parity import Parity
 
 
 @documented

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from onnxprune.errors import OnnxpruneError
+from onnxprune.evidence.latency import Timing
 from onnxprune.graph.model import Model
 from onnxprune.job.job import Job
 from onnxprune.report import Report
-from onnxprune.validate.latency import Timing
 
 RUNS, SECONDS = 24, 2.0
 """A part of what quantizing a model of milliseconds takes; `onnxprune bench` measures longer."""
@@ -22,7 +22,7 @@ def note_latency(
     Args:
         known: times that were measured on one thread, used where the job has one.
     """
-    from onnxprune.validate.bench import bench
+    from onnxprune.evidence.bench import bench
 
     run = job.run
     if known is not None and run.threads == 1:

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxprune.errors import UsageError
+from onnxprune.evidence.border import Border
+from onnxprune.evidence.compare import Reference, compare, open_reference
+from onnxprune.evidence.evaluation import evaluate
+from onnxprune.evidence.verdict import Where
 from onnxprune.graph.model import Model
 from onnxprune.graph.save import save
 from onnxprune.graph.session import open_session
@@ -22,16 +26,12 @@ from onnxprune.statistics.feeds import input_specs
 from onnxprune.statistics.image_options import ImageOptions
 from onnxprune.statistics.images import SUFFIXES
 from onnxprune.statistics.split import changed, first, split
-from onnxprune.validate.border import Border
-from onnxprune.validate.compare import Reference, compare, open_reference
-from onnxprune.validate.evaluation import evaluate
-from onnxprune.validate.verdict import Where
 
 if TYPE_CHECKING:
+    from onnxprune.evidence.compare import Comparison
     from onnxprune.graph.trace import Trace
     from onnxprune.graph.view import View
     from onnxprune.types import Array
-    from onnxprune.validate.compare import Comparison
 
 SAMPLES = 128
 """So many samples are compared, and give ranges, when nobody gives a number."""

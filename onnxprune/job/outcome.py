@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import GateError, OnnxpruneError
+from onnxprune.evidence.limits import measured
+from onnxprune.evidence.verdict import Samples, judge
 from onnxprune.graph.model import Model
 from onnxprune.job.describe import finite
 from onnxprune.job.gates import Gates
@@ -15,13 +17,11 @@ from onnxprune.job.job import Job, Step
 from onnxprune.job.original import Original
 from onnxprune.job.surroundings import surroundings
 from onnxprune.report import Report
-from onnxprune.validate.limits import measured
-from onnxprune.validate.verdict import Samples, judge
 
 if TYPE_CHECKING:
+    from onnxprune.evidence.compare import Comparison
+    from onnxprune.evidence.examine import Evidence
     from onnxprune.methods.result import PruneResult
-    from onnxprune.validate.compare import Comparison
-    from onnxprune.validate.examine import Evidence
 
 FAR = ("poor", "failed")
 MADE_UP = (

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onnxprune.evidence.examine import Evidence
     from onnxprune.graph.model import Model
     from onnxprune.job.original import Original
     from onnxprune.methods.trim import TrimResult
-    from onnxprune.validate.examine import Evidence
 
 SAMPLES = 5
 
@@ -23,8 +23,8 @@ def examine_trim(original: Original, result: TrimResult, compressed: Path | Mode
         DataError: the data of the user do not fit.
         GateError: the result gives NaN or infinities where the original gives numbers.
     """
-    from onnxprune.validate.examine import examine, hold_to_law
-    from onnxprune.validate.oracle import masked_model
+    from onnxprune.evidence.examine import examine, hold_to_law
+    from onnxprune.evidence.oracle import masked_model
 
     run = original.run
     found = examine(

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from onnxprune.errors import DataError, GateError, NothingToPruneError, UsageError
+from onnxprune.evidence.verdict import LEAST_COSINE, advice
 from onnxprune.files.identity import files_of, refuse_inputs
 from onnxprune.files.staging import Staging
 from onnxprune.graph.external import WeightFiles
@@ -20,7 +21,6 @@ from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_so
 from onnxprune.job.job import Job
 from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, told
 from onnxprune.report import Report
-from onnxprune.validate.verdict import LEAST_COSINE, advice
 
 
 def check_job(job: Job, *, suffix: str | None = None, also: tuple[Path, ...] = ()) -> Path:

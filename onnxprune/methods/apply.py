@@ -16,14 +16,14 @@ from onnxprune.methods.apply_options import ApplyOptions
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.depth import border_left, notes_of, sizes_left, whole_of
-from onnxprune.methods.refit import refit
+from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.short_trial import trial_of
 from onnxprune.methods.substitutes import choose_substitutes
 from onnxprune.methods.synthetic import WEAKER, synthetic
 from onnxprune.statistics.blas import on_one_thread
-from onnxprune.statistics.turned import turned_if_few
+from onnxprune.statistics.turning import turned_if_few
 
 NOT_REFITTED = (
     "the prune that made this plan refitted what stays, and a plan only says what to remove: without data this result "

@@ -29,9 +29,9 @@ from onnxprune.graph.view import Node, View
 from onnxprune.methods.choice import choose
 from onnxprune.methods.depth import Whole, border_left, plan_of, sizes_left, whole_of
 from onnxprune.methods.distances import Distance, parts
-from onnxprune.methods.latency import TOLERANCE, time_both
+from onnxprune.methods.latency_target import TOLERANCE, time_both
 from onnxprune.methods.prune_options import PruneOptions
-from onnxprune.methods.refit import refit
+from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxprune.evidence.bench import bench
+from onnxprune.evidence.compare import compare, open_reference
+from onnxprune.evidence.evaluation import Evaluate, evaluate
+from onnxprune.evidence.parity import Parity
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model
 from onnxprune.graph.save import save
 from onnxprune.graph.session import file_of, open_session
 from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data
-from onnxprune.validate.bench import bench
-from onnxprune.validate.compare import compare, open_reference
-from onnxprune.validate.evaluation import Evaluate, evaluate
-from onnxprune.validate.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Judgement:
         }
 
 
-class Judge:
+class CandidateJudge:
     """Measures candidates against one original, which is opened once.
 
     before: the user's value of the original.

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from onnxprune.allocate.counts import counts_at
-from onnxprune.allocate.effort import effort
 from onnxprune.allocate.masks import best_channels
+from onnxprune.allocate.measured_errors import Curve, curves, knapsack
 from onnxprune.allocate.measures import MEASURES, Measure
-from onnxprune.allocate.patterns import Names, matching_groups, ratios_of_groups
+from onnxprune.allocate.measuring import effort
+from onnxprune.allocate.name_patterns import Names, matching_groups, ratios_of_groups
 from onnxprune.allocate.request import Request
-from onnxprune.allocate.sensitivity import Curve, curves, knapsack
 from onnxprune.allocate.targets import TOLERANCE, meet
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.methods.depth import Whole
-from onnxprune.methods.latency import ALIGN, meet_latency
+from onnxprune.methods.latency_target import ALIGN, meet_latency
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.runtime import Runtime
 from onnxprune.score.activity import Activity

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.plan import Plan
+from onnxprune.evidence.border import Border
 from onnxprune.graph.drop import Shortened
 from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import View
@@ -15,7 +16,6 @@ from onnxprune.methods.resize import border_of
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import input_specs
 from onnxprune.statistics.split import changed
-from onnxprune.validate.border import Border
 
 
 @dataclass(frozen=True, eq=False)

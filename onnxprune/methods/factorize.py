@@ -19,10 +19,10 @@ from onnxprune.graph.view import View
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.factorize_options import FactorizeOptions
-from onnxprune.methods.factors.candidates import Candidate, candidate, obstacle, tables
 from onnxprune.methods.factors.choose import Choice, by_cost, by_energy
 from onnxprune.methods.factors.grams import second_moments
-from onnxprune.methods.factors.rewrite import rewrite
+from onnxprune.methods.factors.replaceable import Candidate, candidate, obstacle, tables
+from onnxprune.methods.factors.replacing import rewrite
 from onnxprune.methods.finetune import FinetuneResult
 from onnxprune.methods.finetuning.after import improved
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, twins

@@ -35,7 +35,7 @@ from onnxprune.methods.finetuning.correspond import Pairs, correspondence, kept_
 from onnxprune.methods.finetuning.labels import Labels, fitted, labels_of
 from onnxprune.methods.quantization.recognise import quantized_as
 from onnxprune.methods.runtime import Runtime
-from onnxprune.methods.steps import ACTIVATION_BYTES
+from onnxprune.methods.step_count import ACTIVATION_BYTES
 from onnxprune.report import Report
 from onnxprune.statistics.batch import batch_size
 from onnxprune.statistics.blas import on_one_thread
@@ -102,11 +102,11 @@ def finetune(
     before, after = load(original), load(compressed)
     _check_plain(after)
     read = calibration(before, data)
-    return _Work(before, after, read, options, samples, runtime or Runtime(), progress).run()
+    return _Finetuning(before, after, read, options, samples, runtime or Runtime(), progress).run()
 
 
 @dataclass(eq=False)
-class _Work:
+class _Finetuning:
     original: Model
     compressed: Model
     data: Data

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.allocate.patterns import Names
+from onnxprune.allocate.name_patterns import Names
 from onnxprune.compensate.weights import FLOATS
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model

@@ -28,9 +28,9 @@ from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.choice import Clock, choose
 from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.depth import border_left, data_left, notes_of, plan_of, sizes_left, whole_of
-from onnxprune.methods.latency import TOLERANCE, time_both
+from onnxprune.methods.latency_target import TOLERANCE, time_both
 from onnxprune.methods.prune_options import PruneOptions
-from onnxprune.methods.refit import refit
+from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.resize import loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
@@ -43,7 +43,7 @@ from onnxprune.methods.unfitted import Unfitted, unfitted
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.suspicion import suspicions
-from onnxprune.statistics.turned import turned_if_few
+from onnxprune.statistics.turning import turned_if_few
 
 LARGEST_BYTES = 512 << 20
 """Larger models are not refitted to made-up inputs unless that is asked for: it may take hours."""
@@ -98,7 +98,7 @@ def prune(
         channels = analyse(model, shapes, options.heads, options.head_dim, border, sizes)
         require_weights(channels)
         doubts = suspicions(whole, given, runtime.threads, runtime.provider) if given is not None else []
-    work = _Work(channels, options, clock, runtime, progress, short)
+    work = _Pruning(channels, options, clock, runtime, progress, short)
     asked = options.compensate not in (None, "none")
     wished = synthetic and options.compensate is None
     if samples is not None or not work.removes or not (asked or wished):
@@ -134,7 +134,7 @@ def _with_branches(
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Pruning:
     """One prune of an analysed model."""
 
     channels: Channels

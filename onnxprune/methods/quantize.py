@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 
 from onnxprune.errors import DataError, NothingToPruneError
+from onnxprune.evidence.latency import Timing
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.quantization import layers, recognise, search
 from onnxprune.methods.quantization.layers import Layer
@@ -21,7 +22,6 @@ from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.operators.operator import named
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
-from onnxprune.validate.latency import Timing
 
 ORIGIN_BYTES = 512
 """What a result says of its origin takes up to so much of its file."""

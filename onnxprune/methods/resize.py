@@ -14,10 +14,10 @@ from onnxprune.channels.boundary import Boundary
 from onnxprune.channels.constants import kept_positions
 from onnxprune.channels.groups import Keep
 from onnxprune.errors import UsageError
+from onnxprune.evidence.border import Border
 from onnxprune.graph.model import Model
 from onnxprune.graph.states import fed_back, named_states
 from onnxprune.graph.view import View
-from onnxprune.validate.border import Border
 
 
 def loose_border(model: Model, patterns: Sequence[str], states: Sequence[str]) -> Boundary | None:

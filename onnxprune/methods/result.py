@@ -8,15 +8,15 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.plan import Plan
 from onnxprune.compensate.compensate import Compensation
+from onnxprune.evidence.border import Border
 from onnxprune.graph.drop import Shortened
 from onnxprune.graph.model import Model
 from onnxprune.graph.substitute import Substitute
 from onnxprune.graph.trace import Trace
 from onnxprune.graph.view import View
-from onnxprune.methods.latency import Latency
+from onnxprune.methods.latency_target import Latency
 from onnxprune.report import Report
 from onnxprune.statistics.data import Data
-from onnxprune.validate.border import Border
 
 
 @dataclass(frozen=True, eq=False)

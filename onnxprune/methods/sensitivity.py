@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.allocate.effort import effort
+from onnxprune.allocate.measuring import effort
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import keep_all
 from onnxprune.errors import UsageError

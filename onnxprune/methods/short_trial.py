@@ -11,7 +11,7 @@ from onnxprune.graph.drop import Shortened
 from onnxprune.graph.model import Model
 from onnxprune.graph.substitute import Substitute
 from onnxprune.methods.depth import border_left, plan_of
-from onnxprune.methods.refit import refit
+from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.substitutes import Trial

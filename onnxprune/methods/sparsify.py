@@ -26,9 +26,9 @@ from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, put, 
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.sparsify_options import SparsifyOptions
+from onnxprune.methods.sparsity.layer_walk import Goal, SparseWalk, mask, solve
 from onnxprune.methods.sparsity.shares import SCOPES
 from onnxprune.methods.sparsity.storage import stored_sparse
-from onnxprune.methods.sparsity.walk import Goal, SparseWalk, mask, solve
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.collect import Wanted, collect
@@ -96,7 +96,7 @@ def sparsify(
     if data is None and (score in ("obc", "wanda") or options.reconstruct):
         what = f"score {score}" if score in ("obc", "wanda") else "reconstruct"
         raise UsageError(f"{what} needs inputs of the model: give --data.")
-    work = _Work(model, options, score, runtime)
+    work = _Sparsifying(model, options, score, runtime)
     goals = work.goals()
     samples = calibration(model, data) if data is not None else None
     work.plain([c for c in work.chosen if samples is None or c.inputs > MOST_INPUTS], goals)
@@ -128,7 +128,7 @@ class _Chosen:
         return _matrix_shape(self.layer)[2]
 
 
-class _Work:
+class _Sparsifying:
     """One model on its way: an edited copy, what is known of its layers, what was done to them."""
 
     def __init__(self, source: Model, options: SparsifyOptions, score: str, runtime: Runtime) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxprune.allocate.measures import MEASURES
 from onnxprune.compensate.compensate import kept_positions
-from onnxprune.compensate.substitutes import Collected, gather, merged, with_values
+from onnxprune.compensate.substitute_values import Collected, gather, merged, with_values
 from onnxprune.errors import ModelError, NothingToPruneError
 from onnxprune.graph.branches import SKIP_NORMS, Branch
 from onnxprune.graph.cost import cost, cost_of, seconds

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnxprune.allocate.effort import macs_per_sample
 from onnxprune.allocate.measures import Shaped
+from onnxprune.allocate.measuring import macs_per_sample
 from onnxprune.errors import DataError
+from onnxprune.evidence.inputs import random_inputs
 from onnxprune.graph.session import file_of, open_session
 from onnxprune.graph.trace import Shape, trace
 from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import input_specs
-from onnxprune.validate.inputs import random_inputs
 
 SAMPLES = 256
 FEWEST = 16

@@ -17,23 +17,23 @@ from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.evidence.evaluation import Evaluate
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.save import save
-from onnxprune.methods.candidates import Judge, Judgement
+from onnxprune.methods.candidates import CandidateJudge, Judgement
 from onnxprune.methods.prune_options import PruneOptions
-from onnxprune.methods.refit import refit
+from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.processes import parent
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.stored import store
-from onnxprune.validate.evaluation import Evaluate
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class SearchTask:
     """What all candidates of a search have in common.
 
     data: what is fitted to. judged: what candidates are judged on.
@@ -52,7 +52,7 @@ class Task:
 def build(
     channels: Channels,
     keep: Keep,
-    task: Task,
+    task: SearchTask,
     reasons: Mapping[str, str],
     warnings: Sequence[str],
     effort: Effort | None = None,
@@ -72,13 +72,13 @@ def build(
 class Bench:
     """Builds and judges candidates in this process."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: SearchTask) -> None:
         model = task.model if isinstance(task.model, Model) else load(task.model)
         options = task.options
         self._task, self._model = task, model
         shapes, seen = dict(options.input_shapes), task.data.sizes
         self._channels = analyse(model, shapes, options.heads, options.head_dim, seen=seen)
-        self._judge = Judge(model, task.judged, task.evaluate, task.runtime, task.before)
+        self._judge = CandidateJudge(model, task.judged, task.evaluate, task.runtime, task.before)
 
     def measure(self, keep: Keep) -> Judgement:
         """Return how near the candidate of the masks is to the original."""
@@ -95,7 +95,7 @@ class Trials:
     Used as a context: at its end, also by an interruption, no process is left.
     """
 
-    def __init__(self, task: Task, workers: int) -> None:
+    def __init__(self, task: SearchTask, workers: int) -> None:
         self._task, self.workers = task, workers
         self._bench: Bench | None = None
         self._pool: ProcessPoolExecutor | None = None
@@ -149,7 +149,7 @@ class Trials:
         held = folder / "judged"
         held.mkdir()
         data, judged = store(task.data, folder), store(task.judged, held)
-        shared = Task(model, data, judged, task.options, task.evaluate, task.runtime, task.before)
+        shared = SearchTask(model, data, judged, task.options, task.evaluate, task.runtime, task.before)
         try:
             content = pickle.dumps(shared)
         except Exception as error:

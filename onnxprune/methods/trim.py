@@ -18,21 +18,21 @@ from onnxprune.channels.constants import kept_positions
 from onnxprune.channels.plan import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.evidence.border import Border
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.strip import keep_outputs, strip
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import Node, View
 from onnxprune.methods.trim_options import TrimOptions
-from onnxprune.methods.trimming.axes import Cut, find_axis, find_cuts
+from onnxprune.methods.trimming.axes import AxisCut, find_axis, find_cuts
+from onnxprune.methods.trimming.axis_labels import rewrite_labels
 from onnxprune.methods.trimming.channels_in import channel_axis, make_gray
 from onnxprune.methods.trimming.constant import fix_dims, fix_inputs, fixed_value
-from onnxprune.methods.trimming.labels import rewrite_labels
-from onnxprune.methods.trimming.scatter import spread_scores
+from onnxprune.methods.trimming.scattered_scores import spread_scores
 from onnxprune.methods.trimming.spec import positions
 from onnxprune.methods.trimming.tokens import cut_tokens, find_lookups, unknown_id
 from onnxprune.report import Report
 from onnxprune.types import BoolArray, IntArray
-from onnxprune.validate.border import Border
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class TrimResult:
     plan: Plan
     prepared: Model
     channels: Channels
-    cuts: tuple[Cut, ...] = ()
+    cuts: tuple[AxisCut, ...] = ()
     tokens: dict[str, BoolArray] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
@@ -86,10 +86,10 @@ def trim(
     model = load(source)
     if not options.asks:
         raise UsageError("nothing is to be trimmed: name outputs, positions, tokens or inputs.")
-    return _Work(model, options, progress).run()
+    return _Trimming(model, options, progress).run()
 
 
-class _Work:
+class _Trimming:
     def __init__(self, source: Model, options: TrimOptions, progress: Callable[[str], None]) -> None:
         self.source, self.options, self.progress = source, options, progress
         self.shapes = dict(options.input_shapes)
@@ -163,7 +163,7 @@ class _Work:
         self.tokens[name] = kept
         return Model(proto, model.path)
 
-    def _spread(self, model: Model, kept: BoolArray | None) -> list[Cut]:
+    def _spread(self, model: Model, kept: BoolArray | None) -> list[AxisCut]:
         """Return the axes of scores over the vocabulary that get their old width again."""
         traced = trace(View(model), self.shapes).shapes if self.options.scatter else {}
         found = []
@@ -171,10 +171,10 @@ class _Work:
             name, axis = find_axis(model, traced, target, self.shapes)
             if kept is None or traced[name][axis] != len(kept):
                 raise UsageError(f"scatter {target}: its axis has {traced[name][axis]} positions, not one a token.")
-            found.append(Cut(name, axis, kept))
+            found.append(AxisCut(name, axis, kept))
         return found
 
-    def _finished(self, narrow: Model, channels: Channels, cuts: list[Cut], spread: list[Cut]) -> Model:
+    def _finished(self, narrow: Model, channels: Channels, cuts: list[AxisCut], spread: list[AxisCut]) -> Model:
         """Widen scores, leave the kept names in the metadata."""
         for cut in spread:
             rank = len(channels.trace.shapes[cut.tensor])
@@ -198,7 +198,7 @@ class _Work:
         names = [*(value.name for value in result.proto.graph.input), *(o.name for o in result.proto.graph.output)]
         return {name: (old[name], new[name]) for name in names if name in old and old[name] != new.get(name, old[name])}
 
-    def _border(self, channels: Channels, spread: list[Cut]) -> Border:
+    def _border(self, channels: Channels, spread: list[AxisCut]) -> Border:
         options, mask, axes = self.options, channels.mask({}), channels.state.axes
         names = [name for name in (*channels.view.inputs, *channels.view.outputs) if name in axes]
         positions = {name: kept_positions(axes[name], mask) for name in names}

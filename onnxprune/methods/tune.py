@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from onnxprune.allocate.measured_errors import knapsack
 from onnxprune.allocate.measures import MEASURES
-from onnxprune.allocate.sensitivity import knapsack
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.evidence.evaluation import Evaluate
+from onnxprune.evidence.limits import GateLimits
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.candidates import latency_share, value_of
@@ -23,18 +25,16 @@ from onnxprune.methods.prune import require_weights
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
-from onnxprune.methods.search import Candidate, Place, SearchState
 from onnxprune.methods.seen import look
-from onnxprune.methods.trials import Task, Trials, build
+from onnxprune.methods.share_search import SearchPlace, SearchPoint, SearchState
+from onnxprune.methods.trials import SearchTask, Trials, build
 from onnxprune.methods.unfitted import Unfitted, unfitted
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.suspicion import suspicions
-from onnxprune.validate.evaluation import Evaluate
-from onnxprune.validate.limits import GateLimits
 
-__all__ = ["Candidate", "TuneResult", "tune"]
+__all__ = ["SearchPoint", "TuneResult", "tune"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class TuneResult:
     """The smallest model that keeps the bound, and every candidate."""
 
     result: PruneResult
-    best: Candidate
-    curve: tuple[Candidate, ...]
+    best: SearchPoint
+    curve: tuple[SearchPoint, ...]
     report: Report | None = None
 
     @property
@@ -51,7 +51,7 @@ class TuneResult:
         """The smallest model that keeps the bound."""
         return self.result.model
 
-    def pareto(self) -> list[Candidate]:
+    def pareto(self) -> list[SearchPoint]:
         """Return the candidates that no other one beats in both MACs and closeness."""
         return [a for a in self.curve if not any(_beats(b, a) for b in self.curve)]
 
@@ -96,7 +96,7 @@ def tune(
     if not 0 < finest <= step < 1:
         raise UsageError(f"steps {step:g} and {finest:g}: 0 < finest <= step < 1 is needed.")
     wanted = replace(options or PruneOptions(), ratio=None)
-    search = _Search(source, data, judged, gates, wanted, evaluate, runtime or Runtime(), progress, state)
+    search = _TuneSearch(source, data, judged, gates, wanted, evaluate, runtime or Runtime(), progress, state)
     try:
         best = search.run(step, finest, max(1, workers))
     except NothingToPruneError:
@@ -112,7 +112,7 @@ def tune(
     return TuneResult(result, search.visited[best.asked], tuple(search.visited.values()))
 
 
-class _Search:
+class _TuneSearch:
     def __init__(
         self,
         source: Source,
@@ -152,14 +152,14 @@ class _Search:
             self._state.write()
         self._warnings += self._state.notes
         self._measures = {name: MEASURES[name](self._channels) for name in ("macs", "params")}
-        self._task = Task(self._model, self._data, judged or self._data, options, evaluate, self._runtime, before)
+        self._task = SearchTask(self._model, self._data, judged or self._data, options, evaluate, self._runtime, before)
         self._keeps: dict[float, Keep | None] = {}
-        self.visited: dict[float, Candidate] = {}
+        self.visited: dict[float, SearchPoint] = {}
 
-    def run(self, step: float, finest: float, workers: int) -> Candidate:
+    def run(self, step: float, finest: float, workers: int) -> SearchPoint:
         """Walk down, undo what breaks the bound, halve the step."""
-        best: Candidate | None = None
-        place = Place(1.0, step, finest)
+        best: SearchPoint | None = None
+        place = SearchPlace(1.0, step, finest)
         with Trials(self._task, workers) as trials:
             while not place.is_last:
                 if place.share not in self._state.done:
@@ -201,7 +201,7 @@ class _Search:
     def _reachable(self, share: float) -> bool:
         return share > 0 and self._keep(share) is not None
 
-    def _ahead(self, place: Place, count: int) -> list[float]:
+    def _ahead(self, place: SearchPlace, count: int) -> list[float]:
         """Return shares to measure now: the next one, and those that may follow it, the likeliest first."""
         wanted: list[float] = []
         waiting = [place]
@@ -227,7 +227,7 @@ class _Search:
         for share, keep, found in zip(shares, keeps, trials.measure(keeps), strict=True):
             macs, params = (self._measures[name](keep) for name in ("macs", "params"))
             kept = not self._gates.failures(found.parity, found.drop)
-            self._state.done[share] = Candidate(share, macs, params, kept, **found.figures())
+            self._state.done[share] = SearchPoint(share, macs, params, kept, **found.figures())
         self._state.write()
 
     def _why_nothing(self) -> str:
@@ -244,7 +244,7 @@ class _Search:
         )
 
 
-def _beats(one: Candidate, other: Candidate) -> bool:
+def _beats(one: SearchPoint, other: SearchPoint) -> bool:
     """Tell whether a candidate is as small and as near as another one, and better in something."""
     pairs = [(-one.macs, -other.macs)]
     if one.drop is not None and other.drop is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.compensate.readers import find_readers
-from onnxprune.compensate.recurrent import find_recurrent
+from onnxprune.compensate.recurrent_pair import find_recurrent
 from onnxprune.compensate.shared import find_shared
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph import count

@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from onnxprune.errors import UsageError
+from onnxprune.evidence.limits import GateLimits
 from onnxprune.job.gates import Gates, limits_of
 from onnxprune.job.job import Job, Step, plain
 from onnxprune.job.methods import METHODS
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import Run
 from onnxprune.recipe.reading import Node, Text, shown
-from onnxprune.validate.limits import GateLimits
 
 KEYS: dict[str, Any] = {
     "about": str,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from onnxprune.report import changes, depth, explained, facts, figures, pipeline, thin, why
+from onnxprune.report import branch_section, changes, explained, facts, figures, pipeline, thin, why
 from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
@@ -38,9 +38,9 @@ def sections(report: Report) -> list[Section]:
             changes.changes,
             explained.explained,
             pipeline.steps,
-            depth.dropped,
+            branch_section.dropped,
             _groups,
-            depth.branches,
+            branch_section.branches,
             thin.sparsity,
             thin.factors,
             _compensation,

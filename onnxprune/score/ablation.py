@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import Slices
 from onnxprune.score.magnitude import l2
 from onnxprune.score.probe import Probe
-from onnxprune.score.registry import criterion
-from onnxprune.score.slices import Slices
 from onnxprune.types import FloatArray
 
 SAMPLES = 32

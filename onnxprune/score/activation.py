@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxprune.score.activity import Activity
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import Slices
 from onnxprune.score.magnitude import l2
 from onnxprune.score.readings import Reading
-from onnxprune.score.registry import criterion
-from onnxprune.score.slices import Slices
 from onnxprune.types import FloatArray
 
 

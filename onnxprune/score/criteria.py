@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from onnxprune.score.registry import SCORES, find, names
+from onnxprune.score.criterion import SCORES, find, names
 from onnxprune.score.spelled import spelled
 
 __all__ = ["SCORES", "find", "names"]

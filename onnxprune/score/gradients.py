@@ -17,10 +17,10 @@ from onnxprune.compensate.gradient import differentiable
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.graph.session import Session, open_session
 from onnxprune.score.activity import Activity, run_tensors
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import Slices
 from onnxprune.score.magnitude import l2
 from onnxprune.score.readings import Reading
-from onnxprune.score.registry import criterion
-from onnxprune.score.slices import Slices
 from onnxprune.types import Array, FloatArray
 
 SAMPLES, BATCH, PROJECTIONS = 64, 16, 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.score.registry import criterion
-from onnxprune.score.slices import Slices, maximum, sum_of_absolutes, sum_of_squares
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import Slices, maximum, sum_of_absolutes, sum_of_squares
 from onnxprune.types import FloatArray
 
 

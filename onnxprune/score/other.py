@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import Slices, sum_of_absolutes
 from onnxprune.score.magnitude import l2
-from onnxprune.score.registry import criterion
-from onnxprune.score.slices import Slices, sum_of_absolutes
 from onnxprune.types import FloatArray
 
 

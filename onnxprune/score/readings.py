@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.graph.view import Node, View
 from onnxprune.operators.operator import operator_of
-from onnxprune.score.weights import read_weight
+from onnxprune.score.stored_numbers import read_weight
 from onnxprune.types import Array, FloatArray, IntArray
 
 PASSING = ("Identity", "Cast", "DequantizeLinear", "Transpose")

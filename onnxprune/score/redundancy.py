@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.score.registry import criterion
-from onnxprune.score.slices import Slices
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import Slices
 from onnxprune.types import FloatArray
 
 

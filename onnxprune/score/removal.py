@@ -17,7 +17,7 @@ SHRINK = 0.8
 """Matrices are made smaller when no more than this share of their rows is left."""
 
 
-class State(Protocol):
+class RemovalState(Protocol):
     """What one or several weights read in the course of removals."""
 
     def costs(self, left: BoolArray) -> FloatArray:
@@ -29,7 +29,7 @@ class State(Protocol):
         ...
 
 
-def removal_errors(states: Sequence[State], size: int) -> FloatArray:
+def removal_errors(states: Sequence[RemovalState], size: int) -> FloatArray:
     """Return (channels,): the error once each channel is gone, in the greedy order."""
     errors = np.zeros(size)
     left = np.ones(size, dtype=bool)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.score.activity import GRAM_SHARE, Activity
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import Slices
 from onnxprune.score.magnitude import l2
 from onnxprune.score.readings import Reading
-from onnxprune.score.registry import criterion
-from onnxprune.score.removal import Correlated, Diagonal, State, inverse, removal_errors
-from onnxprune.score.slices import Slices
+from onnxprune.score.removal import Correlated, Diagonal, RemovalState, inverse, removal_errors
 from onnxprune.statistics.moments import ChannelStatistics
 from onnxprune.types import FloatArray, IntArray
 
@@ -54,7 +54,7 @@ def damping(statistics: ChannelStatistics) -> float:
     return DAMPING + len(statistics.mean) / max(statistics.count, 1)
 
 
-def _start(activity: Activity, readings: Sequence[Reading], positions: IntArray) -> State:
+def _start(activity: Activity, readings: Sequence[Reading], positions: IntArray) -> RemovalState:
     """Return the state of weights that read the same at the same positions: their metrics add up."""
     statistics = activity.of(readings[0])
     varies = bool(np.isfinite(statistics.variance).all() and statistics.variance.sum() > 0)

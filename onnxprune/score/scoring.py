@@ -13,8 +13,8 @@ from onnxprune.errors import UsageError
 from onnxprune.graph.view import View
 from onnxprune.score.activity import Activity
 from onnxprune.score.criteria import find
-from onnxprune.score.registry import Criterion
-from onnxprune.score.slices import Slices, Weights, over_mean
+from onnxprune.score.criterion import Criterion
+from onnxprune.score.group_slices import SlicedWeights, Slices, over_mean
 from onnxprune.types import FloatArray
 
 Scores = dict[str, FloatArray]
@@ -50,7 +50,7 @@ def score_groups(
     criterion = find(name)
     if criterion.needs_data and activity is None:
         raise UsageError(f"--score {name} looks at what the model does on its inputs: give --data.")
-    weights = Weights(view)
+    weights = SlicedWeights(view)
     scores: Scores = {}
     notes: Counter[str] = Counter()
     for group in groups:

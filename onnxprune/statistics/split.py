@@ -19,7 +19,7 @@ FEWEST = 16
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _MaskedSamples:
     """Those samples of a stream that a mask, (samples,), has True for."""
 
     stream: Iterable[Unit]
@@ -44,7 +44,7 @@ def part(data: Data, keep: Array) -> Data:
     if keep.all():
         return data
     digest = hashlib.sha256(data.sha256.encode() + np.packbits(keep).tobytes()).hexdigest()
-    return replace(data, samples=int(np.count_nonzero(keep)), sha256=digest, stream=_Part(data.stream, keep))
+    return replace(data, samples=int(np.count_nonzero(keep)), sha256=digest, stream=_MaskedSamples(data.stream, keep))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def places(data: Data) -> Array:
 
 
 def _places(stream: Iterable[Unit], samples: int) -> Array:
-    if isinstance(stream, _Part):
+    if isinstance(stream, _MaskedSamples):
         return np.asarray(_places(stream.stream, len(stream.keep))[np.flatnonzero(stream.keep)])
     return _places(stream.stream, samples) if isinstance(stream, _Changed) else np.arange(samples)
 
@@ -73,8 +73,8 @@ def _places(stream: Iterable[Unit], samples: int) -> Array:
 def read_in_all(data: Data) -> int:
     """Return how many samples were read, parts that were left out since then among them."""
     stream, samples = data.stream, data.samples
-    while isinstance(stream, _Part | _Changed):
-        samples = len(stream.keep) if isinstance(stream, _Part) else samples
+    while isinstance(stream, _MaskedSamples | _Changed):
+        samples = len(stream.keep) if isinstance(stream, _MaskedSamples) else samples
         stream = stream.stream
     return samples
 

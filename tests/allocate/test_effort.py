@@ -5,8 +5,8 @@ import pytest
 from onnx import helper
 
 import onnxprune
-from onnxprune.allocate import effort as room
-from onnxprune.allocate.effort import FEWER_SHARES, FEWEST, SHARES, effort, group_costs, macs_per_sample
+from onnxprune.allocate import measuring as room
+from onnxprune.allocate.measuring import FEWER_SHARES, FEWEST, SHARES, effort, group_costs, macs_per_sample
 from onnxprune.channels.analyse import analyse
 from onnxprune.methods.calibration import calibration
 from tests import plain
@@ -36,7 +36,7 @@ def test_a_sample_costs_the_same_whether_the_batch_is_dynamic_or_fixed(batch):
 
 def test_a_small_network_is_measured_in_full(both):
     work = effort(*both, both[0].groups)
-    assert work == room.Effort(48, SHARES) and 0 < work.seconds < 1
+    assert work == room.MeasuringEffort(48, SHARES) and 0 < work.seconds < 1
 
 
 def test_samples_go_first_then_widths_then_small_groups_then_samples_again(both, monkeypatch):

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.allocate.patterns import Names, matching_groups, ratios_of_groups
+from onnxprune.allocate.name_patterns import Names, matching_groups, ratios_of_groups
 from onnxprune.allocate.ratios import read_ratios
 from onnxprune.channels.groups import Site
 from onnxprune.errors import UsageError

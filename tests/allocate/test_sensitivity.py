@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import onnxprune
-from onnxprune.allocate.sensitivity import Curve, knapsack, units_of
+from onnxprune.allocate.measured_errors import Curve, knapsack, units_of
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph import count

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune.errors import DataError, GateError, NothingToPruneError, OnnxpruneError
-from onnxprune.validate.oracle import masked_model
+from onnxprune.evidence.oracle import masked_model
 from tests.oracle import Feeds, run, zeroed
 
 TOLERANCE = 2e-3

@@ -10,8 +10,8 @@ import onnx
 from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
+from onnxprune.evidence.oracle import masked_model
 from onnxprune.graph.model import Model
-from onnxprune.validate.oracle import masked_model
 from tests.micro.build import Net
 from tests.oracle import is_dynamic, parity, random_inputs, relative_error, run, share_left
 

@@ -102,7 +102,7 @@ def test_every_prune_of_a_recipe_is_held_against_the_model_before_it(run: Run, m
 def test_a_prune_in_a_recipe_that_is_not_the_masked_model_is_a_defect(
     run: Run, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxprune.validate.oracle.masked_model", lambda channels, keep: channels.model)
+    monkeypatch.setattr("onnxprune.evidence.oracle.masked_model", lambda channels, keep: channels.model)
     path = recipe(
         model, "threads: 1\nmodel: net.onnx\ndata: data/x.npz\nsteps: [prune: {ratio: 0.5, compensate: lstsq}]\n"
     )

@@ -15,10 +15,10 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.evidence.limits import GateLimits
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.tune import tune
 from onnxprune.statistics.sources import FileFunction
-from onnxprune.validate.limits import GateLimits
 from tests import networks
 from tests.cli.conftest import Run
 

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 
 import onnxprune
 from onnxprune.errors import DataError, ModelError
+from onnxprune.evidence import examine
 from onnxprune.graph.model import load
-from onnxprune.validate import examine
 from tests import networks
 from tests.cli.conftest import Run, files
 

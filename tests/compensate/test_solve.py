@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxprune.compensate.lstsq import visible
-from onnxprune.compensate.solve import Moments, System, bias_only, matched, ridge
+from onnxprune.compensate.ridge import Moments, System, bias_only, matched, ridge
 
 RNG = np.random.default_rng(5)
 

@@ -5,7 +5,7 @@ import pytest
 from onnx import helper
 
 from onnxprune.compensate import wide
-from onnxprune.compensate.solve import Moments, ridge
+from onnxprune.compensate.ridge import Moments, ridge
 from tests.compensate.small import network, prune, run
 
 RNG = np.random.default_rng(19)
@@ -21,7 +21,7 @@ def test_the_dual_ridge_is_the_ridge(free_bias: bool) -> None:
     for strength in (1e-3, 1.0):
         expected = ridge(moments, start, strength, free_bias=free_bias)[0]
         before = start[0, :, :-1].T.astype(np.float32)
-        ((change, shift),) = wide.dual_ridge(wide.Rows(x, y), before, (strength,), free_bias=free_bias)
+        ((change, shift),) = wide.dual_ridge(wide.RowsAtHand(x, y), before, (strength,), free_bias=free_bias)
         np.testing.assert_allclose((before + change).T, expected[:, :-1], atol=1e-4)
         np.testing.assert_allclose(shift, expected[:, -1], atol=1e-4)
 

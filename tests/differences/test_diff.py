@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxprune
 from models import zoo
 from onnxprune.cli.group import cli
-from onnxprune.differences.slices import kept_positions
+from onnxprune.differences.lost_positions import kept_positions
 
 
 def network(seed: int = 0) -> onnx.ModelProto:

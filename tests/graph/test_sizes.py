@@ -6,11 +6,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 import onnxprune
+from onnxprune.evidence.inputs import random_inputs
 from onnxprune.graph.expression import expression_value
 from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import Trace, trace
 from onnxprune.graph.view import View
-from onnxprune.validate.inputs import random_inputs
 
 SIZES = {"a": 12, "b": 5, "past len": 7, "s0.1": 3, "in": 2}
 

@@ -56,7 +56,7 @@ def test_the_three_doors_give_the_same_bytes(
 
 
 def test_a_function_verifies_as_the_command_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxprune.validate.oracle.masked_model", lambda channels, keep: channels.model)
+    monkeypatch.setattr("onnxprune.evidence.oracle.masked_model", lambda channels, keep: channels.model)
     with pytest.raises(onnxprune.OnnxpruneError, match="differs from the original with the removed channels zeroed"):
         onnxprune.prune(networks.convnet(), ratio=0.5)
 

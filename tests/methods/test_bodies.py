@@ -12,6 +12,7 @@ import pytest
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError
+from onnxprune.evidence.oracle import masked_model
 from onnxprune.graph.model import Model, load
 from onnxprune.methods.calibration import calibration
 from onnxprune.methods.factorize import factorize
@@ -23,7 +24,6 @@ from onnxprune.methods.seen import look
 from onnxprune.methods.sparsify import sparsify
 from onnxprune.methods.sparsify_options import SparsifyOptions
 from onnxprune.types import Array
-from onnxprune.validate.oracle import masked_model
 from tests.methods import bodies
 
 OPTIONS = PruneOptions(ratio=0.5, compensate="lstsq", align=1)

@@ -8,13 +8,13 @@ import onnxruntime
 import pytest
 
 from onnxprune.errors import UsageError
+from onnxprune.evidence.oracle import masked_model
 from onnxprune.graph.model import load
 from onnxprune.methods.prune import prune
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.quantize import quantize
 from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
-from onnxprune.validate.oracle import masked_model
 from tests import networks
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import pytest
 import onnxprune
 from onnxprune import Plan, Run
 from onnxprune.errors import OnnxpruneError, UsageError
+from onnxprune.evidence.dropped import masked_original
 from onnxprune.graph.model import Model
-from onnxprune.validate.dropped import masked_original
 from tests import plain
 from tests.methods import residual
 from tests.oracle import parity, random_inputs, relative_error, run, zeroed

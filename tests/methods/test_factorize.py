@@ -13,9 +13,9 @@ from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.count import macs
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
-from onnxprune.methods.factors.candidates import candidate
-from onnxprune.methods.factors.forms import Problem, pca
-from onnxprune.methods.factors.rewrite import rewrite
+from onnxprune.methods.factors.forms import FactorProblem, pca
+from onnxprune.methods.factors.replaceable import candidate
+from onnxprune.methods.factors.replacing import rewrite
 from onnxprune.methods.linear import linear_layers
 from onnxprune.types import Array
 from tests import networks, plain
@@ -107,7 +107,7 @@ def test_pca_is_the_best_of_its_rank_on_the_inputs(outs: int, features: int) -> 
 
 def test_a_map_before_the_weight_is_fitted_to_the_inputs() -> None:
     weight, inputs = RNG.standard_normal((6, 12)), rows(400, 12).astype(np.float64)
-    problem = Problem(weight, inputs.T @ inputs / 400)
+    problem = FactorProblem(weight, inputs.T @ inputs / 400)
     basis = RNG.standard_normal((5, 12))
     fitted, _, error = problem.through(basis, problem.by_tap)
     best = np.linalg.lstsq(inputs @ basis.T, inputs @ weight.T, rcond=None)[0].T

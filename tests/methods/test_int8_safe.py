@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import NothingToPruneError
+from onnxprune.evidence.latency import timing
 from onnxprune.methods.quantization import between, guard, measure, race
 from onnxprune.methods.quantization.integer import STATIC_OPERATORS
 from onnxprune.methods.quantize import quantize
 from onnxprune.methods.quantize_options import QuantizeOptions
-from onnxprune.validate.latency import timing
 from tests import networks
 
 FLOAT = TensorProto.FLOAT
@@ -213,11 +213,11 @@ def paced(monkeypatch: pytest.MonkeyPatch, *shares: float) -> list[list[set[str]
     ran: list[list[set[str]]] = []
     ends = iter(shares)
 
-    def run(*given: object, **_: object) -> race.Pace:
+    def run(*given: object, **_: object) -> race.RacePace:
         models = [item for item in given if isinstance(item, onnx.ModelProto)]
         ran.append([{item.op_type for item in model.graph.node} for model in models])
         share, once = next(ends), timing([1.0, 1.0, 1.0])
-        return race.Pace(once, timing([share] * 3), share, share, share, 0.97)
+        return race.RacePace(once, timing([share] * 3), share, share, share, 0.97)
 
     monkeypatch.setattr(race, "run", run)
     return ran
@@ -271,7 +271,7 @@ class Machine:
         self.now += 1e-3 * costs[self.runs[number] % len(costs)]
         self.runs[number] += 1
 
-    def race(self) -> race.Pace:
+    def race(self) -> race.RacePace:
         return race.run(onnx.ModelProto(), onnx.ModelProto(), {}, 1)
 
 

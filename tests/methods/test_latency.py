@@ -7,12 +7,12 @@ import onnxprune
 from onnxprune.allocate.timetable import Timetable
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError
+from onnxprune.evidence.latency import Timing, timing
 from onnxprune.graph import count
-from onnxprune.methods import latency
+from onnxprune.methods import latency_target
 from onnxprune.methods.prune import prune
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.runtime import Runtime
-from onnxprune.validate.latency import Timing, timing
 from tests.networks import convnet
 
 
@@ -37,7 +37,7 @@ def steady_clock(monkeypatch):
     for name in ("latency", "prune"):
         monkeypatch.setattr(
             f"onnxprune.methods.{name}.time_both",
-            lambda one, two, asked, *rest, **more: latency.Latency(asked, model(one), model(two)),
+            lambda one, two, asked, *rest, **more: latency_target.Latency(asked, model(one), model(two)),
         )
 
 
@@ -64,7 +64,7 @@ def test_a_latency_that_cannot_be_reached_is_refused_with_what_was_measured(stea
 
 def test_what_a_busy_machine_says_at_first_is_measured_again_and_the_nearest_is_kept(steady_clock, monkeypatch):
     """Quick looks are off by up to a fifth, longer ones are right: of all candidates the nearest must come out."""
-    exact, noise, looked = latency.time_both, np.random.default_rng(0), []
+    exact, noise, looked = latency_target.time_both, np.random.default_rng(0), []
 
     def busy(one, two, asked, *rest, effort=1):
         found = exact(one, two, asked)
@@ -72,17 +72,17 @@ def test_what_a_busy_machine_says_at_first_is_measured_again_and_the_nearest_is_
             looked.append(found.share)
             return found
         off = noise.uniform(0.8, 1.2)
-        return latency.Latency(asked, found.original, Timing(*[off * found.pruned.median_ms] * 3, 1))
+        return latency_target.Latency(asked, found.original, Timing(*[off * found.pruned.median_ms] * 3, 1))
 
-    monkeypatch.setattr("onnxprune.methods.latency.time_both", busy)
+    monkeypatch.setattr("onnxprune.methods.latency_target.time_both", busy)
     result = prune(onnxprune.load(convnet(width=256)), PruneOptions(latency=0.5), runtime=Runtime(1))
-    assert 1 < len(looked) <= latency.FINALISTS
+    assert 1 < len(looked) <= latency_target.FINALISTS
     assert result.latency.share == pytest.approx(min(looked, key=lambda share: abs(share - 0.5)))
 
 
 def test_a_candidate_is_not_measured_twice_while_searching(steady_clock, monkeypatch):
     """With steps of 64 channels few candidates exist: none of them is at the goal."""
-    exact, seen = latency.time_both, []
+    exact, seen = latency_target.time_both, []
 
     def counted(one, two, asked, *rest, effort=1):
         found = exact(one, two, asked)
@@ -90,7 +90,7 @@ def test_a_candidate_is_not_measured_twice_while_searching(steady_clock, monkeyp
             seen.append(found.share)
         return found
 
-    monkeypatch.setattr("onnxprune.methods.latency.time_both", counted)
+    monkeypatch.setattr("onnxprune.methods.latency_target.time_both", counted)
     prune(onnxprune.load(convnet(width=256)), PruneOptions(latency=0.5, align=64), runtime=Runtime(1))
     assert len(seen) == len(set(seen))
 
@@ -101,6 +101,6 @@ def test_the_share_is_that_of_the_quietest_blocks():
         series[40:] *= np.random.default_rng(ms).uniform(1.2, 3, 360)  # a machine that is busy nine tenths of the time
         return timing(list(series))
 
-    found = latency.Latency(0.5, busy(4), busy(2))
+    found = latency_target.Latency(0.5, busy(4), busy(2))
     assert found.original.quiet_ms == 4 and found.share == 0.5
     assert found.original.median_ms > 5 and found.original.to_json()["quiet_ms"] == 4

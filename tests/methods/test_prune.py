@@ -231,7 +231,7 @@ def test_validate_can_be_called_before_and_after_its_package_is_imported():
     for _ in range(2):
         comparison = onnxprune.validate(convnet(), result.model, samples=2, threads=1)
         assert set(comparison.parity) == {"logits"}
-        importlib.import_module("onnxprune.validate.compare")
+        importlib.import_module("onnxprune.evidence.compare")
 
 
 def test_a_target_between_two_widths_is_missed_with_a_warning():

@@ -9,6 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import DataError, ModelError, NothingToPruneError, UsageError
+from onnxprune.evidence.compare import open_reference
+from onnxprune.evidence.limits import GateLimits
 from onnxprune.graph.model import Model, load
 from onnxprune.methods.quantization import bias, fold_norms, integer, prepare, ranges, rounding, smooth, weight_only
 from onnxprune.methods.quantization.machine import IntegerTypes
@@ -17,8 +19,6 @@ from onnxprune.methods.quantization.search import Judge
 from onnxprune.methods.quantize import QuantizeResult, quantize
 from onnxprune.methods.quantize_options import QuantizeOptions
 from onnxprune.types import Array
-from onnxprune.validate.compare import open_reference
-from onnxprune.validate.limits import GateLimits
 from tests import networks
 
 RNG = np.random.default_rng(0)

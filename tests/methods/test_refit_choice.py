@@ -6,7 +6,7 @@ import pytest
 from models import zoo
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import load
-from onnxprune.methods import steps as room
+from onnxprune.methods import step_count as room
 from onnxprune.methods.calibration import calibration
 from onnxprune.methods.prune import prune
 from onnxprune.methods.prune_options import PruneOptions

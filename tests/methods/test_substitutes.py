@@ -11,7 +11,7 @@ import pytest
 
 import onnxprune
 from onnxprune import Run
-from onnxprune.compensate.substitutes import merged
+from onnxprune.compensate.substitute_values import merged
 from onnxprune.errors import UsageError
 from onnxprune.graph.drop import shorten
 from onnxprune.graph.model import load

@@ -9,11 +9,11 @@ import onnxprune
 from models import zoo
 from models.eval import evaluate
 from onnxprune.channels.analyse import analyse
+from onnxprune.evidence.noise import Image, image_of, pink_images
 from onnxprune.graph.trace import trace
 from onnxprune.methods import synthetic as room
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.synthetic import synthetic
-from onnxprune.validate.noise import Image, image_of, pink_images
 from tests import plain
 from tests.networks import convnet
 

@@ -9,7 +9,7 @@ from onnx import defs
 from onnxprune.channels.analyse import analyse
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.compensate.readers import find_readers
-from onnxprune.compensate.recurrent import find_recurrent
+from onnxprune.compensate.recurrent_pair import find_recurrent
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session

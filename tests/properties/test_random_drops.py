@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.errors import NothingToPruneError
-from onnxprune.validate.dropped import masked_original
+from onnxprune.evidence.dropped import masked_original
 from tests import plain
 from tests.methods.residual import branches_of, silenced
 from tests.micro.build import Net

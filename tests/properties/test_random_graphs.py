@@ -11,7 +11,7 @@ import onnxprune
 from onnxprune import Plan
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError
-from onnxprune.validate.oracle import masked_model
+from onnxprune.evidence.oracle import masked_model
 from tests import plain
 from tests.oracle import parity, random_inputs, relative_error, run
 from tests.properties.graphs import networks

@@ -11,11 +11,11 @@ from onnxprune.channels.groups import ChannelGroup, Site
 from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import View
-from onnxprune.score import slices as slices_module
+from onnxprune.score import group_slices as slices_module
 from onnxprune.score.criteria import names
-from onnxprune.score.registry import criterion
+from onnxprune.score.criterion import criterion
+from onnxprune.score.group_slices import SlicedWeights, maximum, sum_of_absolutes, sum_of_squares
 from onnxprune.score.scoring import score_groups
-from onnxprune.score.slices import Weights, maximum, sum_of_absolutes, sum_of_squares
 
 
 def view_of(nodes: list[onnx.NodeProto] = [], **arrays: np.ndarray) -> View:  # noqa: B006
@@ -123,9 +123,9 @@ def test_a_channel_that_is_not_a_number_is_the_most_important():
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_reducing_in_blocks_is_reducing_at_once(monkeypatch, reduction, axis):
     w = weights(7, 6, 5)
-    whole = Weights(view_of(w=w)).reduced(site("w", axis, w.shape[axis]), reduction)
+    whole = SlicedWeights(view_of(w=w)).reduced(site("w", axis, w.shape[axis]), reduction)
     monkeypatch.setattr(slices_module, "BLOCK_ELEMENTS", 60)
-    in_blocks = Weights(view_of(w=w)).reduced(site("w", axis, w.shape[axis]), reduction)
+    in_blocks = SlicedWeights(view_of(w=w)).reduced(site("w", axis, w.shape[axis]), reduction)
     np.testing.assert_allclose(whole, in_blocks, rtol=1e-5)  # other order of float32 sums
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import InputSpec
-from onnxprune.statistics.turned import FEW, turned_if_few
+from onnxprune.statistics.turning import FEW, turned_if_few
 
 FLOAT = np.dtype(np.float32)
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
+from onnxprune.evidence.oracle import masked_model
 from onnxprune.methods.trim import TrimOptions, trim
-from onnxprune.validate.oracle import masked_model
 from tests.oracle import random_inputs, session
 from tests.trimming.heads import HEADS, Head
 

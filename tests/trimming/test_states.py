@@ -10,9 +10,9 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import UsageError
+from onnxprune.evidence.oracle import masked_model
 from onnxprune.methods.prune import prune
 from onnxprune.methods.prune_options import PruneOptions
-from onnxprune.validate.oracle import masked_model
 from tests.micro.build import Net
 from tests.oracle import session
 

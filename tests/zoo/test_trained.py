@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from models import zoo
-from onnxprune.validate.oracle import masked_model
+from onnxprune.evidence.oracle import masked_model
 from tests import plain
 from tests.oracle import parity, random_inputs, relative_error, run, share_left
 

@@ -45,9 +45,9 @@ def command(
 
     Every round runs every model once, so that a busy machine is unfair to none of them.
     """
+    from onnxprune.evidence.bench import bench
+    from onnxprune.evidence.latency import histogram
     from onnxprune.graph.external import WeightFiles
-    from onnxprune.validate.bench import bench
-    from onnxprune.validate.latency import histogram
 
     weights = (file for model in models for file in WeightFiles(model))
     with telling("bench", screen, report, {"a model": models, "weights of a model": weights}) as record:

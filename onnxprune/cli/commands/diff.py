@@ -28,11 +28,11 @@ def command(
     Ends with 0 where the models are equal, with 1 where they differ, with 2 where they cannot be compared. Positions
     that tensors lost are exact with --plan, and after a prune without a refit (--compensate none) without it.
     """
-    from onnxprune.differences.compare import diff
+    from onnxprune.differences.difference import diff
     from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
     from onnxprune.job.group_lines import pruned
-    from onnxprune.job.sizes import describe
+    from onnxprune.job.sides import describe
 
     reads = [path for path in (first, second, plan) if path is not None]
     weights = [file for model in (first, second) for file in WeightFiles(model)]

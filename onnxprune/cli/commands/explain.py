@@ -35,7 +35,7 @@ def command(
     from onnxprune.channels.analyse import analyse
     from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
-    from onnxprune.job.sizes import describe_view
+    from onnxprune.job.sides import describe_view
     from onnxprune.methods.explain import explain
     from onnxprune.methods.prune_options import PruneOptions
 

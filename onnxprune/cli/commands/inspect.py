@@ -37,7 +37,7 @@ def command(model: Path, seen: dict[str, bool], report: Path | None, run: Run, s
     from onnxprune.job.describe import note_limits, note_mended
     from onnxprune.job.group_lines import inspected
     from onnxprune.job.model_facts import model_facts
-    from onnxprune.job.sizes import describe_view
+    from onnxprune.job.sides import describe_view
 
     reads: dict[str, Iterable[Path]] = {"the model": [model], "weights of the model": WeightFiles(model)}
     with telling("inspect", screen, report, reads) as record:

@@ -42,12 +42,12 @@ def command(
     from onnxprune.job.carry_out import check_sources
     from onnxprune.job.job import Job
     from onnxprune.job.outputs import check_distinct, check_writable
-    from onnxprune.job.sizes import describe_view
+    from onnxprune.job.sides import describe_view
     from onnxprune.job.write import read_by
     from onnxprune.methods.calibration import calibration
     from onnxprune.methods.prune_options import PruneOptions
     from onnxprune.methods.sensitivity import sensitivity
-    from onnxprune.report.table import to_csv
+    from onnxprune.report.csv_rows import to_csv
 
     if data is None:
         raise UsageError("sensitivity runs the model on its inputs: give --data.")

@@ -50,15 +50,15 @@ def command(
     Without --data the inputs are random: they show a defect, they do not measure accuracy.
     """
     from onnxprune.cli import comparing
+    from onnxprune.evidence.compare import self_noise
     from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
     from onnxprune.job.carry_out import check_sources
     from onnxprune.job.describe import note_comparison, note_noise
     from onnxprune.job.job import Job
     from onnxprune.job.original import Original
-    from onnxprune.job.sizes import describe
+    from onnxprune.job.sides import describe
     from onnxprune.job.write import read_by
-    from onnxprune.validate.compare import self_noise
 
     job = Job((), original, data, run, gates)
     reads = {**read_by(job, (compressed,)), "weights of a model": WeightFiles(compressed)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from onnxprune.errors import NothingToPruneError
-from onnxprune.methods.factors.candidates import Candidate, Option
+from onnxprune.methods.factors.replaceable import Candidate, Option
 
 Choice = dict[str, Option]
 """Layer name -> how it is written; layers that stay are missing."""

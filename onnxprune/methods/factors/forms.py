@@ -19,7 +19,7 @@ DAMPING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class FactorProblem:
     """One weight with what it meets. kernel: spatial lengths of a convolution, () of a matrix."""
 
     weight: Array
@@ -107,7 +107,7 @@ def pca(weight: Array, gram: Array | None) -> tuple[Array, Array, Array]:
     return first, second, np.concatenate([[1.0], np.maximum(0.0, 1 - np.cumsum(values) / total)])
 
 
-def channel_basis(problem: Problem) -> Array:
+def channel_basis(problem: FactorProblem) -> Array:
     """Return (channels, channels) maps of the input channels, the most telling rows first."""
     blocks = problem.weight.reshape(problem.outs, problem.taps, problem.channels)
     unfolded = np.einsum("otc,otd->cd", blocks, blocks)
@@ -118,7 +118,7 @@ def channel_basis(problem: Problem) -> Array:
     return _basis(unfolded, gram)
 
 
-def strip_basis(problem: Problem) -> Array:
+def strip_basis(problem: FactorProblem) -> Array:
     """Return maps (parts, height * channels) of one column of the window, the most telling rows first."""
     height, width = problem.kernel
     blocks = problem.weight.reshape(problem.outs, height, width, problem.channels)

@@ -15,10 +15,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.compensate.lstsq import fit, moments
-from onnxprune.compensate.problem import Blocks
+from onnxprune.compensate.problem import RowBlocks
 from onnxprune.compensate.readers import Reader
 from onnxprune.compensate.refit import LayerError, RefitOptions, Walk
-from onnxprune.compensate.solve import Moments
+from onnxprune.compensate.ridge import Moments
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.model import Model
@@ -123,7 +123,7 @@ class GridWalk(Walk):
 
     def change(self, reader: Reader) -> LayerError:
         problem, grid = self.problem(reader), self._grids[reader.node.name]
-        blocks = Blocks(problem, self._options.lstsq)
+        blocks = RowBlocks(problem, self._options.lstsq)
         result = fit(problem, self._options.lstsq)
         wanted = result.weights if result.used else problem.start
         scale = grid.scales(wanted[:, :, :-1])

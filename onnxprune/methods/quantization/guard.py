@@ -15,13 +15,13 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnxprune.evidence.kinds import LABELS, SORTED, STATE, Kind, output_kinds
+from onnxprune.evidence.parity import Meter
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
 from onnxprune.types import Array
-from onnxprune.validate.kinds import LABELS, SORTED, STATE, Kind, output_kinds
-from onnxprune.validate.parity import Meter
 
 Feeds = Mapping[str, Array]
 

@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError, OnnxpruneError, UsageError
+from onnxprune.evidence.layer_parity import dequantized_names
+from onnxprune.evidence.parity import SQNR_LIMIT_DB
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.methods.quantization.recognise import nodes, precision
 from onnxprune.types import Array
-from onnxprune.validate.layers import dequantized_names
-from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 if TYPE_CHECKING:
     from onnxprune.graph.session import Session

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxprune.evidence.latency import Timing, quantiles, timing
 from onnxprune.graph.session import open_session
 from onnxprune.types import Array, FloatArray
-from onnxprune.validate.latency import Timing, quantiles, timing
 
 Feeds = Mapping[str, Array]
 
@@ -38,7 +38,7 @@ GAIN = 0.97
 
 
 @dataclass(frozen=True)
-class Pace:
+class RacePace:
     """How long two models take.
 
     share: of the first one's time that the second takes (median of the rounds), between `low` and `high`.
@@ -70,7 +70,7 @@ def run(
     threads: int,
     limit: float = GAIN,
     longer: int = 1,
-) -> Pace:
+) -> RacePace:
     """Return how long two models take for a feed.
 
     Args:
@@ -106,7 +106,7 @@ def run(
                     return pace
 
 
-def _pace(table: FloatArray, limit: float) -> Pace:
+def _pace(table: FloatArray, limit: float) -> RacePace:
     """Return what rounds (rounds, 2) of milliseconds say."""
     shares = np.sort(table[:, 1] / table[:, 0])
     count = len(shares)
@@ -114,4 +114,4 @@ def _pace(table: FloatArray, limit: float) -> Pace:
     low = shares[max(0, math.floor(count / 2 - reach))]
     high = shares[min(count - 1, math.ceil(count / 2 + reach) - 1)]
     before, after = (timing(list(column)) for column in table.T)
-    return Pace(before, after, quantiles(shares, 0.5)[0], float(low), float(high), limit)
+    return RacePace(before, after, quantiles(shares, 0.5)[0], float(low), float(high), limit)

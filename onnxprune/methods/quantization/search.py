@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from onnxprune.errors import GateError
+from onnxprune.evidence.compare import Comparison, Reference, compare
+from onnxprune.evidence.limits import GateLimits, measured
+from onnxprune.evidence.parity import SQNR_LIMIT_DB
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
-from onnxprune.validate.compare import Comparison, Reference, compare
-from onnxprune.validate.limits import GateLimits, measured
-from onnxprune.validate.parity import SQNR_LIMIT_DB
 
 if TYPE_CHECKING:
     import onnx

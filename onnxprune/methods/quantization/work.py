@@ -21,8 +21,8 @@ from onnxprune.methods.quantize_options import QuantizeOptions, weight_bits
 from onnxprune.types import Array
 
 if TYPE_CHECKING:
+    from onnxprune.evidence.latency import Timing
     from onnxprune.methods.quantization.search import Judge
-    from onnxprune.validate.latency import Timing
 
 Feeds = dict[str, Array]
 

@@ -15,7 +15,7 @@ from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import Shape, trace
 from onnxprune.graph.view import View
-from onnxprune.methods.trimming.labels import Labels, read_labels, spread
+from onnxprune.methods.trimming.axis_labels import AxisLabels, read_labels, spread
 from onnxprune.methods.trimming.spec import positions
 from onnxprune.types import BoolArray
 
@@ -23,13 +23,13 @@ TOKENS = "tokens"
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class AxisCut:
     """One axis that loses positions. kept: (positions,) True stays."""
 
     tensor: str
     axis: int
     kept: BoolArray
-    labels: Labels | None = None
+    labels: AxisLabels | None = None
 
 
 def find_cuts(
@@ -39,7 +39,7 @@ def find_cuts(
     labels: Sequence[str | int] | None,
     labels_key: str | None,
     shapes: dict[str, Shape],
-) -> list[Cut]:
+) -> list[AxisCut]:
     """Return what every `OUTPUT[:AXIS]` and its positions mean.
 
     Raises:
@@ -56,22 +56,22 @@ def find_cuts(
             if tokens is None or len(tokens) != size:
                 has = "no tokens are given" if tokens is None else f"there are {len(tokens)} tokens"
                 raise UsageError(f"{what}: axis {axis} of '{name}' has {size} positions, and {has}.")
-            cuts.append(Cut(name, axis, tokens))
+            cuts.append(AxisCut(name, axis, tokens))
             continue
         named = _labels(model.proto, size, labels, labels_key)
         kept = positions(entries, size, named.names if named else None, what)
-        cuts.append(Cut(name, axis, kept, named))
+        cuts.append(AxisCut(name, axis, kept, named))
     return cuts
 
 
-def _labels(model: onnx.ModelProto, size: int, given: Sequence[str | int] | None, key: str | None) -> Labels | None:
+def _labels(model: onnx.ModelProto, size: int, given: Sequence[str | int] | None, key: str | None) -> AxisLabels | None:
     if given is None:
         return read_labels(model, size, key)
     if len(given) > size:
         raise UsageError(f"labels: {len(given)} are given for an axis of {size} positions.")
     found = spread([str(label) for label in given], size)
     listed = read_labels(model, size, key)
-    return Labels(found.names, found.first, found.listed, listed.key if listed else "")
+    return AxisLabels(found.names, found.first, found.listed, listed.key if listed else "")
 
 
 def find_axis(model: Model, traced: dict[str, Shape], target: str, shapes: dict[str, Shape]) -> tuple[str, int]:

@@ -23,7 +23,7 @@ ALIKE = frozenset("Identity Cast Relu LeakyRelu Sigmoid Tanh Clip Neg Abs Sqrt E
 
 
 @dataclass(frozen=True)
-class _Place:
+class _SingleChannel:
     """A tensor whose axis `axis` has one channel now."""
 
     key: str
@@ -46,7 +46,7 @@ def make_gray(model: Model, name: str) -> onnx.ModelProto:
     shape = traced.shapes.get(name, ())
     axis = _axis(view, name, shape)
     view.inputs[name].type.tensor_type.shape.dim[axis].dim_value = 1
-    stale = _narrow(proto, view, traced.shapes, _Place(name, axis), shape[axis])
+    stale = _narrow(proto, view, traced.shapes, _SingleChannel(name, axis), shape[axis])
     for value in [v for v in proto.graph.value_info if v.name in stale]:
         proto.graph.value_info.remove(value)
     return proto
@@ -72,7 +72,7 @@ def _axis(view: View, name: str, shape: tuple[int, ...]) -> int:
 
 
 def _narrow(
-    proto: onnx.ModelProto, view: View, shapes: dict[str, tuple[int, ...]], start: _Place, channels: int
+    proto: onnx.ModelProto, view: View, shapes: dict[str, tuple[int, ...]], start: _SingleChannel, channels: int
 ) -> set[str]:
     """Follow the single channel; return the tensors whose declared shape holds no more."""
     places = {start.key: start}
@@ -86,12 +86,12 @@ def _narrow(
             continue
         place = places[node.inputs[held[0]]]
         if _is_alike(view, shapes, node, held):
-            places[node.outputs[0]] = _Place(node.outputs[0], place.axis)
+            places[node.outputs[0]] = _SingleChannel(node.outputs[0], place.axis)
             stale.add(node.outputs[0])
         elif node.op_type == "Transpose":
             rank = len(shapes[place.key])
             order = [int(a) for a in node.attribute("perm", list(range(rank))[::-1])]
-            places[node.outputs[0]] = _Place(node.outputs[0], order.index(place.axis))
+            places[node.outputs[0]] = _SingleChannel(node.outputs[0], order.index(place.axis))
             stale.add(node.outputs[0])
         elif not (held == [0] and place.axis == 1 and _sum_slices(proto, view, node)):
             for index in held:
@@ -126,7 +126,12 @@ def _sum_slices(proto: onnx.ModelProto, view: View, node: Node) -> bool:
 
 
 def _copy_channel(
-    proto: onnx.ModelProto, before: dict[int, list[onnx.NodeProto]], node: Node, index: int, place: _Place, count: int
+    proto: onnx.ModelProto,
+    before: dict[int, list[onnx.NodeProto]],
+    node: Node,
+    index: int,
+    place: _SingleChannel,
+    count: int,
 ) -> None:
     """Give a node that tells channels apart the channel as often as it expects it."""
     if node.graph is not proto.graph:

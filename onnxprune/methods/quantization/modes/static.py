@@ -8,13 +8,13 @@ from functools import cached_property
 import onnx
 
 from onnxprune.errors import NothingToPruneError
+from onnxprune.evidence.latency import Timing
 from onnxprune.graph.model import Model
 from onnxprune.methods.quantization import between, bias, guard, layers, measure, race
 from onnxprune.methods.quantization.lift import embedded
 from onnxprune.methods.quantization.search import guarded
 from onnxprune.methods.quantization.static_work import StaticWork
 from onnxprune.methods.quantization.work import Feeds, Found
-from onnxprune.validate.latency import Timing
 
 NOT_FASTER = (
     "static int8 is not faster than float on this machine, so there is nothing to gain but a smaller file; take "

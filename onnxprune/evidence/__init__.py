@@ -1,0 +1,1 @@
+"""Evidence: masked parity, parity of outputs, latency, limits, the verdict."""
