@@ -29,7 +29,7 @@ REDUCED = frozenset({"ReduceSum", "ReduceMean"})
 def with_plain_shapes(proto: onnx.ModelProto) -> None:
     """Give sums, means and spread tensors shapes without axes of size one where they are known; edits the graph."""
     traced = trace(View(Model(proto)))
-    shapes = {name: tuple(shape) for name, shape in traced.shapes.items()}
+    shapes = {name: tuple(shape) for name, shape in traced.shapes.items() if not traced.dynamic(name).any()}
     chain = _NodeChain(proto.graph, shapes, _integers(proto))
     for node in proto.graph.node:
         if node.op_type in REDUCED and not node.domain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class ConcreteRun:
 
     failures: tensor -> why its shape is not known, or does not go with what it is made of.
     clashes: where sizes do not go together, in the order of the graph.
+    guessed: tensors of which an operator leaves a size open, so that it was made up here.
     """
 
     sizes: dict[str, int]
@@ -41,6 +42,7 @@ class ConcreteRun:
     values: dict[str, Array]
     failures: dict[str, str]
     clashes: list[Clash]
+    guessed: set[str] = field(default_factory=set)
 
     @property
     def largest(self) -> int:
@@ -182,6 +184,7 @@ class _Walker:
         if known is not None:
             return known
         self.open.add(key)
+        self.run.guessed.add(key)
         return 19 + self.run.sizes.get("", 0)
 
     def _infer(self, node: Node) -> dict[str, TypeProto]:

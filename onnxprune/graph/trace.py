@@ -125,7 +125,8 @@ class _Attempt:
         first = run(self.view, one)
         if best is not None and len(first.failures) >= _badness(best):
             return Trace(first, first)
-        return Trace(first, first if self._same(one, two) else run(self.view, two, first))
+        same = self._same(one, two) and not first.guessed
+        return Trace(first, first if same else run(self.view, two, first))
 
     def _same(self, one: Sizes, two: Sizes) -> bool:
         return all(size_of(symbol, one) == size_of(symbol, two) for symbol in self.symbols)

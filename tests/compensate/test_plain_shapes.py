@@ -79,3 +79,19 @@ def test_a_mixture_goes_along_axis_one(shape: tuple[int, ...]) -> None:
     mixed = Mixture(project, project.T).apply(array)
     np.testing.assert_allclose(mixed, np.einsum("kc,nc...->nk...", project, array), rtol=1e-5, atol=1e-5)
     assert mixed.flags.c_contiguous
+
+
+def test_sizes_that_inference_leaves_open_are_not_spelled_out() -> None:
+    """The size of y is known to nobody before it runs: a size made up for the analysis would be refused."""
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["places"]),
+        helper.make_node("Cast", ["places"], ["float"], to=FLOAT),
+        helper.make_node("Unsqueeze", ["float", "last"], ["wide"]),
+        helper.make_node("Mul", ["wide", "one"], ["twice"]),
+        helper.make_node("ReduceSum", ["twice", "last"], ["y"], keepdims=0),
+    ]
+    sizes = {"x": [4, 5]}
+    proto = model(nodes, sizes, last=np.array([2]), one=np.full((1, 1, 1), 2, np.float32))
+    before = results(proto, sizes)
+    with_plain_shapes(proto)
+    np.testing.assert_array_equal(results(proto, sizes), before)
