@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.allocate.counts import Counts
+from onnxprune.allocate.curve import Curve, like, measured_curve, widths_of
 from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.measures import Measure
 from onnxprune.allocate.measuring import SHARES
@@ -22,18 +23,6 @@ from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError
 from onnxprune.score.probe import Probe
 from onnxprune.types import FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Error of one group at each width that it may keep; widths fall, the first is the whole group."""
-
-    widths: list[int]
-    errors: FloatArray
-
-    def at(self, width: float) -> float:
-        """Return the error at a width."""
-        return float(np.interp(-width, [-w for w in self.widths], self.errors))
 
 
 def curves(
@@ -55,46 +44,14 @@ def curves(
         table[group.name] = _curve(request, group, probe, shares)
     for group in request.groups:
         if group.name not in table:
-            table[group.name] = _like(request, group, [table[other.name] for other in measured])
+            table[group.name] = like(widths_of(request, group), [table[other.name] for other in measured])
     return {group.name: table[group.name] for group in request.groups}
 
 
 def _curve(request: Request, group: ChannelGroup, probe: Probe, shares: Sequence[float]) -> Curve:
-    widths = widths_of(request, group)
-    order = np.argsort(request.scores[group.name], kind="stable")
-    removed = np.array([group.size - width for width in widths])
-    guess = _expected(request.scores[group.name], removed)
-    if len(widths) == 1:
-        return Curve(widths, np.zeros(1))
-    wanted = [share * group.size for share in shares]
-    points = sorted({int(np.argmin(np.abs(removed - share))) for share in wanted} - {0} | {len(widths) - 1})
-    measured = [max(probe.alone(group, order[: removed[point]]), 1e-12) for point in points]
-    shift = np.interp(np.arange(len(widths)), points, np.log(measured) - np.log(guess[points]))
-    errors = np.where(removed > 0, guess * np.exp(shift), 0.0)
-    return Curve(widths, np.maximum.accumulate(errors))
-
-
-def _like(request: Request, group: ChannelGroup, others: Sequence[Curve]) -> Curve:
-    """Return the median of other curves at the same shares removed."""
-    widths = widths_of(request, group)
-    at = [[curve.at(curve.widths[0] * width / group.size) for curve in others] for width in widths]
-    return Curve(widths, np.maximum.accumulate(np.median(at, axis=1)))
-
-
-def widths_of(request: Request, group: ChannelGroup) -> list[int]:
-    """Return the counts that a group may keep: all, then multiples of its step down to the least."""
-    step, least = request.step(group), request.least(group)
-    lower = range((group.size - 1) // step * step, 0, -step)
-    return [group.size, *(width for width in lower if least <= width < group.size)]
-
-
-def _expected(scores: FloatArray, removed: FloatArray) -> FloatArray:
-    """Return the shape of a curve from scores: the highest of the removed ones, else the square of the share."""
-    ordered = np.sort(scores)
-    share = removed / len(scores)
-    finite = np.isfinite(ordered).all() and ordered[-1] > 0
-    shape = ordered[np.maximum(removed, 1) - 1] / ordered[-1] if finite else share**2
-    return np.maximum(shape, 1e-9)
+    scores = request.scores[group.name]
+    order = np.argsort(scores, kind="stable")
+    return measured_curve(widths_of(request, group), scores, shares, lambda count: probe.alone(group, order[:count]))
 
 
 @dataclass(eq=False)
@@ -156,6 +113,7 @@ def knapsack(
 
     left = share(counts)
     queue: list[tuple[float, int, int]] = []
+    dearest = 0.0
 
     def price(number: int, now: float) -> tuple[float, int] | None:
         """Error for each share saved by the next jump of a unit: one aligned step tells what a channel saves."""
@@ -180,6 +138,7 @@ def knapsack(
         if queue and priced[0] > queue[0][0] * (1 + 1e-9):
             heapq.heappush(queue, (priced[0], number, priced[1]))
             continue
+        dearest = max(dearest, priced[0])
         unit, before = units[number], dict(counts)
         unit.place = priced[1]
         counts |= {group.name: unit.widths[unit.place] for group in unit.groups}
@@ -195,9 +154,9 @@ def knapsack(
             f"--{name} {goal:g} cannot be reached: with everything removed that may be, {left:.3f} is left. "
             "Ask for more than that, or allow more (--align 1, --min-channels 1, fewer --skip, not --exact-only)."
         )
-    return best_channels(
-        request.groups, request.scores, counts if tie_blocks else nearest(request, measure, goal, counts)
-    )
+    if not tie_blocks:
+        counts = nearest(request, measure, goal, counts, lambda group, width: table[group].at(width), dearest)
+    return best_channels(request.groups, request.scores, counts)
 
 
 def _back(before: Counts, after: Counts, unit: _Unit, share: Callable[[Counts], float], goal: float) -> Counts:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, permutations
+from math import inf
 
 from onnxprune.allocate.counts import Counts, counts_at
 from onnxprune.allocate.masks import best_channels
@@ -76,10 +78,38 @@ def meet(request: Request, measure: Measure, goal: float, name: str) -> Keep:
     return best_channels(request.groups, request.scores, best)
 
 
-def nearest(request: Request, measure: Measure, goal: float, counts: Counts) -> Counts:
-    """Return counts near the given ones whose share left is nearest to `goal`."""
+def nearest(
+    request: Request,
+    measure: Measure,
+    goal: float,
+    counts: Counts,
+    error: Callable[[str, int], float],
+    dearest: float = inf,
+) -> Counts:
+    """Return counts near the given ones whose share left is nearer to `goal`: always by the step that costs least.
+
+    Args:
+        error: group name and count -> error of the group.
+        dearest: error per share of the model that a step may cost once the goal is met roughly.
+    """
     search = _CountSearch(request, measure, goal)
-    return _single_steps(search, counts) if search.distance(counts) > CLOSE_ENOUGH else counts
+    while search.distance(counts) > CLOSE_ENOUGH and len(search.shares) < STEP_TRIALS:
+        steps = list(_nearer(search, counts, error))
+        price, step = min(steps, key=lambda priced: priced[0], default=(inf, counts))
+        if step is counts or (price > dearest and search.distance(counts) <= TOLERANCE):
+            break
+        counts = step
+    return counts
+
+
+def _nearer(search: _CountSearch, counts: Counts, error: Callable[[str, int], float]) -> Iterator[tuple[float, Counts]]:
+    """Yield single steps that bring the goal nearer, each with its error per share of the model."""
+    now = search.share(counts)
+    for group in search.request.groups:
+        name = group.name
+        step = None if name in search.request.ratios else _one_step(search, group, counts, less=now > search.goal)
+        if step is not None and search.distance(step) < search.distance(counts):
+            yield (error(name, step[name]) - error(name, counts[name])) / abs(search.share(step) - now), step
 
 
 def _halve(search: _CountSearch, above: Counts, below: Counts) -> tuple[Counts, Counts]:

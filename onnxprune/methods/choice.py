@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from onnxprune.allocate.counts import counts_at
+from onnxprune.allocate.curve import Curve
 from onnxprune.allocate.masks import best_channels
-from onnxprune.allocate.measured_errors import Curve, curves, knapsack
+from onnxprune.allocate.measured_errors import curves, knapsack
 from onnxprune.allocate.measures import MEASURES, Measure
 from onnxprune.allocate.measuring import effort
 from onnxprune.allocate.name_patterns import Names, matching_groups, ratios_of_groups

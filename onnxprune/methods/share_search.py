@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.allocate.measured_errors import Curve
+from onnxprune.allocate.curve import Curve
 from onnxprune.errors import UsageError
 from onnxprune.files.staging import write_text
 

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 import onnxprune
-from onnxprune.allocate.measured_errors import Curve, knapsack, units_of
+from onnxprune.allocate.curve import Curve
+from onnxprune.allocate.measured_errors import knapsack, units_of
+from onnxprune.allocate.request import Request
+from onnxprune.allocate.targets import nearest
 from onnxprune.channels.analyse import analyse
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph import count
@@ -80,8 +83,6 @@ def test_refitted_rows_make_up_for_a_copy():
 
 
 def test_a_knapsack_takes_what_is_cheapest_first(data):
-    from onnxprune.allocate.request import Request
-
     groups = analyse(onnxprune.load(convnet())).groups
     scores = {group.name: np.arange(32.0) for group in groups}
     request = Request(groups, scores, "sensitivity", align=1)
@@ -93,3 +94,45 @@ def test_a_knapsack_takes_what_is_cheapest_first(data):
 
     keep = knapsack(request, measure, 0.7, "macs", table)
     assert keep[groups[0].name].sum() <= 14 and groups[1].name not in keep
+
+
+@pytest.fixture
+def coarse():
+    """A group of 32 in steps of 16, one of 32 in single steps that save little, and what they leave."""
+    groups = analyse(onnxprune.load(convnet())).groups
+    request = Request(groups, {group.name: np.arange(32.0) for group in groups}, "sensitivity", align=4)
+
+    def measure(keep):
+        first, second = (keep[g.name].sum() if g.name in keep else 32 for g in groups)
+        return (31 * first + second) / 1024
+
+    return request, measure, [group.name for group in groups]
+
+
+def test_being_nearer_to_a_goal_that_is_met_roughly_is_not_worth_any_error(coarse):
+    """The second group's channels go nearly for nothing in parameters, but each costs more than all of the first."""
+    request, measure, (first, second) = coarse
+    costs = {first: 0.01, second: 1.0}
+    start = {first: 16, second: 32}
+    goal = measure_of(measure, request, start) * 0.99
+
+    def error(name, width):
+        return costs[name] * (32 - width)
+
+    assert nearest(request, measure, goal, start, error, dearest=0.1) == start
+    assert nearest(request, measure, goal, start, error)[second] < 32
+
+
+def test_steps_towards_a_goal_are_those_that_cost_least(coarse):
+    request, measure, (first, second) = coarse
+    start = {first: 32, second: 32}
+    goal = 1 - 4 * 31 / 1024
+
+    def error(name, width):
+        return (0.01 if name == first else 1.0) * (32 - width)
+
+    assert nearest(request, measure, goal, start, error, dearest=1.0) == {first: 28, second: 32}
+
+
+def measure_of(measure, request, counts):
+    return measure({g.name: np.arange(g.size) < counts[g.name] for g in request.groups})
