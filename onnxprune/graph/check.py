@@ -10,6 +10,7 @@ from onnxprune.graph.repair import OLDEST_OPSET, lenient
 from onnxprune.graph.tensors import skeleton, walk
 
 OLDEST_IR = 3
+LISTED = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
@@ -38,7 +39,7 @@ def check_versions(proto: onnx.ModelProto) -> None:
 
 
 def check_tensors(proto: onnx.ModelProto) -> None:
-    """Refuse stored tensors of types that do not exist or of sizes below 0, and names that are no text.
+    """Refuse stored tensors of types that do not exist, of sizes below 0, with values twice; names that are no text.
 
     Raises:
         ModelError: naming the tensor.
@@ -48,6 +49,8 @@ def check_tensors(proto: onnx.ModelProto) -> None:
             raise ModelError(f"tensor '{tensor.name}' has the type {tensor.data_type}, which ONNX does not have.")
         if any(dim < 0 for dim in tensor.dims):
             raise ModelError(f"tensor '{tensor.name}' has the shape {list(tensor.dims)}; sizes are not negative.")
+        if tensor.HasField("raw_data") + sum(len(getattr(tensor, field)) > 0 for field in LISTED) > 1:
+            raise ModelError(f"tensor '{tensor.name}' holds its values twice, in two fields; export the model again.")
     for graph in graphs(proto.graph):
         named = (*graph.initializer, *graph.input, *graph.output, *graph.value_info, *graph.node)
         names = [item.name for item in named]

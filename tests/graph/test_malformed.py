@@ -51,6 +51,16 @@ def negative(proto: onnx.ModelProto) -> None:
     proto.graph.initializer[0].dims[0] = -8
 
 
+def twice_its_values(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].float_data.extend([1.0] * 64)
+
+
+def twice_its_values_in_a_constant(proto: onnx.ModelProto) -> None:
+    value = numpy_helper.from_array(np.ones(2, np.float32), "c")
+    value.double_data.extend([1.0, 1.0])
+    proto.graph.node.add(op_type="Constant", output=["c"]).attribute.append(helper.make_attribute("value", value))
+
+
 def not_text(proto: onnx.ModelProto) -> None:
     blob = proto.graph.SerializeToString().replace(b"first", b"\xfe\xfe\xfe\xfe\xfe")
     proto.graph.ParseFromString(blob)
@@ -65,6 +75,8 @@ def stray_reference(proto: onnx.ModelProto) -> None:
     [
         (unknown_type, "'w' has the type 1000"),
         (negative, "not negative"),
+        (twice_its_values, "'w' holds its values twice"),
+        (twice_its_values_in_a_constant, "'c' holds its values twice"),
         (not_text, "not UTF-8"),
         (stray_reference, "'first': an attribute"),
     ],

@@ -56,9 +56,6 @@ LOSES_ZERO = [
     "Reciprocal",
     "Sigmoid",
     "Softplus",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Bernoulli",
     "BitwiseNot",
 ]
 
@@ -114,13 +111,6 @@ def cast_like(ctx: Context) -> None:
     """y[i] = x[i] in the type of the second input"""
     ctx.ignore(1)
     ctx.set(ctx.axes(0), zero=ctx.is_zero(0))
-
-
-@rule("Dropout")
-def dropout(ctx: Context) -> None:
-    """y[i] = x[i]; mask[i] = true"""
-    ctx.set(ctx.axes(0), zero=ctx.is_zero(0))
-    ctx.set(ctx.axes(0), output=1)
 
 
 @rule("Clip")
