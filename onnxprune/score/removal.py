@@ -13,6 +13,8 @@ from onnxprune.types import BoolArray, FloatArray, IntArray
 
 ROUNDS = 96
 """A large group is removed in about so many rounds, several channels each."""
+PANEL = 256
+"""Positions whose removal waits until the matrices are written."""
 SHRINK = 0.8
 """Matrices are made smaller when no more than this share of their rows is left."""
 
@@ -65,7 +67,7 @@ class Diagonal:
 
 @dataclass(eq=False)
 class Correlated:
-    """Inverse covariance and W^T W, both downdated.
+    """Inverse covariance and W^T W, both downdated, in panels: a pass over large matrices takes longer than its sums.
 
     inverse, metric: (positions, positions) of those that may go: what always stays is made use of in the inverse.
     positions: (channels, positions per channel); those of a removed channel mean nothing.
@@ -75,17 +77,19 @@ class Correlated:
     metric: FloatArray
     positions: IntArray
     alive: BoolArray = field(init=False)
+    _waiting: list[_Downdate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.alive = np.ones(len(self.metric), dtype=bool)
+        self._read_diagonals()
 
     def costs(self, left: BoolArray) -> FloatArray:
         """Return trace(H_PP^-1 M_PP) for the positions P of each channel that is left."""
         costs = np.zeros(len(self.positions))
         if self.positions.shape[1] == 1:
             places = self.positions[:, 0]
-            diagonal = np.maximum(np.diag(self.inverse)[places], 1e-30)
-            return np.asarray(np.diag(self.metric)[places] / diagonal)
+            return np.asarray(self._metric_diagonal[places] / np.maximum(self._inverse_diagonal[places], 1e-30))
+        self._write()
         places = self.positions[left]
         blocks = places[:, :, None], places[:, None, :]
         shares = np.linalg.solve(self.inverse[blocks], self.metric[blocks])
@@ -95,19 +99,44 @@ class Correlated:
     def remove(self, channels: IntArray) -> None:
         """W~ = W - W_P H_PP^-1 H_P, H = H - H_P^T H_PP^-1 H_P."""
         gone = self.positions[channels].reshape(-1)
-        rows = self.inverse[gone]
+        rows, seen = self.inverse[gone], self.metric[gone]
+        for one in self._waiting:
+            rows -= one.rows[:, gone].T @ one.share
+            seen -= one.half[:, gone].T @ one.share + one.share[:, gone].T @ one.half
         share = np.linalg.solve(rows[:, gone], rows)
-        # half of the change of W~^T W~: the other half is its transpose
-        half = (self.metric[:, gone] - 0.5 * share.T @ self.metric[np.ix_(gone, gone)]) @ share
-        self.metric -= half
-        self.metric -= half.T
+        # half of the change of W~^T W~ is half^T share: the other half is its transpose
+        done = _Downdate(rows, share, seen - 0.5 * seen[:, gone] @ share)
+        self._waiting.append(done)
+        self._inverse_diagonal -= np.einsum("kp,kp->p", rows, share)
+        self._metric_diagonal -= 2 * np.einsum("kp,kp->p", done.half, share)
+        self.alive[gone] = False
+        shrinks = np.count_nonzero(self.alive) <= SHRINK * len(self.alive)
+        if shrinks or sum(len(one.rows) for one in self._waiting) >= PANEL:
+            self._write()
+        if shrinks:
+            self._shrink()
+
+    def _write(self) -> None:
+        """Bring the matrices up to date."""
+        if not self._waiting:
+            return
+        rows, share, half = (
+            np.concatenate(parts)
+            for parts in zip(*((one.rows, one.share, one.half) for one in self._waiting), strict=True)
+        )
+        self._waiting.clear()
         self.inverse -= rows.T @ share
+        change = half.T @ share
+        self.metric -= change
+        self.metric -= change.T
+        gone = np.flatnonzero(~self.alive)
         self.metric[gone] = self.metric[:, gone] = 0.0
         self.inverse[gone] = self.inverse[:, gone] = 0.0
         self.inverse[gone, gone] = 1.0
-        self.alive[gone] = False
-        if np.count_nonzero(self.alive) <= SHRINK * len(self.alive):
-            self._shrink()
+        self._read_diagonals()
+
+    def _read_diagonals(self) -> None:
+        self._inverse_diagonal, self._metric_diagonal = (np.diag(m).copy() for m in (self.inverse, self.metric))
 
     def _shrink(self) -> None:
         """Drop the rows and columns of what is gone, which only cost time."""
@@ -116,6 +145,16 @@ class Correlated:
         place[kept] = np.arange(len(kept))
         self.inverse, self.metric = (np.ascontiguousarray(m[np.ix_(kept, kept)]) for m in (self.inverse, self.metric))
         self.positions, self.alive = place[self.positions], np.ones(len(kept), dtype=bool)
+        self._read_diagonals()
+
+
+@dataclass(frozen=True, eq=False)
+class _Downdate:
+    """What one removal takes from both matrices: rows^T share, and half^T share with its transpose."""
+
+    rows: FloatArray
+    share: FloatArray
+    half: FloatArray
 
 
 def inverse(covariance: FloatArray, damp: float) -> FloatArray:
