@@ -11,32 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.compensate import wide
-from onnxprune.compensate.problem import LstsqOptions, Problem, RowBlocks
-from onnxprune.compensate.ridge import Moments, System, bias_only, matched, ridge
+from onnxprune.compensate.problem import Fit, LstsqOptions, Problem, RowBlocks, visible
+from onnxprune.compensate.ridge import Moments, System, best_strength, bias_only, matched, ridge
+from onnxprune.compensate.row_fit import fit_rows
 from onnxprune.types import Array
 
 FEWER_ROWS = "fitted on fewer rows, without a Gram matrix"
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """Weights with the mean squared error on held-out rows before and after.
-
-    level: variance of the targets, which makes an error relative.
-    bounded: what was done less well to stay within the memory.
-    """
-
-    weights: Array
-    before: float
-    after: float
-    level: float
-    bounded: str = ""
-
-    @property
-    def used(self) -> bool:
-        """Whether the weights differ from the start."""
-        return self.after < self.before
 
 
 def fit(problem: Problem, options: LstsqOptions) -> Fit:
@@ -44,8 +24,10 @@ def fit(problem: Problem, options: LstsqOptions) -> Fit:
     blocks = RowBlocks(problem, options)
     blocks.keep()
     if blocks.is_wide:
-        found = _fit_wide(problem, blocks, options)
+        found = fit_rows(problem, blocks, options)
         return replace(found, bounded=FEWER_ROWS) if blocks.is_bounded else found
+    if blocks.has_few_rows:
+        return fit_rows(problem, blocks, options)
     train, held = moments(blocks, problem)
     if not held.count or not train.count:
         train = held = train + held
@@ -72,7 +54,7 @@ def fit(problem: Problem, options: LstsqOptions) -> Fit:
 def _best_strength(
     system: System, train: Moments, held: Moments, strengths: Sequence[float]
 ) -> tuple[float, Array, float]:
-    """Walk from the middle strength to the better side while the held-out error falls."""
+    """Return the strength with the least held-out error, its weights and that error."""
     tried: dict[int, tuple[float, Array]] = {}
 
     def error(index: int) -> float:
@@ -83,30 +65,8 @@ def _best_strength(
             tried[index] = (held.error(weights), weights)
         return tried[index][0]
 
-    best = (len(strengths) - 1) // 2
-    step = -1 if error(best - 1) <= error(best) else 1
-    while error(best + step) <= error(best) < np.inf:
-        best += step
+    best = best_strength(len(strengths), error)
     return strengths[best], tried[best][1], tried[best][0]
-
-
-def _fit_wide(problem: Problem, blocks: RowBlocks, options: LstsqOptions) -> Fit:
-    parts = list(blocks)
-    sets = [[(rows, y) for held_out, rows, y, _ in parts if held_out == side] for side in (False, True)]
-    everything = wide.RowsAtHand.joined([*sets[0], *sets[1]])
-    train, held = (wide.RowsAtHand.joined(part) if part else everything for part in sets)
-    start, bias = (a.astype(np.float32) for a in (problem.start[0, :, :-1].T, problem.start[0, :, -1]))
-    level = float(held.targets.var(0).sum())
-    before = held.error(start, np.zeros((1, 1), np.float32), bias)
-    strengths = () if options.match_only else options.strengths
-    tried = wide.dual_ridge(train, start, (*strengths, 1e9), free_bias=problem.free_bias)
-    errors = [held.error(start, change, shift) for change, shift in tried]
-    best = int(np.argmin(errors))
-    if not errors[best] < before * (1 - 1e-6):
-        return Fit(problem.start, before, before, level)
-    ((change, shift),) = wide.dual_ridge(everything, start, ((*strengths, 1e9)[best],), free_bias=problem.free_bias)
-    weights = np.concatenate([(start + change).T, shift[:, None]], axis=1)[None]
-    return Fit(weights, before, errors[best], level)
 
 
 def _matched(problem: Problem, train: Moments, held: Moments, level: float) -> Fit:
@@ -175,13 +135,3 @@ class _Clamped:
                 error += float(np.square(np.clip(given, low, high) - np.clip(wanted, low, high)).sum())
                 count += rows.shape[1]
         return error / max(count, 1), crosses[0], crosses[1]
-
-
-def visible(targets: Array, given: Array, low: float, high: float) -> Array:
-    """Return targets that cost nothing where the clamp hides the difference.
-
-    Below `low` the target is anything below `low`: what is given, if it is there, else `low`; above `high` likewise.
-    """
-    hidden_low = np.minimum(given, np.float32(low))
-    hidden_high = np.maximum(given, np.float32(high))
-    return np.where(targets <= low, hidden_low, np.where(targets >= high, hidden_high, targets))

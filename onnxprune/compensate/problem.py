@@ -63,6 +63,26 @@ class Problem:
     members: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Weights with the mean squared error on held-out rows before and after.
+
+    level: variance of the targets, which makes an error relative.
+    bounded: what was done less well to stay within the memory.
+    """
+
+    weights: Array
+    before: float
+    after: float
+    level: float
+    bounded: str = ""
+
+    @property
+    def used(self) -> bool:
+        """Whether the weights differ from the start."""
+        return self.after < self.before
+
+
 class RowBlocks:
     """The rows of a problem: the same subset in every pass, each block either for fitting or held out."""
 
@@ -108,6 +128,14 @@ class RowBlocks:
         return bool(groups == 1 and (width > wide.FEATURES or self.is_bounded))
 
     @property
+    def has_few_rows(self) -> bool:
+        """Whether the rows, kept, are so much fewer than the features that products of rows are less work."""
+        groups, _, width = self._problem.start.shape
+        if groups > 1 or self._kept is None:
+            return False
+        return bool(wide.FEW * sum(rows.shape[1] for _, rows, _, _ in self._kept) < width)
+
+    @property
     def is_bounded(self) -> bool:
         """Whether the Gram matrices do not fit into the memory."""
         groups, _, width = self._problem.start.shape
@@ -140,6 +168,16 @@ class RowBlocks:
         groups, _, width = self._problem.start.shape
         size = max(64, CHUNK_BYTES // (4 * groups * width))
         return (indices[i : i + size] for i in range(0, len(indices), size))
+
+
+def visible(targets: Array, given: Array, low: float, high: float) -> Array:
+    """Return targets that cost nothing where the clamp hides the difference.
+
+    Below `low` the target is anything below `low`: what is given, if it is there, else `low`; above `high` likewise.
+    """
+    hidden_low = np.minimum(given, np.float32(low))
+    hidden_high = np.maximum(given, np.float32(high))
+    return np.where(targets <= low, hidden_low, np.where(targets >= high, hidden_high, targets))
 
 
 def _joined(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.compensate.lstsq import Fit
-from onnxprune.compensate.problem import Problem
+from onnxprune.compensate.problem import Fit, Problem
 from onnxprune.compensate.weights import Weights
 from onnxprune.operators.layouts import Dense
 from onnxprune.operators.operator import operator_of

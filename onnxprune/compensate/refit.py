@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 import onnx
 
-from onnxprune.compensate.lstsq import Fit, fit
+from onnxprune.compensate.lstsq import fit
 from onnxprune.compensate.mixing import mix
 from onnxprune.compensate.mixtures import Mixture
-from onnxprune.compensate.problem import LstsqOptions, Problem
+from onnxprune.compensate.problem import Fit, LstsqOptions, Problem
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.compensate.recurrent_pair import RecurrentPair, find_recurrent, input_problem, state_problem, store
 from onnxprune.compensate.shared import Shared, find_shared

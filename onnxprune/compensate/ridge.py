@@ -151,6 +151,19 @@ def factor(
     return solve
 
 
+def best_strength(count: int, error: Callable[[int], float]) -> int:
+    """Walk from the middle of so many strengths to the better side while the error falls; return where it ends.
+
+    Args:
+        error: of the strength with a number, infinite outside of them; asked more than once.
+    """
+    best = (count - 1) // 2
+    step = -1 if error(best - 1) <= error(best) else 1
+    while error(best + step) <= error(best) < np.inf:
+        best += step
+    return best
+
+
 def bias_only(moments: Moments, start: Array) -> Array:
     """Return the weights with the bias that matches the mean of the targets."""
     count = max(moments.count, 1.0)

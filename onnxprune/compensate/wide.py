@@ -1,4 +1,4 @@
-"""The refit of a reader with very many features (the first Gemm behind a Flatten), whose Gram matrix would not fit.
+"""The refit of a reader with more features than rows, or so many that their Gram matrix would not fit.
 
 The same ridge in its dual form, on rows instead of features:
 w = start + A^T (A A^T + strength I)^-1 (targets - A start).
@@ -7,8 +7,9 @@ Source: dual ridge regression (Saunders, Gammerman, Vovk, 1998, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,39 +22,80 @@ FEATURES = 6000
 ROWS = 2048
 """Rows of a wide layer; the work grows with their square."""
 
+FEW = 1
+"""Where there are so many times as many features as rows, products of rows are used too: less work, never singular."""
+
+Change = tuple[Array, Array]
+"""(features, outs) that is added to the weights, and (outs,) the bias."""
+
 
 @dataclass(frozen=True, eq=False)
 class RowsAtHand:
-    """Rows (rows, features) and targets (rows, outs) at hand."""
+    """Rows (rows, features), targets (rows, outs) and what is added before a clamp, (rows, outs), at hand."""
 
     inputs: Array
     targets: Array
+    offsets: Array | None = None
 
     @staticmethod
-    def joined(parts: Iterable[tuple[Array, Array]]) -> RowsAtHand:
+    def joined(parts: Iterable[tuple[Array, Array, Array | None]]) -> RowsAtHand:
         """Return blocks of one group, the 1 at the end of their rows cut off, as one."""
-        inputs, targets = zip(*((rows[0, :, :-1], wanted[0]) for rows, wanted in parts), strict=True)
-        return RowsAtHand(np.concatenate(inputs), np.concatenate(targets))
+        inputs, targets, offsets = zip(*((rows[0, :, :-1], y[0], shift) for rows, y, shift in parts), strict=True)
+        added = None if offsets[0] is None else np.concatenate([shift[0] for shift in offsets])
+        return RowsAtHand(np.concatenate(inputs), np.concatenate(targets), added)
 
-    def error(self, start: Array, change: Array, shift: Array) -> float:
+    def given(self, start: Array, change: Change) -> Array:
+        """Return (rows, outs): what weights and bias give."""
+        return np.asarray(self.inputs @ (start + change[0]) + change[1])
+
+    def error(self, start: Array, change: Change) -> float:
         """Return the mean squared error of (features, outs) weights and a bias, summed over outputs."""
-        return float(np.square(self.inputs @ (start + change) + shift - self.targets).sum()) / len(self.inputs)
+        return float(np.square(self.given(start, change) - self.targets).sum()) / len(self.inputs)
 
 
-def dual_ridge(
-    rows: RowsAtHand, start: Array, strengths: Sequence[float], *, free_bias: bool
-) -> list[tuple[Array, Array]]:
-    """Return for every strength the change of the (features, outs) weights and the bias."""
-    mean = rows.inputs.mean(0) if free_bias else np.zeros(rows.inputs.shape[1], np.float32)
-    centred = rows.inputs - mean
-    target_mean = rows.targets.mean(0) if free_bias else np.zeros(rows.targets.shape[1], np.float32)
-    residual = (rows.targets - target_mean - centred @ start).astype(np.float64)
-    kernel = (centred @ centred.T).astype(np.float64)
-    count, features = centred.shape
-    found = []
-    for strength in strengths:
-        # a ridge of s * mean diagonal of the covariance is one of s * count / features times that of the kernel
-        alpha = factor(kernel, strength * count / features)(residual)
-        change = centred.T @ alpha.astype(np.float32)
-        found.append((change, target_mean - mean @ (start + change)))
-    return found
+@dataclass(frozen=True, eq=False)
+class DualSystem:
+    """Rows and (features, outs) weights to stay near: what ridges of all strengths have in common.
+
+    free_bias: it is fitted without a penalty; else there is none.
+    """
+
+    rows: Array
+    start: Array
+    free_bias: bool
+
+    @cached_property
+    def mean(self) -> Array:
+        """(features,) that rows are measured from."""
+        return np.asarray(self.rows.mean(0)) if self.free_bias else np.zeros(self.rows.shape[1], np.float32)
+
+    @cached_property
+    def centred(self) -> Array:
+        """(rows, features) around their mean."""
+        return np.asarray(self.rows - self.mean)
+
+    @cached_property
+    def before(self) -> Array:
+        """(rows, outs) that the weights to stay near give."""
+        return np.asarray(self.centred @ self.start)
+
+    @cached_property
+    def kernel(self) -> Array:
+        """(rows, rows) products of rows, in doubles."""
+        return np.asarray((self.centred @ self.centred.T).astype(np.float64))
+
+    def ridge(self, strength: float) -> Callable[[Array], Change]:
+        """Return what gives the change for targets (rows, outs): targets may move, the factor stays.
+
+        A ridge of s * mean diagonal of the covariance is one of s * rows / features times that of the kernel.
+        """
+        count, features = self.rows.shape
+        solve = factor(self.kernel, strength * count / features)
+
+        def change(targets: Array) -> Change:
+            target_mean = targets.mean(0) if self.free_bias else np.zeros(targets.shape[1], np.float32)
+            residual = (targets - target_mean - self.before).astype(np.float64)
+            moved = self.centred.T @ solve(residual).astype(np.float32)
+            return moved, target_mean - self.mean @ (self.start + moved)
+
+        return change

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxprune.compensate.lstsq import visible
+from onnxprune.compensate.problem import visible
 from onnxprune.compensate.ridge import Moments, System, bias_only, matched, ridge
 
 RNG = np.random.default_rng(5)
