@@ -2,8 +2,8 @@
 
 The loss is the squared distance of the outputs (before a last Softmax or Sigmoid) and of inner sums at their kept
 positions, each relative to its variance in the original. onnx-ad writes the gradient as an ONNX graph, onnxruntime runs
-it, numpy takes the steps. Samples are varied (shifted, mirrored, mixed in pairs); the original says what is right for
-them, so no label is needed.
+it, numpy takes the steps. Samples are varied (shifted, mirrored) where the original stays sure of them; it says what is
+right for them, so no label is needed.
 Source: function matching on varied samples (Beyer et al., 2022, section 3); inner tensors as in FitNets (Romero et al.,
 2015, equation 3).
 """
@@ -18,13 +18,15 @@ from itertools import islice
 import numpy as np
 import onnx
 
+from onnxprune.compensate.augment import bearable
 from onnxprune.compensate.descent import Descent
 from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import Gradient, gradient_graph
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
-from onnxprune.compensate.objective import HeldOut
-from onnxprune.compensate.slopes import SEEN, Cut, Slopes, Teacher
+from onnxprune.compensate.objective import Distance
+from onnxprune.compensate.pool import Pool
+from onnxprune.compensate.slopes import Cut, Slopes, Teacher
 from onnxprune.compensate.weights import Weights
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
@@ -34,7 +36,9 @@ from onnxprune.types import Array
 SLOWER = (1, 8, 64)
 """The rate is divided by these, one after the other, until held-out samples say that steps are of use."""
 LOOKS, PATIENCE = 10, 0.3
-"""How often held-out samples are looked at, and the share of the steps by which they must have shown a gain."""
+"""How often held-out samples are looked at, and the share of the steps by which they must show or promise a gain."""
+HELD_RUNS, SEEN = 4, 32
+"""Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
 WORSE = 2.0
 """A loss this many times that before the steps is beyond hope."""
 FEWEST_STEPS, FEWEST_AGAIN = 40, 20
@@ -52,6 +56,7 @@ class DistilOptions:
     samples: for a step. batch: of one run, at most; runs go side by side on `threads` cores (None: on all).
     rate: size of the largest step, relative to the root mean square of the weights that it changes.
     inner: weight of all inner tensors together in the loss; the outputs together have 1.
+    augment: how samples are varied, out of `augment.KINDS`; None: as the original bears it.
     effort: a long one goes on for as long as it says, whatever stands above.
     """
 
@@ -60,8 +65,7 @@ class DistilOptions:
     batch: int = 32
     rate: float = 0.01
     inner: float = 4.0
-    mix: bool = False
-    shift: bool = True
+    augment: tuple[str, ...] | None = None
     seed: int = 0
     threads: int | None = None
     seconds: float | None = None
@@ -104,8 +108,7 @@ def distil(
         ModelError: onnx-ad is missing or has no gradient of the model, there are fewer than three samples, or fewer
             than `FEWEST_STEPS` steps fit into the seconds.
     """
-    specs = input_specs(original.proto)
-    draws = draws_of(feeds, specs, options.samples, options.batch, shift=options.shift, mix=options.mix)
+    draws = draws_of(feeds, input_specs(original.proto), options.samples, options.batch)
     teacher = Teacher(original, {**outputs, **inner})
     example = draws.example()
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
@@ -115,12 +118,15 @@ def distil(
     )
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
     slopes = Slopes.open(gradient, teacher, options.threads)
+    draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in outputs if name in probe])
+    distance = Distance.over(slopes, list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN)))
     if options.effort is not None and options.effort.is_long:
-        return _as_long_as_asked(pruned, slopes, draws, options, progress)
-    before, left = slopes.loss(gradient.weights, draws), _affordable(slopes, draws, options)
+        return _as_long_as_asked(pruned, distance, draws, options, progress)
+    pool = Pool.of(draws, slopes)
+    before, left = distance.held_out(gradient.weights), _affordable(slopes, pool, options)
     for slower in SLOWER:
         descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, left)
-        walk = StepWalk(descent, slopes, draws, before, Progress(progress, left))
+        walk = StepWalk(descent, distance, pool, before, Progress(progress, left))
         weights, after, steps = walk.down(np.random.default_rng(options.seed))
         if steps:
             curve = tuple(walk.curve)
@@ -132,26 +138,35 @@ def distil(
     return pruned, Distilled(before, before)
 
 
+def _kinds(options: DistilOptions, draws: Draws, network: Callable[[Feed], Sequence[Array]]) -> Sequence[str]:
+    """Return how samples are varied: as asked, or as the network bears it."""
+    if options.augment is not None or not draws.stacked:
+        return options.augment or ()
+    return bearable(network, draws.example())
+
+
 def _as_long_as_asked(
-    pruned: Model, slopes: Slopes, draws: Draws, options: DistilOptions, progress: Callable[[str], None]
+    pruned: Model, distance: Distance, draws: Draws, options: DistilOptions, progress: Callable[[str], None]
 ) -> tuple[Model, Distilled]:
     pace = Pace(seconds=options.effort.seconds if options.effort else None, rate=options.rate, seed=options.seed)
-    found = LongWalk(HeldOut(slopes, draws), draws, pace, tell=progress).run()
+    found = LongWalk(distance, draws, pace, tell=progress).run()
     told = Distilled(
         found.before, found.after, found.steps, found.curve, outlook(found.before, found.curve), found.notes
     )
-    return (with_weights(pruned, slopes.gradient, found.weights) if found.steps else pruned), told
+    return (with_weights(pruned, distance.slopes.gradient, found.weights) if found.steps else pruned), told
 
 
-def _affordable(slopes: Slopes, draws: Draws, options: DistilOptions) -> int:
+def _affordable(slopes: Slopes, pool: Pool, options: DistilOptions) -> int:
     """Return how many steps fit into the seconds."""
     if options.seconds is None:
         return options.steps
-    step = slopes.seconds(draws.example(), draws.runs)
-    steps = int(min(options.steps, options.seconds / step))
+    step, teacher = slopes.seconds(pool.draws.example(), pool.draws.runs)
+    steps = int(options.seconds / (step + pool.draws.runs * teacher))
+    if pool.asked(steps) < steps * pool.draws.runs:  # the original is asked no more once the pool is full
+        steps = int((options.seconds - pool.size * teacher) / step)
     if steps < FEWEST_STEPS and not options.forced:
-        raise ModelError(too_dear(FEWEST_STEPS * step, options.seconds))
-    return max(steps, FEWEST_STEPS)
+        raise ModelError(too_dear(FEWEST_STEPS * (step + pool.draws.runs * teacher), options.seconds))
+    return max(min(steps, options.steps), FEWEST_STEPS)
 
 
 def too_dear(cost: float, left: float) -> str:
@@ -192,8 +207,8 @@ class StepWalk:
     """One walk down, looking at held-out samples on the way. taken: steps so far."""
 
     descent: Descent
-    slopes: Slopes
-    draws: Draws
+    distance: Distance
+    pool: Pool
     before: float
     progress: Progress
     taken: int = 0
@@ -206,17 +221,23 @@ class StepWalk:
         look = max(1, steps // LOOKS)
         for step in range(1, steps + 1):
             self.progress.tell(step, best[1])
-            self.descent.step(self.slopes.mean(self.descent.weights, self.draws.step(generator)))
+            self.descent.step(self.distance.mean(self.descent.weights, self.pool.step(generator)))
             self.taken = step
             if step % look and step < steps:
                 continue
-            loss = self.slopes.loss(self.descent.weights, self.draws)
+            loss = self.distance.held_out(self.descent.weights)
             self.curve.append((step, loss if np.isfinite(loss) else -1.0))
             if loss < best[1]:
                 best = (dict(self.descent.weights), loss, step)
-            elif not best[2] and (step >= PATIENCE * steps or not loss < WORSE * self.before):
+            elif not best[2] and (not loss < WORSE * self.before or (step >= PATIENCE * steps and not self._returns())):
                 break
         return best
+
+    def _returns(self) -> bool:
+        """Tell whether a line from the worst look on ends below what the loss was: large steps first lead away."""
+        top, worst = max(self.curve, key=lambda look: look[1])
+        step, loss = self.curve[-1]
+        return step > top and loss - (worst - loss) / (step - top) * (self.progress.steps - step) < self.before
 
 
 @dataclass

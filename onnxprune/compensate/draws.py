@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxprune.compensate.augment import varied
 from onnxprune.errors import ModelError
 from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fixed_batch
 from onnxprune.types import Array
@@ -18,12 +19,12 @@ HELD_OUT = 8
 """One sample in so many is held out."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Draws:
     """Batches for steps, and the samples that are held out.
 
     stacked: axis 0 of every input counts samples; else a batch is one whole feed, as it was given.
-    batch: samples (or feeds) that one run takes. runs: how many of them a step takes.
+    batch: samples (or feeds) that one run takes. runs: how many of them a step takes. kinds: variations of samples.
     """
 
     feed: Feed
@@ -31,19 +32,33 @@ class Draws:
     stacked: bool
     batch: int
     runs: int
-    shift: bool
-    mix: bool
+    kinds: Sequence[str] = ()
+    _order: list[int] = field(default_factory=list)
+
+    @property
+    def samples(self) -> int:
+        """Samples (or feeds) that are not held out."""
+        return len(next(iter(self.feed.values())))
 
     def step(self, generator: np.random.Generator) -> list[Feed]:
-        """Return the feeds of one step; where samples can be stacked no two of them are the same."""
+        """Return the feeds of one step, pass after pass; no two samples of a step are the same if there are enough."""
+        chosen = self._chosen(self.batch * self.runs, generator)
         if not self.stacked:
-            return [self._draw(generator) for _ in range(self.runs)]
-        whole = vary(self.feed, self.batch * self.runs, generator, mix=self.mix, shift=self.shift)
-        starts = range(0, self.batch * self.runs, self.batch)
+            return [{name: array[place, ...] for name, array in self.feed.items()} for place in chosen]
+        whole = varied({name: array[chosen] for name, array in self.feed.items()}, self.kinds, generator)
+        starts = range(0, len(chosen), self.batch)
         return [{name: array[start : start + self.batch] for name, array in whole.items()} for start in starts]
 
+    def _chosen(self, count: int, generator: np.random.Generator) -> Array:
+        if count > self.samples:
+            return generator.choice(self.samples, count)
+        if len(self._order) < count:
+            self._order = generator.permutation(self.samples).tolist()
+        chosen, self._order = self._order[:count], self._order[count:]
+        return np.array(chosen)
+
     def skip(self, steps: int) -> None:
-        """Go on behind so many steps: they are drawn one by one, so there is no order to keep."""
+        """Go on behind so many steps: walks over draws are not resumed, so there is no order to keep."""
 
     def example(self) -> Feed:
         """Return one feed of the shape that all have."""
@@ -57,10 +72,6 @@ class Draws:
         """Yield what is held out, in feeds of that shape; what does not fill one is left out where others do."""
         return self._cut(self.held)
 
-    def _draw(self, generator: np.random.Generator) -> Feed:
-        chosen = int(generator.integers(len(next(iter(self.feed.values())))))
-        return {name: array[chosen, ...] for name, array in self.feed.items()}
-
     def _cut(self, feed: Feed) -> Iterator[Feed]:
         count = len(next(iter(feed.values())))
         if not self.stacked:
@@ -71,9 +82,7 @@ class Draws:
             yield {name: array[wanted] for name, array in feed.items()}
 
 
-def draws_of(
-    feeds: Sequence[Feed], specs: Sequence[InputSpec], samples: int, batch: int, *, shift: bool, mix: bool
-) -> Draws:
+def draws_of(feeds: Sequence[Feed], specs: Sequence[InputSpec], samples: int, batch: int) -> Draws:
     """Return how steps take their samples.
 
     Args:
@@ -94,7 +103,7 @@ def draws_of(
     size = fixed or min(batch, samples, count - held) if stacked else 1
     runs = -(-min(samples, count) // size) if stacked else min(FEEDS_A_STEP, count - held)
     parts = ({n: a[:-held] for n, a in feed.items()}, {n: a[-held:] for n, a in feed.items()})
-    return Draws(*parts, stacked, size, runs, shift, mix)
+    return Draws(*parts, stacked, size, runs)
 
 
 def _alike(feeds: Sequence[Feed], first_axis: int) -> list[Feed]:
@@ -102,38 +111,3 @@ def _alike(feeds: Sequence[Feed], first_axis: int) -> list[Feed]:
     shapes = [tuple((name, array.shape[first_axis:]) for name, array in sorted(feed.items())) for feed in feeds]
     most = Counter(shapes).most_common(1)[0][0]
     return [feed for feed, shape in zip(feeds, shapes, strict=True) if shape == most]
-
-
-def vary(feed: Feed, batch: int, generator: np.random.Generator, *, mix: bool, shift: bool) -> Feed:
-    """Return a random batch; where all inputs are floating-point, samples are shifted, mirrored and mixed in pairs."""
-    count = len(next(iter(feed.values())))
-    chosen = generator.choice(count, batch, replace=count < batch)
-    samples = {name: array[chosen] for name, array in feed.items()}
-    if any(array.dtype.kind != "f" for array in samples.values()):
-        return samples
-    if shift:
-        samples = {name: _shifted(array, generator) for name, array in samples.items()}
-    if mix:
-        partner = generator.permutation(batch)
-        share = np.where(generator.random(batch) < 0.5, 1.0, generator.random(batch)).astype(np.float32)
-        for name, array in samples.items():
-            part = share.reshape(-1, *(1,) * (array.ndim - 1)).astype(array.dtype)
-            samples[name] = part * array + (1 - part) * array[partner]
-    return samples
-
-
-def _shifted(array: Array, generator: np.random.Generator) -> Array:
-    """Move images by up to a twelfth of their size, repeating the border, and mirror half of them."""
-    if array.ndim != 4:
-        return array
-    rows, columns = (2, 3) if array.shape[1] in (1, 3, 4) else (1, 2)
-    result = np.empty_like(array)
-    for number, image in enumerate(array):
-        picture = image
-        for axis in (rows - 1, columns - 1):
-            size = picture.shape[axis]
-            reach = size // 12
-            index = np.clip(np.arange(size) + generator.integers(-reach, reach + 1), 0, size - 1)
-            picture = np.take(picture, index, axis=axis)
-        result[number] = np.flip(picture, columns - 1) if generator.random() < 0.5 else picture
-    return result

@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from onnxprune.compensate.draws import Draws
 from onnxprune.compensate.slopes import Cut, Slopes, Teacher
 from onnxprune.compensate.stream import LABELS
 from onnxprune.graph.model import Model
 from onnxprune.statistics.feeds import Feed, input_specs
 from onnxprune.types import Array
 
+REMEMBERED_BYTES = 1 << 28
+"""What the original gives on held-out samples is kept up to so much; beyond that it is asked again for every look."""
+
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
-    """A distance with the samples that are held out for it."""
+class Distance:
+    """A distance between two networks, and the feeds that are held out to judge it."""
 
     slopes: Slopes
-    draws: Draws
+    held: Sequence[Feed]
+
+    @staticmethod
+    def over(slopes: Slopes, held: Sequence[Feed]) -> Distance:
+        """Return the distance judged on feeds, what the original gives on them found out once."""
+        answered: list[Feed] = []
+        for feed in held:
+            answered += slopes.answered([feed])
+            if sum(feed_bytes(one) for one in answered) > REMEMBERED_BYTES:
+                break
+        return Distance(slopes, [*answered, *held[len(answered) :]])
 
     @property
     def weights(self) -> Mapping[str, Array]:
@@ -37,8 +47,13 @@ class HeldOut:
         return self.slopes.mean(weights, feeds)
 
     def held_out(self, weights: Mapping[str, Array]) -> float:
-        """Return the loss on held-out samples."""
-        return self.slopes.loss(weights, self.draws)
+        """Return the loss on held-out feeds."""
+        return self.slopes.over(weights, self.held)
+
+
+def feed_bytes(feed: Feed) -> int:
+    """Return how much memory a feed takes."""
+    return sum(array.nbytes for array in feed.values())
 
 
 class Asked(Teacher):
@@ -68,9 +83,3 @@ class Labelled(Slopes):
             whole[LABELS] = self.labels(whole[LABELS])
         known = {value.name for value in self.gradient.proto.graph.input}
         return {name: array for name, array in whole.items() if name in known}
-
-    def over(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> float:
-        """Return the loss, averaged over feeds."""
-        names = [self.gradient.loss]
-        found = self._side_by_side(lambda feed: self.judge.values(names, self._whole(weights, feed))[0], feeds)
-        return float(np.mean(found))

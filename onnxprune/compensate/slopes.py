@@ -10,12 +10,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 
-from onnxprune.compensate.draws import Draws
 from onnxprune.compensate.gradient import Gradient
 from onnxprune.graph.cost import MAC64, REPEATED, cost_of
 from onnxprune.graph.cost_rules import NANO
@@ -27,8 +25,6 @@ from onnxprune.types import Array
 
 Cut = Callable[[Array], Array]
 """Takes a tensor of the original to the positions of the pruned network."""
-HELD_RUNS, SEEN = 4, 32
-"""Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
 Value = TypeVar("Value")
 BACKWARD = 8
 """A gradient that goes back step by step takes at least so many times what the original takes, whatever is counted."""
@@ -80,20 +76,24 @@ class Slopes:
         found = self._side_by_side(lambda feed: self.session.values(names, self._whole(weights, feed))[1:], feeds)
         return [np.asarray(np.mean(same, axis=0, dtype=np.float64), np.float32) for same in zip(*found, strict=True)]
 
-    def loss(self, weights: Mapping[str, Array], draws: Draws) -> float:
-        """Return the loss on held-out samples."""
-        feeds, names = islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN), [self.gradient.loss]
+    def over(self, weights: Mapping[str, Array], feeds: Iterable[Feed]) -> float:
+        """Return the loss, averaged over feeds."""
+        names = [self.gradient.loss]
         found = self._side_by_side(lambda feed: self.judge.values(names, self._whole(weights, feed))[0], feeds)
         return float(np.mean(found))
 
-    def seconds(self, feed: Feed, runs: int) -> float:
-        """Return the predicted CPU seconds of a step of so many runs."""
+    def answered(self, feeds: Iterable[Feed]) -> list[Feed]:
+        """Return the feeds with what the original gives on them, so that it need not be asked again."""
+        return self._side_by_side(lambda feed: {**feed, **self._targets(feed)}, feeds)
+
+    def seconds(self, feed: Feed, runs: int) -> tuple[float, float]:
+        """Return the predicted CPU seconds of a step of so many runs, and of asking the original once."""
         whole = self._whole(self.gradient.weights, feed)
         run = cost_of(Model(self.gradient.proto), {name: array.shape for name, array in whole.items()}).seconds
         teacher = self.teacher.seconds(feed)
         if any(node.op_type in REPEATED for node in self.gradient.proto.graph.node):
             run = max(run, BACKWARD * teacher)
-        return runs * (run + teacher) + update_seconds(self.gradient)
+        return runs * run + update_seconds(self.gradient), teacher
 
     def _side_by_side(self, work: Callable[[Feed], Value], feeds: Iterable[Feed]) -> list[Value]:
         if self.workers == 1:
@@ -102,9 +102,14 @@ class Slopes:
             return list(pool.map(work, feeds))
 
     def _whole(self, weights: Mapping[str, Array], feed: Feed) -> Feed:
+        return {**feed, **self._targets(feed), **weights, **self.gradient.seed()}
+
+    def _targets(self, feed: Feed) -> Feed:
+        """Return what the compared tensors should be: nothing where the feed has that already."""
+        if all(target in feed for target in self.gradient.targets.values()):
+            return {}
         wanted = self.teacher(feed)
-        targets = {target: wanted[name] for name, target in self.gradient.targets.items()}
-        return {**feed, **targets, **weights, **self.gradient.seed()}
+        return {target: wanted[name] for name, target in self.gradient.targets.items()}
 
 
 def update_seconds(gradient: Gradient) -> float:

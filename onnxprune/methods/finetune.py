@@ -8,7 +8,7 @@ or convolution stays zero. The best weights on held-out samples are taken, never
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from onnxprune.compensate.distil import DistilOptions, loss_weights, variances, 
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import OPSET, gradient_graph
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
-from onnxprune.compensate.objective import Asked, Labelled
+from onnxprune.compensate.objective import Asked, Distance, Labelled
 from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.compensate.stream import LABELS, Stream, stream_of
 from onnxprune.compensate.terms import Term, label_term, own_term
@@ -128,7 +128,8 @@ class _Finetuning:
         stream = replace(stream, kinds=self._kinds(stream, pairs))
         slopes, compared = self._slopes(pairs, stream, labels)
         zeros = kept_zeros(slopes.gradient.weights)
-        walk = LongWalk(_Loss(slopes, stream), stream, self._pace(), zeros, self._snapshot(), self.progress)
+        distance = Distance.over(slopes, stream.held)
+        walk = LongWalk(distance, stream, self._pace(), zeros, self._snapshot(), self.progress)
         found = walk.run()
         model = with_weights(self.compressed, slopes.gradient, found.weights) if found.steps else self.compressed
         if not np.isfinite(found.before):
@@ -232,28 +233,6 @@ class _Finetuning:
             term = own_term(_loss_graph(options.loss), list(pairs.ends), ready, LABELS, version)
             terms.append(replace(term, inputs=[] if terms else term.inputs))
         return terms
-
-
-@dataclass(frozen=True, eq=False)
-class _Loss:
-    """Slopes with the samples that are held out."""
-
-    slopes: Labelled
-    stream: Stream
-
-    @property
-    def weights(self) -> Mapping[str, Array]:
-        return self.slopes.gradient.weights
-
-    @property
-    def matrices(self) -> Mapping[str, tuple[int, int, int]]:
-        return self.slopes.gradient.matrices
-
-    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
-        return self.slopes.mean(weights, feeds)
-
-    def held_out(self, weights: Mapping[str, Array]) -> float:
-        return self.slopes.over(weights, self.stream.held)
 
 
 def _check_plain(model: Model) -> None:

@@ -6,7 +6,7 @@ from onnx import helper
 
 from onnxprune.compensate.descent import Descent, orthogonal, spreads
 from onnxprune.compensate.distil import DistilOptions, before_last, distil
-from onnxprune.compensate.draws import draws_of, vary
+from onnxprune.compensate.draws import draws_of
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
@@ -150,25 +150,12 @@ def test_steps_that_make_it_worse_are_not_used() -> None:
     assert loss.after == loss.before
 
 
-def test_variations_keep_shape_type_and_pairing_of_inputs() -> None:
-    feed = {"x": normal(10, 3, 24, 24), "z": normal(10, 7)}
-    varied = vary(feed, 6, np.random.default_rng(0), mix=True, shift=True)
-    assert {name: (a.shape, a.dtype) for name, a in varied.items()} == {
-        "x": ((6, 3, 24, 24), np.float32),
-        "z": ((6, 7), np.float32),
-    }
-    words = {"ids": np.arange(20).reshape(10, 2), "x": feed["x"]}
-    varied = vary(words, 4, np.random.default_rng(0), mix=True, shift=True)
-    for ids, image in zip(varied["ids"], varied["x"], strict=True):
-        np.testing.assert_array_equal(image, feed["x"][ids[0] // 2])
-
-
 def specs(*shape: int | None) -> list[InputSpec]:
     return [InputSpec("x", np.dtype(np.float32), shape)]
 
 
 def test_a_fixed_batch_stays_and_more_runs_make_a_step() -> None:
-    draws = draws_of([{"x": normal(2, 3)}] * 12, specs(2, 3), 8, 64, shift=True, mix=False)
+    draws = draws_of([{"x": normal(2, 3)}] * 12, specs(2, 3), 8, 64)
     feeds = draws.step(np.random.default_rng(0))
     assert [feed["x"].shape for feed in feeds] == [(2, 3)] * 4
     assert [feed["x"].shape for feed in draws.held_out()] == [(2, 3)]
@@ -177,7 +164,7 @@ def test_a_fixed_batch_stays_and_more_runs_make_a_step() -> None:
 def test_inputs_without_a_batch_axis_are_taken_feed_by_feed() -> None:
     inputs = [*specs(None, 4), InputSpec("state", np.dtype(np.float32), (1, 2))]
     given = [{"x": normal(size, 4), "state": normal(1, 2)} for size in (5,) * 9 + (7,)]
-    draws = draws_of(given, inputs, 64, 64, shift=True, mix=False)
+    draws = draws_of(given, inputs, 64, 64)
     for feed in draws.step(np.random.default_rng(0)):
         (same,) = [one for one in given if one["x"].shape == (5, 4) and (one["x"] == feed["x"]).all()]
         np.testing.assert_array_equal(same["state"], feed["state"])
@@ -185,7 +172,7 @@ def test_inputs_without_a_batch_axis_are_taken_feed_by_feed() -> None:
 
 def test_two_samples_are_too_few_for_steps() -> None:
     with pytest.raises(ModelError, match="three samples"):
-        draws_of([{"x": normal(2, 3)}], specs(None, 3), 8, 8, shift=True, mix=False)
+        draws_of([{"x": normal(2, 3)}], specs(None, 3), 8, 8)
 
 
 def test_a_matrix_is_brought_to_singular_values_near_one() -> None:

@@ -78,9 +78,9 @@ def test_more_seconds_are_more_steps_up_to_the_most() -> None:
     feed = {"x": normal(8, 2, 5, 5)}
     gradient = gradient_graph(small(4), {"y": 1.0}, {"y": (8, 3)}, feed)
     slopes = Slopes.open(gradient, teacher, 1)
-    one, two = slopes.seconds(feed, 1), slopes.seconds(feed, 2)
+    (one, asked), (two, _) = slopes.seconds(feed, 1), slopes.seconds(feed, 2)
     assert two - update_seconds(gradient) == pytest.approx(2 * (one - update_seconds(gradient)))
-    assert one > teacher.seconds(feed) > 0
+    assert one > asked == teacher.seconds(feed) > 0
 
 
 def test_derivatives_that_nobody_asked_for_are_taken_out() -> None:
