@@ -62,7 +62,9 @@ class Descent:
         with one_thread():
             for name, slope in zip(self.weights, slopes, strict=True):
                 weight = self.weights[name]
-                slope = np.nan_to_num(slope.reshape(weight.shape), nan=0.0, posinf=0.0, neginf=0.0)
+                slope = slope.reshape(weight.shape)
+                if not np.isfinite(slope).all():
+                    slope = np.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
                 update = self._muon(name, slope) if name in self._matrices else self._adam(name, slope)
                 self.weights[name] = weight - np.float32(rate * self._sizes[name]) * update
 

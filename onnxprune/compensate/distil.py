@@ -24,7 +24,7 @@ from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import Gradient, gradient_graph
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
-from onnxprune.compensate.objective import Distance
+from onnxprune.compensate.objective import HeldOut
 from onnxprune.compensate.pool import Pool
 from onnxprune.compensate.slopes import Cut, Slopes, Teacher
 from onnxprune.compensate.weights import Weights
@@ -119,7 +119,7 @@ def distil(
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
     slopes = Slopes.open(gradient, teacher, options.threads)
     draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in outputs if name in probe])
-    distance = Distance.over(slopes, list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN)))
+    distance = HeldOut.over(slopes, list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN)))
     if options.effort is not None and options.effort.is_long:
         return _as_long_as_asked(pruned, distance, draws, options, progress)
     pool = Pool.of(draws, slopes)
@@ -146,7 +146,7 @@ def _kinds(options: DistilOptions, draws: Draws, network: Callable[[Feed], Seque
 
 
 def _as_long_as_asked(
-    pruned: Model, distance: Distance, draws: Draws, options: DistilOptions, progress: Callable[[str], None]
+    pruned: Model, distance: HeldOut, draws: Draws, options: DistilOptions, progress: Callable[[str], None]
 ) -> tuple[Model, Distilled]:
     pace = Pace(seconds=options.effort.seconds if options.effort else None, rate=options.rate, seed=options.seed)
     found = LongWalk(distance, draws, pace, tell=progress).run()
@@ -207,7 +207,7 @@ class StepWalk:
     """One walk down, looking at held-out samples on the way. taken: steps so far."""
 
     descent: Descent
-    distance: Distance
+    distance: HeldOut
     pool: Pool
     before: float
     progress: Progress

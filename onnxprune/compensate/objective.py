@@ -16,21 +16,21 @@ REMEMBERED_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
-class Distance:
+class HeldOut:
     """A distance between two networks, and the feeds that are held out to judge it."""
 
     slopes: Slopes
     held: Sequence[Feed]
 
     @staticmethod
-    def over(slopes: Slopes, held: Sequence[Feed]) -> Distance:
+    def over(slopes: Slopes, held: Sequence[Feed]) -> HeldOut:
         """Return the distance judged on feeds, what the original gives on them found out once."""
         answered: list[Feed] = []
         for feed in held:
             answered += slopes.answered([feed])
             if sum(feed_bytes(one) for one in answered) > REMEMBERED_BYTES:
                 break
-        return Distance(slopes, [*answered, *held[len(answered) :]])
+        return HeldOut(slopes, [*answered, *held[len(answered) :]])
 
     @property
     def weights(self) -> Mapping[str, Array]:

@@ -37,7 +37,7 @@ class CompensateOptions(Options):
         "distil with --data, lstsq for large networks and without data].",
         choices=MODES,
     )
-    steps: int | None = option(None, "Gradient steps [default: up to 600, by size].", metavar="N", least=1)
+    steps: int | None = option(None, "Gradient steps [default: up to 1200, by size].", metavar="N", least=1)
     effort: str | None = option(None, EFFORT, metavar=EFFORTS)
     memory: int | None = option(
         None, "Bytes that statistics, and then the refit, may take [default: 2GB, 4GB].", least=1, untold=True

@@ -20,7 +20,7 @@ from onnxprune.compensate.distil import DistilOptions, loss_weights, variances, 
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import OPSET, gradient_graph
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
-from onnxprune.compensate.objective import Asked, Distance, Labelled
+from onnxprune.compensate.objective import Asked, HeldOut, Labelled
 from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.compensate.stream import LABELS, Stream, stream_of
 from onnxprune.compensate.terms import Term, label_term, own_term
@@ -128,7 +128,7 @@ class _Finetuning:
         stream = replace(stream, kinds=self._kinds(stream, pairs))
         slopes, compared = self._slopes(pairs, stream, labels)
         zeros = kept_zeros(slopes.gradient.weights)
-        distance = Distance.over(slopes, stream.held)
+        distance = HeldOut.over(slopes, stream.held)
         walk = LongWalk(distance, stream, self._pace(), zeros, self._snapshot(), self.progress)
         found = walk.run()
         model = with_weights(self.compressed, slopes.gradient, found.weights) if found.steps else self.compressed

@@ -34,8 +34,9 @@ SIDE_BY_SIDE = 2
 """A step is so many runs at least, which go side by side on as many cores."""
 BACKWARD = 10
 """Gradient over forward, roughly; what decides how many steps are taken is counted on the graph of the gradient."""
-MOST_STEPS = DistilOptions.steps
-WANTED_STEPS, FEWEST_SAMPLES = 150, 16
+SAMPLES, MOST_STEPS = 32, 1200
+"""More steps of fewer samples bring more than as many seconds of fewer and larger ones."""
+WANTED_STEPS, FEWEST_SAMPLES = 300, 16
 """A step takes fewer samples where the seconds would not be enough for so many steps."""
 QUICK = "no gradient steps were taken after the refit: quick is the closed form alone"
 ACTIVATION_BYTES = 1 << 29
@@ -64,10 +65,10 @@ def steps_of(
     forced = mode == "distil"
     left = ASKED_SECONDS if forced else _seconds_left(seen, result, data)
     price = _sample_seconds(result, scale)
-    samples = int(np.clip(left / (WANTED_STEPS * price), FEWEST_SAMPLES, plain.samples))
-    samples = plain.samples if asked else samples
+    most = plain.samples if asked else SAMPLES
+    samples = most if asked else int(np.clip(left / (WANTED_STEPS * price), FEWEST_SAMPLES, most))
     size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), samples // SIDE_BY_SIDE)
-    rate = plain.rate * samples / plain.samples  # gradients of fewer samples are noisier
+    rate = plain.rate * samples / most  # gradients of fewer samples are noisier
     options = replace(plain, steps=MOST_STEPS, samples=samples, batch=size, rate=rate, forced=forced)
     if asked:
         return replace(options, steps=asked), ""

@@ -8,10 +8,10 @@ from onnx import helper
 
 from onnxprune.compensate import draws as draws_room
 from onnxprune.compensate.descent import Descent
-from onnxprune.compensate.distil import DistilOptions, Progress, Walk, distil
+from onnxprune.compensate.distil import DistilOptions, Progress, StepWalk, distil
 from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.gradient import gradient_graph
-from onnxprune.compensate.objective import Distance
+from onnxprune.compensate.objective import HeldOut
 from onnxprune.compensate.pool import Pool
 from onnxprune.compensate.slopes import Slopes, Teacher
 from onnxprune.graph.model import Model
@@ -130,7 +130,7 @@ class NoFeeds:
 )
 def test_a_walk_goes_on_only_where_it_returns(looks: list[float], taken: int, best: int) -> None:
     descent = Descent({"w": np.ones(2, np.float32)}, {}, 0.01, 50)
-    walk = Walk(descent, Told(list(looks)), NoFeeds(), 1.0, Progress(lambda text: None, 50))  # type: ignore[arg-type]
+    walk = StepWalk(descent, Told(list(looks)), NoFeeds(), 1.0, Progress(lambda text: None, 50))  # type: ignore[arg-type]
     _, loss, step = walk.down(np.random.default_rng(0))
     assert (walk.taken, step) == (taken, best)
     assert loss == (min(looks) if best else 1.0)
@@ -181,10 +181,10 @@ def test_samples_are_varied_as_the_original_bears_it(
 def test_a_distance_asks_the_original_once_for_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     slopes, teacher = opened(4)
     held = [{"x": normal(4, 3)} for _ in range(3)]
-    distance, start = Distance.over(slopes, held), slopes.gradient.weights
+    distance, start = HeldOut.over(slopes, held), slopes.gradient.weights
     losses = [distance.held_out(start) for _ in range(5)]
     assert teacher.asked == 3
     monkeypatch.setattr("onnxprune.compensate.objective.REMEMBERED_BYTES", 4 * 20)
-    short = Distance.over(slopes, held)
+    short = HeldOut.over(slopes, held)
     assert teacher.asked == 3 + 2  # the second is the first too many
     assert short.held_out(start) == losses[0] == losses[-1] == slopes.over(start, held)
