@@ -62,13 +62,13 @@ class BranchChoice:
         Raises:
             NothingToPruneError: no choice reaches the target.
         """
-        order = self._order()
+        order = self.order()
         best: tuple[float, tuple[str, ...]] | None = None
         refused: NothingToPruneError | None = None
         worse = 0
         for count in range(len(order) + 1):
             names = tuple(order[:count])
-            if count and self._share(names) < self.goal * (1 - TOLERANCE) and best is not None:
+            if count and self.share(names) < self.goal * (1 - TOLERANCE) and best is not None:
                 break
             self.progress(f"trying {count} of {len(order)} branches")
             try:
@@ -135,7 +135,7 @@ class BranchChoice:
         every |= {branch.end.outputs[0]: branch for branch in every.values()}
         return without(self.view, self.trace, [every[name] for name in dict.fromkeys(named)])
 
-    def _order(self) -> list[str]:
+    def order(self) -> list[str]:
         """Return names of branches, first those that lose least for what they save."""
         prices = {}
         for number, name in enumerate(self.free, 1):
@@ -156,7 +156,7 @@ class BranchChoice:
             return cost(view, traced.shapes).seconds / cost(self.view, self.trace.shapes).seconds
         return MEASURES[self.target](Whole(view, traced), whole_of(short))({})
 
-    def _share(self, names: Sequence[str]) -> float:
+    def share(self, names: Sequence[str]) -> float:
         """Return the share of the target that is left without branches; of a latency as measured."""
         short = self._short(names)
         if short is None or self.target != "latency":
