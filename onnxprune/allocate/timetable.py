@@ -17,7 +17,7 @@ import onnx
 
 from onnxprune.allocate.measures import Measure
 from onnxprune.channels.analyse import Channels
-from onnxprune.channels.edits import AttributeSize, AttributeValue
+from onnxprune.channels.edits import AttributeList, AttributeSize, AttributeValue
 from onnxprune.channels.groups import Keep
 from onnxprune.errors import ModelError
 from onnxprune.graph.session import Session, open_session
@@ -87,7 +87,7 @@ class Timetable:
         proto = onnx.NodeProto()
         proto.CopyFrom(node.proto)
         for edit in self.channels.state.edits:
-            if edit.node is node and isinstance(edit, AttributeSize | AttributeValue):
+            if edit.node is node and isinstance(edit, AttributeSize | AttributeValue | AttributeList):
                 edit.apply(proto, mask)
         return replace(node, proto=proto)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from onnxprune.types import BoolArray, IntArray
 
@@ -35,7 +36,8 @@ class Boundary:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """An output that holds numbers of positions on the axis `ids`: in its column `column` of the last axis, or all.
+    """An output that holds numbers of positions on the axis `ids`: in its column `column` of the last axis, in its row
+    `row` of the first axis, or all.
 
     ranked: ids of the axis of a TopK's results, of which the last go when fewer positions are left than it gives.
     """
@@ -44,3 +46,11 @@ class Ranking:
     ids: IntArray
     column: int | None = None
     ranked: IntArray | None = None
+    row: int | None = None
+
+    @property
+    def place(self) -> Any:
+        """Index of the numbers in the output."""
+        if self.row is not None:
+            return self.row
+        return ... if self.column is None else (..., self.column)

@@ -42,7 +42,7 @@ class Constants:
         key = self.channels.view.root(node.inputs[index])
         if key not in self.channels.view.parameters:
             key = node.inputs[index]
-        self.wanted.setdefault(key, []).append((node, index, np.ascontiguousarray(value)))
+        self.wanted.setdefault(key, []).append((node, index, np.array(value, order="C")))
 
     def flush(self) -> None:
         """Write all values that were asked for."""

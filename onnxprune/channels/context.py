@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune.channels.boundary import Boundary, Ranking
 from onnxprune.channels.edits import (
+    AttributeList,
     AttributeSize,
     AttributeValue,
     Edit,
@@ -85,8 +86,8 @@ class State:
     def rank(self, ranking: Ranking) -> None:
         """Note that a tensor holds numbers of positions."""
         self.rankings.append(ranking)
-        mask = np.zeros([max(size, 1) for size in self.trace.shapes[ranking.output]], dtype=bool)
-        mask[... if ranking.column is None else (..., ranking.column)] = True
+        mask = np.zeros([max(size, 1) for size in self.trace.shapes.get(ranking.output, ())], dtype=bool)
+        mask[ranking.place] = True
         self.numbers.setdefault(ranking.output, []).append(Numbers(ranking.ids, mask))
 
     def is_cut_up(self, root: str) -> bool:
@@ -392,11 +393,18 @@ class Context:
         self.normalise(ids)
         return True
 
-    def numbers(self, output: int, ids: IntArray, column: int | None = None, ranked: IntArray | None = None) -> None:
+    def numbers(
+        self,
+        output: int,
+        ids: IntArray,
+        column: int | None = None,
+        ranked: IntArray | None = None,
+        row: int | None = None,
+    ) -> None:
         """An output holds numbers of positions on the axis `ids`; see `Ranking`."""
         key = self.node.outputs[output] if output < len(self.node.outputs) else ""
         if key:
-            self.state.rank(Ranking(key, ids, column, ranked))
+            self.state.rank(Ranking(key, ids, column, ranked, row))
 
     def picks_by_number(self, index: int, ids: IntArray, column: int | None = None) -> bool:
         """Tell whether input `index` (its `column`, or all of it) holds numbers of positions on an axis like `ids`.
@@ -443,6 +451,16 @@ class Context:
         """The attribute equals the number of positions of `ids`."""
         if self.node.attribute(name) is not None and not self.space.is_born_pinned(ids):
             self.state.edits.append(AttributeSize(self.node, name, ids, index))
+
+    def attribute_list(self, name: str, ids: IntArray) -> None:
+        """The attribute lists one entry for every position of `ids`.
+
+        Raises:
+            RuleError: it has another number of them.
+        """
+        if len(self.node.attribute(name) or ()) != len(ids):
+            raise RuleError(f"{self.node.label}: its '{name}' are not one for every position")
+        self.state.edits.append(AttributeList(self.node, name, ids))
 
     def attribute_value(self, name: str, value: float, ids: IntArray) -> None:
         """The operator computes this attribute from the number of positions of `ids`; the old value must stay."""

@@ -94,6 +94,23 @@ class AttributeValue:
 
 
 @dataclass(frozen=True, eq=False)
+class AttributeList:
+    """Attribute `name` lists one entry for every position of `ids`; those of removed ones go."""
+
+    node: Node
+    name: str
+    ids: IntArray
+
+    def apply(self, proto: onnx.NodeProto, mask: BoolArray) -> None:
+        """Let a copy of the node list what is left."""
+        kept = mask[self.ids]
+        for attribute in [a for a in proto.attribute if a.name == self.name]:
+            entries = onnx.helper.get_attribute_value(attribute)
+            left = [entry for entry, stays in zip(entries, kept, strict=True) if stays]
+            attribute.CopyFrom(onnx.helper.make_attribute(self.name, left))
+
+
+@dataclass(frozen=True, eq=False)
 class Shuffle:
     """Three nodes permute the axis `ids`; they become one Gather of the kept `positions`."""
 
@@ -108,4 +125,4 @@ class Shuffle:
         return self.run[2]
 
 
-Edit = AttributeSize | AttributeValue | EntrySize | Indices | Selection | EqualSplit | Shuffle
+Edit = AttributeSize | AttributeValue | AttributeList | EntrySize | Indices | Selection | EqualSplit | Shuffle

@@ -11,7 +11,15 @@ import onnx
 
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.constants import Constants, kept_positions, take
-from onnxprune.channels.edits import AttributeSize, AttributeValue, EqualSplit, Indices, Selection, Shuffle
+from onnxprune.channels.edits import (
+    AttributeList,
+    AttributeSize,
+    AttributeValue,
+    EqualSplit,
+    Indices,
+    Selection,
+    Shuffle,
+)
 from onnxprune.channels.operands import Spelled, operands, same, spell
 from onnxprune.channels.refold import Refold
 from onnxprune.errors import OnnxpruneError
@@ -37,7 +45,7 @@ class Mender:
             OnnxpruneError: sizes are computed in a way that cannot be mended.
         """
         for edit in self.channels.state.edits:
-            if isinstance(edit, AttributeSize | AttributeValue):
+            if isinstance(edit, AttributeSize | AttributeValue | AttributeList):
                 edit.apply(self.editor.node_proto(edit.node), self.mask)
             elif isinstance(edit, Indices):
                 self._renumber(edit)
@@ -98,7 +106,8 @@ class Mender:
             old = self.channels.model.array(self.channels.view.parameters[self.channels.view.root(key)].tensor)
         rank = np.cumsum(mask) - 1
         positions = np.where(old < 0, old + len(mask), old)
-        self.constants.replace(edit.node, edit.input, rank[positions[mask[positions]]].astype(old.dtype))
+        left = np.asarray(rank[positions[mask[positions]]] if positions.ndim else rank[positions])
+        self.constants.replace(edit.node, edit.input, left.astype(old.dtype))
 
     def _select(self, edit: Selection) -> None:
         """Take the kept positions of a strided Slice by a Gather in front of it, and leave the slice open there."""

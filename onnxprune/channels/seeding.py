@@ -52,7 +52,9 @@ def _check_free(solution: Solution, classes: IntArray, key: str, axis: int) -> N
     if len(held):
         number = int(solution.reason[held[0]])
         reason = solution.reasons[number] if number >= 0 else "nothing writes it"
-        raise NothingToPruneError(f"axis {axis} of '{key}' cannot lose positions: {reason}.")
+        output = reason.endswith(" is an output of the model")
+        hint = "; keep the same positions of it, or leave it out" if output else ""
+        raise NothingToPruneError(f"axis {axis} of '{key}' cannot lose positions: {reason}{hint}.")
 
 
 def _choose_factors(solution: Solution, label: IntArray, kept: BoolArray, removed: BoolArray) -> None:

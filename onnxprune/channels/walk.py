@@ -150,6 +150,8 @@ def _pin_ends(state: State) -> None:
         if state.view.root(key) in state.view.parameters or not (loose or state.rankings):
             pin_key(state, key, reason)
             continue
+        if key not in state.trace.shapes:  # a map, a sequence, or unknown: whoever makes it has said what stays
+            continue
         dynamic = state.trace.dynamic(key)
         for axis, ids in enumerate(state.axes.get(key, ())):
             if axis not in loose or dynamic[axis]:

@@ -11,7 +11,7 @@ import onnx
 
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.constants import kept_positions
-from onnxprune.channels.edits import AttributeSize, AttributeValue, EntrySize
+from onnxprune.channels.edits import AttributeList, AttributeSize, AttributeValue, EntrySize
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.numbering import renumber
 from onnxprune.channels.plan import Positions
@@ -137,7 +137,7 @@ def _compress(channels: Channels, editor: Editor, node: Node, mask: BoolArray) -
             if positions is not None:
                 _gather_input(editor, node, index, axis, positions)
     for edit in channels.state.edits:
-        if edit.node is node and isinstance(edit, AttributeSize | AttributeValue):
+        if edit.node is node and isinstance(edit, AttributeSize | AttributeValue | AttributeList):
             edit.apply(editor.node_proto(node), mask)
         elif edit.node is node and isinstance(edit, EntrySize):
             _size_input(channels, editor, edit, mask)

@@ -141,6 +141,8 @@ class _Walker:
             self._merge_branches(node)
             return
         inferred = self._infer(node)
+        if node.op_type == "Loop" and not node.domain:
+            inferred = {**self._carried(node), **{key: kind for key, kind in inferred.items() if _has_shape(kind)}}
         for output, key in zip(node.proto.output, node.outputs, strict=True):
             if key:
                 self._accept(key, inferred.get(output), node)
@@ -233,6 +235,21 @@ class _Walker:
         left = [size for size in shape if size != 1]
         return {node.proto.output[0]: onnx.helper.make_tensor_type_proto(known.tensor_type.elem_type, left)}
 
+    def _carried(self, node: Node) -> dict[str, TypeProto]:
+        """A state of a Loop keeps its shape where the body declares the same sizes before and after.
+
+        onnx compares names with numbers there and leaves it open.
+        """
+        body = next((a.g for a in node.proto.attribute if a.name == "body"), None)
+        if body is None:
+            return {}
+        states = zip(node.inputs[2:], body.input[2:], body.output[1:], node.proto.output, strict=False)
+        return {
+            output: self.run.types[key]
+            for key, before, after, output in states
+            if output and key in self.run.shapes and _declares_the_same(before, after)
+        }
+
     def _scales(self, node: Node) -> dict[str, TensorProto]:
         """Stored scales are floats, which are not folded elsewhere, but decide the size here."""
         stored = {}
@@ -304,6 +321,14 @@ class _Walker:
             return False
         self._set_value(node.outputs[0], shape_value(node, shape))
         return True
+
+
+def _declares_the_same(one: onnx.ValueInfoProto, other: onnx.ValueInfoProto) -> bool:
+    """Tell whether two values have the same declared sizes, all of them said by number or by name."""
+    if not (_has_shape(one.type) and _has_shape(other.type)):
+        return False
+    pairs = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in (one, other)]
+    return pairs[0] == pairs[1] and all(pairs[0])
 
 
 def _has_shape(proto: TypeProto) -> bool:

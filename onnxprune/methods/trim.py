@@ -31,6 +31,7 @@ from onnxprune.methods.trimming.constant import fix_dims, fix_inputs, fixed_valu
 from onnxprune.methods.trimming.scattered_scores import spread_scores
 from onnxprune.methods.trimming.spec import positions
 from onnxprune.methods.trimming.tokens import cut_tokens, find_lookups, unknown_id
+from onnxprune.methods.trimming.untie import untied
 from onnxprune.report import Report
 from onnxprune.types import BoolArray, IntArray
 
@@ -111,7 +112,7 @@ class _Trimming:
         spread = self._spread(model, kept)
         every = [*cuts, *spread]
         boundary = Boundary({(cut.tensor, cut.axis): cut.kept for cut in every}, renumber=options.renumber)
-        channels = analyse(model, self.shapes, boundary=boundary)
+        model, channels = self._analysed(model, boundary)
         narrow = rewrite(channels, {})
         result = self._finished(narrow, channels, cuts, spread)
         weighed = tuple(node.label for node in channels.state.normalised if self._loses(channels, node))
@@ -130,6 +131,22 @@ class _Trimming:
             self._border(channels, spread),
             narrow,
         )
+
+    def _analysed(self, model: Model, boundary: Boundary) -> tuple[Model, Channels]:
+        """Return the analysis; a head that shares its matrix with an embedding which holds it gets one of its own."""
+        try:
+            return model, analyse(model, self.shapes, boundary=boundary)
+        except NothingToPruneError as held:
+            apart = untied(model)
+            if apart is None:
+                raise
+            try:
+                channels = analyse(apart[0], self.shapes, boundary=boundary)
+            except NothingToPruneError:
+                raise held from None
+            if not any(name in channels.plan({}).removed for name in apart[1]):
+                raise
+            return apart[0], channels
 
     def _stripped(self) -> Model:
         """Return the model without outputs and inputs that are to go."""

@@ -65,6 +65,28 @@ def binarizer(net: Net, y: str, name: str) -> str:
     return net.op(name, y, domain="ai.onnx.ml", threshold=0.5)
 
 
+@drawn("ZipMap", domain="ai.onnx.ml")
+def tables(net: Net, y: str, name: str) -> str:
+    net.op(name, y, domain="ai.onnx.ml", classlabels_int64s=list(range(WIDTH)))
+    return y
+
+
+def suppressed(net: Net, y: str, name: str, domain: str) -> str:
+    boxes = net.constant(np.ones((2, 3, 4), np.float32))
+    net.op(name, boxes, net.reshape(y, 2, 3, 4), domain=domain, outputs=4, background_class=-1)
+    return y
+
+
+@drawn("EfficientNMS_TRT")
+def plain_plugin(net: Net, y: str, name: str) -> str:
+    return suppressed(net, y, name, "")
+
+
+@drawn("EfficientNMS_TRT", domain="TRT")
+def plugin(net: Net, y: str, name: str) -> str:
+    return suppressed(net, y, name, "TRT")
+
+
 @drawn("IsInf", "IsNaN")
 def tested(net: Net, y: str, name: str) -> str:
     return real(net, net.op(name, y))

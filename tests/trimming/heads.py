@@ -20,11 +20,15 @@ HEADS: dict[str, Callable[[], Head]] = {}
 
 @dataclass(frozen=True)
 class Head:
-    """keep: of `TrimOptions`. expected: from the outputs of the original to those of the result."""
+    """keep: of `TrimOptions`. expected: from the outputs of the original to those of the result.
+
+    grows: the head shares its matrix with an embedding that stays, and gets one of its own.
+    """
 
     model: onnx.ModelProto
     keep: dict[str, object]
     expected: Callable[[Arrays], Arrays]
+    grows: bool = False
 
 
 def head(function: Callable[[], Head]) -> Callable[[], Head]:

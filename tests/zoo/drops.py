@@ -16,7 +16,7 @@ import onnx
 
 from models import zoo
 from onnxprune.errors import OnnxpruneError
-from onnxprune.validate.dropped import masked_original
+from onnxprune.evidence.dropped import masked_original
 from tests import plain
 from tests.methods.residual import branches_of, silenced
 from tests.oracle import is_dynamic, random_inputs, relative_error, session

@@ -6,7 +6,6 @@ from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.registry import rule
 
 REASONS = {
-    "NonZero": "it gives the positions of its elements",
     "Unique": "it compares its elements",
     "Multinomial": "its positions are drawn",
     "Det": "its matrices are taken as a whole",
@@ -67,6 +66,52 @@ def non_max_suppression(ctx: Context) -> None:
     ctx.compete(scores[1], "it gives the positions of boxes")
     ctx.numbers(0, scores[1], column=1)
     ctx.set([ctx.pinned(size, "it gives the positions of boxes") for size in ctx.output_shape()])
+
+
+@rule("NonZero")
+def non_zero(ctx: Context) -> None:
+    """y[k, i] = where the i-th element that is not zero stands on axis k of x; numbers follow a border that is cut"""
+    reason = "it gives the positions of its elements"
+    if not ctx.state.boundary.ranks or ctx.node.outputs[0] not in ctx.state.trace.shapes:
+        raise RuleError(f"{ctx.node.label}: {reason}")
+    for row, ids in enumerate(ctx.axes(0)):
+        if len(ids) > 1 and not ctx.dynamic(0)[row]:
+            ctx.compete(ids, reason)
+            ctx.numbers(0, ids, row=row)
+        else:
+            ctx.pin(ids, reason)
+    ctx.set([ctx.pinned(size, reason) for size in ctx.output_shape()])
+
+
+@rule("EfficientNMS_TRT", domain="TRT")
+@rule("EfficientNMS_TRT")
+def plugin_suppression(ctx: Context) -> None:
+    """count, boxes, scores and classes of what is best among scores[n, b, c]; every class is looked at alone"""
+    reason = "it gives the positions of boxes"
+    if not ctx.state.boundary.ranks or int(ctx.node.attribute("background_class", -1)) >= 0:
+        raise RuleError(f"{ctx.node.label}: {reason}")
+    scores = ctx.axes(1)
+    if len(scores) != 3 or len(ctx.axes(0)) != 3 or len(ctx.node.outputs) < 4:
+        raise RuleError(f"{ctx.node.label}: {reason}")
+    for index in range(len(ctx.node.inputs)):
+        if index != 1:
+            ctx.pin_input(index, "its boxes are compared")
+    for ids in scores[:2]:
+        ctx.pin(ids, "its boxes are compared")
+    ctx.compete(scores[2], reason)
+    ctx.numbers(3, scores[2])
+
+
+@rule("ZipMap", domain="ai.onnx.ml")
+def zip_map(ctx: Context) -> None:
+    """y[n] = a table of label[c] -> x[n, c]: labels go with their positions"""
+    axes, names = ctx.axes(0), ("classlabels_int64s", "classlabels_strings")
+    listed = [name for name in names if ctx.node.attribute(name)]
+    if len(axes) != 2 or not ctx.state.boundary.ranks or len(listed) != 1:
+        raise RuleError(f"{ctx.node.label}: its positions have labels")
+    ctx.pin(axes[0], "its rows become tables")
+    ctx.spoken.append(axes[1])
+    ctx.attribute_list(listed[0], axes[1])
 
 
 @rule("Compress")

@@ -37,6 +37,11 @@ def _picked(ctx: Context, axis: int) -> Axes:
     if indices.ndim == 1 and not ctx.is_dynamic_value(1):
         ctx.indices(1, ids)
         return [ids[indices]]
+    if indices.ndim == 0 and ctx.state.boundary.ranks and not ctx.is_dynamic_value(1):
+        ctx.pin(ids[indices : indices + 1], "a single position is taken from it")
+        ctx.spoken.append(ids)
+        ctx.indices(1, ids)
+        return []
     reason = "a single position is taken from it" if indices.ndim == 0 else "its positions are looked up by a table"
     ctx.pin(ids, reason)
     ctx.pin_input(1, "a table of positions")
