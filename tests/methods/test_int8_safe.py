@@ -265,14 +265,15 @@ class Machine:
         opened = iter((0, 1))
         monkeypatch.setattr(race, "open_session", lambda *_, **__: Opened(self, next(opened)))
         monkeypatch.setattr(race.time, "thread_time", lambda: self.now)
+        monkeypatch.setattr(race.time, "perf_counter", lambda: self.now)
 
     def spend(self, number: int) -> None:
         costs = self.costs[number]
         self.now += 1e-3 * costs[self.runs[number] % len(costs)]
         self.runs[number] += 1
 
-    def race(self) -> race.RacePace:
-        return race.run(onnx.ModelProto(), onnx.ModelProto(), {}, 1)
+    def race(self, longer: int = 1) -> race.RacePace:
+        return race.run(onnx.ModelProto(), onnx.ModelProto(), {}, 1, longer=longer)
 
 
 class Opened:
@@ -304,12 +305,22 @@ def test_a_machine_that_changes_its_speed_makes_no_model_look_faster(monkeypatch
 
 def test_what_is_clear_is_decided_soon_and_what_is_not_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     clear = Machine(monkeypatch, [1.0], [0.5, 0.6, 0.55])
-    assert clear.race().is_faster and clear.runs[0] <= race.LOOKS[0] + 2
+    assert clear.race().is_faster and clear.now < race.SHORT + 0.01
     slower = Machine(monkeypatch, [1.0], [1.2, 1.3])
-    assert not slower.race().is_faster and slower.runs[0] <= race.LOOKS[0] + 2
-    noise = np.random.default_rng(1).permutation(np.linspace(0.8, 1.1, 12)).tolist()  # better by less than its spread
+    assert slower.race().is_slower and slower.now < race.SHORT + 0.01
+    noise = np.random.default_rng(1).permutation(np.linspace(0.85, 1.09, 12)).tolist()  # better by less than its spread
     unclear = Machine(monkeypatch, [1.0], noise)
-    assert not unclear.race().is_faster and unclear.runs[0] >= race.LOOKS[-1]
+    assert not unclear.race().is_faster and unclear.now >= race.LONG
+
+
+def test_a_whole_is_not_given_up_after_some_bad_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    moody = Machine(monkeypatch, [1.0], [1.4] * 60 + [0.6] * 1000)
+    assert moody.race(longer=2).is_faster and moody.now > 2 * race.SHORT
+
+
+def test_models_of_microseconds_are_run_for_longer_than_a_mood_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    moody = Machine(monkeypatch, [0.1], [0.15] * 40 + [0.05] * 4000)
+    assert moody.race(longer=2).is_faster and moody.now >= 2 * race.SHORT
 
 
 def test_outliers_move_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,12 @@ Feeds = Mapping[str, Array]
 
 LEAST_MS = 0.02
 """Models that run in less are not judged: nobody waits for them, and the clock says little."""
-LOOKS = (7, 11, 17, 25, 37, 55)
-"""Rounds after which it is looked whether the answer is clear."""
-SECONDS = 0.4
-"""No further round starts after that time, once there were LOOKS[0]."""
+ROUNDS = 7
+"""Least number of rounds."""
+SHORT, LONG = 0.04, 0.4
+"""Seconds that rounds go on at least, so that they see more than one mood of the machine, and seconds of work at most."""
+LOOK = 1.3
+"""It is looked again whether the answer is clear when there are so many times the rounds of the last look."""
 TURN_MS = 0.3
 """A model that runs in less is run several times a turn, up to TURN_RUNS."""
 TURN_RUNS = 12
@@ -58,9 +60,9 @@ class RacePace:
         return self.high < self.limit or self.before.median_ms < LEAST_MS
 
     @property
-    def is_clear(self) -> bool:
-        """Whether more rounds would change nothing."""
-        return self.is_faster or self.low > self.limit
+    def is_slower(self) -> bool:
+        """Whether the second model does clearly not stay below the limit."""
+        return self.low > self.limit and self.before.median_ms >= LEAST_MS
 
 
 def run(
@@ -75,7 +77,7 @@ def run(
 
     Args:
         limit: share of the first one's time that the second has to stay below.
-        longer: how many times SECONDS it may take.
+        longer: how many times SHORT and LONG it takes; then it is not given up before its time, however slow it looks.
     """
     clock = time.thread_time if threads <= 1 else time.perf_counter
     with (
@@ -95,15 +97,17 @@ def run(
         warm = min(warm, turn(0, 1), turn(1, 1))
         runs = max(1, min(TURN_RUNS, math.ceil(TURN_MS / max(warm, 1e-6))))
         rounds: list[tuple[float, float]] = []
-        start = time.perf_counter()
+        start, begin, look = time.perf_counter(), clock(), ROUNDS
         while True:
             times = {number: turn(number, runs) for number in ((0, 1), (1, 0))[len(rounds) % 2]}
             rounds.append((times[0], times[1]))
-            late = len(rounds) >= LOOKS[0] and time.perf_counter() - start > SECONDS * longer
-            if len(rounds) in LOOKS or late:
-                pace = _pace(np.maximum(np.array(rounds), 1e-6), limit)
-                if pace.is_clear or late or len(rounds) >= LOOKS[-1]:
-                    return pace
+            passed, spent = (time.perf_counter() - start) / longer, (clock() - begin) / longer
+            if len(rounds) < ROUNDS or passed < SHORT or (len(rounds) < look and spent < LONG):
+                continue
+            look = math.ceil(LOOK * len(rounds))
+            pace = _pace(np.maximum(np.array(rounds), 1e-6), limit)
+            if pace.is_faster or (pace.is_slower and longer == 1) or spent >= LONG:
+                return pace
 
 
 def _pace(table: FloatArray, limit: float) -> RacePace:

@@ -30,7 +30,7 @@ ALL_FLOAT = (
 )
 
 
-WHOLE = 3
+WHOLE = 2
 """The whole model may be run so much longer than a part: it decides whether anything is written."""
 
 
