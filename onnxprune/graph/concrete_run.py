@@ -65,6 +65,9 @@ def run(view: View, sizes: dict[str, int], base: ConcreteRun | None = None) -> C
         walker.set_type(key, parameter.data_type, parameter.dims)
         if _is_foldable_constant(parameter.data_type, parameter.elements):
             result.values[key] = view.content(key)
+    for sparse in view.model.proto.graph.sparse_initializer:
+        if sparse.values.name not in view.parameters:
+            walker.set_type(sparse.values.name, sparse.values.data_type, tuple(sparse.dims))
     for key, value in view.inputs.items():
         if value.type.WhichOneof("value") == "tensor_type":
             symbols = axis_symbols(view, key)

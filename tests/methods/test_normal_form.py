@@ -44,17 +44,19 @@ def run(proto: onnx.ModelProto, feed: dict[str, Array]) -> list[Array]:
     return found
 
 
-def check(proto: onnx.ModelProto, mode: str, shape: tuple[int, ...] = (16, 32)) -> onnx.ModelProto:
+def check(
+    proto: onnx.ModelProto, mode: str, shape: tuple[int, ...] = (16, 32), least: float = LEAST_DB, **asked: object
+) -> onnx.ModelProto:
     """Quantize and compare every output; return the result."""
     feeds = [{"x": np.random.default_rng(seed).standard_normal(shape).astype(np.float32)} for seed in range(4)]
     still = {"guard": False, "measure": False} if mode == "static" else {}
-    options = QuantizeOptions(mode=mode, **still)
+    options = QuantizeOptions(mode=mode, **still, **asked)
     made = quantize(proto, options, feeds=feeds).model.proto
     assert [value.name for value in made.graph.output] == [value.name for value in proto.graph.output]
     for before, after in zip(run(proto, feeds[0]), run(made, feeds[0]), strict=True):
         assert before.shape == after.shape
         noise = np.square(before.astype(np.float64) - after).sum()
-        assert 10 * np.log10(np.square(before, dtype=np.float64).sum() / max(noise, 1e-30)) > LEAST_DB
+        assert 10 * np.log10(np.square(before, dtype=np.float64).sum() / max(noise, 1e-30)) > least
     return made
 
 

@@ -159,7 +159,7 @@ def candidate(
     y = shapes.get(next(name for name in node.outputs if name), ())
     if layer.is_recurrent:
         places = (int(np.prod(x[:2])),) * 3
-    elif kernel:
+    elif kernel and len(x) == len(y) == len(kernel) + 2:
         inside, outside = int(np.prod(x[2:])), int(np.prod(y[2:]))
         strip = y[2] * x[3] if len(y) == 4 else outside
         batch = x[0] if x else 1

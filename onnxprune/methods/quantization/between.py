@@ -88,8 +88,9 @@ class Flow:
         if node.op_type not in LAYERS or node.domain not in ("", "ai.onnx"):
             return False
         names = node.input[1:2] if node.op_type != "MatMul" else node.input[:2]
-        if node.op_type == "Gather":
-            return node.input[0] in self.stored and _is_table(self.stored[node.input[0]])
+        if node.op_type == "Gather":  # a table that is a matrix elsewhere has a scale for each row or column of it
+            alone = all(self.nodes[other].op_type == "Gather" for other in self.readers[node.input[0]])
+            return node.input[0] in self.stored and alone and _is_table(self.stored[node.input[0]])
         return any(name in self.stored and self.stored[name].data_type == TensorProto.FLOAT for name in names)
 
 

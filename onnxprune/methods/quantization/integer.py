@@ -10,9 +10,11 @@ from typing import Any
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.initializers import add_to, free_name
+from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.lift import captured_names, sort_nodes
 from onnxprune.methods.quantization.machine import IntegerTypes
-from onnxprune.methods.quantization.native import quant_type, quiet, types_known, with_own_ranges
+from onnxprune.methods.quantization.native import only, quant_type, quiet, types_known, with_own_ranges
 from onnxprune.methods.quantization.normal_form import keep_domains
 from onnxprune.methods.quantization.quick import quick
 from onnxprune.methods.quantization.recognise import nodes
@@ -89,7 +91,7 @@ def quantize_dynamic(
     from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
     from onnxruntime.quantization.quant_utils import QuantizationMode
 
-    with quiet(), types_known():
+    with quiet(), types_known(), only(operators):
         quantizer = ONNXQuantizer(
             _copy(proto),
             how.per_channel,
@@ -117,6 +119,38 @@ def wide_products(proto: onnx.ModelProto) -> frozenset[str]:
     return frozenset(node.name for node in proto.graph.node if node.op_type == "MatMul" and stored & {*node.input})
 
 
+def odd_products(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the MatMul nodes with a stored vector: no matrix, and no operator of 8 bits takes it."""
+    vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) < 2}
+    return {node.name for node in graph.node if node.op_type == "MatMul" and vectors & {*node.input}}
+
+
+def unshare_axes(proto: onnx.ModelProto, left: Collection[str]) -> onnx.ModelProto:
+    """Return a model in which all layers that share a weight have their outputs on the same axis of it.
+
+    Args:
+        left: names of the nodes that stay float.
+    """
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    first: dict[str, int] = {}
+    others: dict[int, tuple[str, int]] = {}
+    for place, node in enumerate(proto.graph.node):
+        if node.op_type in ("MatMul", "Gemm") and node.name not in left and node.input[1] in stored:
+            axis = 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+            if first.setdefault(node.input[1], axis) != axis:
+                others[place] = node.input[1], axis
+    if not others:
+        return proto
+    copy, taken = _copy(proto), {*stored, *(name for node in proto.graph.node for name in node.output)}
+    names: dict[tuple[str, int], str] = {}
+    for place, (name, axis) in others.items():
+        if (name, axis) not in names:
+            names[name, axis] = free_name(f"{name}.{axis}", taken)
+            add_to(copy.graph, names[name, axis], to_array(stored[name]))
+        copy.graph.node[place].input[1] = names[name, axis]
+    return copy
+
+
 def quantize_static(
     proto: onnx.ModelProto, ranges: Any, how: Integers, operators: list[str], left: Collection[str]
 ) -> onnx.ModelProto:
@@ -135,11 +169,20 @@ def quantize_static(
     ranges = TensorsData(ranges.calibration_method, dict(ranges.items()))  # the quantizer writes into it
     if how.form == "qoperator":  # there a Relu is only the range of what it reads
         left = {*left, *shown(proto, operators, left)}
+    wide = wide_products(proto) - {*left}
+    if how.per_channel:
+        proto = unshare_axes(proto, left)
+    if how.form == "qoperator":
+        left = {*left, *wide}
     extra: dict[str, Any] = {"ActivationSymmetric": how.symmetric, "WeightSymmetric": how.types.weight == "s8"}
+    if wide and how.form != "qoperator":  # one scale for a stack of matrices, see `quantize_dynamic`
+        stacks = {name for node in proto.graph.node if node.name in wide for name in node.input}
+        stored = {tensor.name for tensor in proto.graph.initializer}
+        extra["TensorQuantOverrides"] = {name: [{"symmetric": True}] for name in sorted(stacks & stored)}
     types = quant_type(how.types.weight), quant_type(how.types.activation)
     head = _copy(proto), how.per_channel, how.types.reduce_range
     tail: tuple[Any, ...] = (ranges, [], list(left), operators, extra)
-    with quiet():
+    with quiet(), only(operators):
         if how.form == "qoperator":
             return _run(with_own_ranges(ONNXQuantizer)(*head, QuantizationMode.QLinearOps, True, *types, *tail), proto)
         made = _run(with_own_ranges(QDQQuantizer)(*head, *types, *tail), proto)

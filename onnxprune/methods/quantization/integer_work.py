@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.methods.quantization import inside, smooth
 from onnxprune.methods.quantization.compact import compact
-from onnxprune.methods.quantization.integer import Integers
+from onnxprune.methods.quantization.integer import Integers, odd_products
 from onnxprune.methods.quantization.machine import IntegerTypes, integer_types
 from onnxprune.methods.quantization.work import Work
 
@@ -19,6 +19,10 @@ class IntegerWork(Work):
     """A model on its way to 8-bit integers."""
 
     bodies = True
+
+    def kept_float(self) -> set[str]:
+        """Return the products with a stored vector."""
+        return odd_products(self.proto.graph)
 
     def observe(self) -> None:
         """Choose the types, and move outliers into weights where that is asked for."""

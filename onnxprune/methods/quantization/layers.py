@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Feeds = Mapping[str, Array]
 F = TypeVar("F", bound=Mapping[str, Array])
 
+NO_TENSOR = np.zeros(0, np.bool_)
+"""Stands for a sequence, which has no noise."""
 EMBEDDED_LIMIT = 1 << 30
 WATCHED_SAMPLES = 8
 
@@ -214,7 +216,8 @@ def _tensors(session: Session, names: list[str], feed: Feeds) -> list[Array]:
     from onnxprune.graph.session import reason
 
     try:
-        return [np.asarray(value) for value in session.native.run(names, session.fit(dict(feed)))]
+        found = session.native.run(names, session.fit(dict(feed)))
+        return [value if isinstance(value, np.ndarray) else NO_TENSOR for value in found]
     except OnnxpruneError:
         raise
     except Exception as error:  # onnxruntime raises whatever it meets

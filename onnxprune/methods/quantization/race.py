@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxprune.errors import ModelError
 from onnxprune.evidence.latency import Timing, quantiles, timing
-from onnxprune.graph.session import open_session
+from onnxprune.graph.session import open_session, reason
 from onnxprune.types import Array, FloatArray
 
 Feeds = Mapping[str, Array]
@@ -27,7 +28,7 @@ LEAST_MS = 0.02
 ROUNDS = 7
 """Least number of rounds."""
 SHORT, LONG = 0.04, 0.4
-"""Seconds that rounds go on at least, so that they see more than one mood of the machine, and seconds of work at most."""
+"""Seconds that rounds go on at least, to see more than one mood of the machine, and seconds of work at most."""
 LOOK = 1.3
 """It is looked again whether the answer is clear when there are so many times the rounds of the last look."""
 TURN_MS = 0.3
@@ -89,8 +90,11 @@ def run(
 
         def turn(number: int, runs: int) -> float:
             begin = clock()
-            for _ in range(runs):
-                natives[number].run(None, given[number])
+            try:
+                for _ in range(runs):
+                    natives[number].run(None, given[number])
+            except Exception as error:  # onnxruntime raises whatever it meets
+                raise ModelError(f"onnxruntime cannot run the quantized model: {reason(error)}.") from error
             return 1e3 * (clock() - begin) / runs
 
         warm = max(turn(0, 1), turn(1, 1))

@@ -33,7 +33,7 @@ class StaticWork(IntegerWork):
 
     def kept_float(self) -> set[str]:
         """Return what is no plain product, and what gains nothing from 8 bits or is hurt by them."""
-        odd = normal_form.odd_gemms(self.proto.graph)
+        odd = super().kept_float() | normal_form.odd_gemms(self.proto.graph)
         return odd | between.kept_float(self.proto.graph, self.operators(), self.fixed | odd)
 
     def observe(self) -> None:

@@ -23,6 +23,11 @@ class Blocks(Work):
         """Return the operators that the mode quantizes."""
         return ["MatMul"]
 
+    def kept_float(self) -> set[str]:
+        """Return the products that are none with a stored matrix behind what is computed."""
+        stored = {tensor.name: tensor for tensor in self.proto.graph.initializer}
+        return {node.name for node in self.proto.graph.node if not weight_only.is_product(node, stored)}
+
     def form(self, wanted: Callable[[str], bool], blocked: Collection[str]) -> None:
         """Write Gemm as product and sum."""
         normal_form.scale_biases(self.proto.graph, wanted)
