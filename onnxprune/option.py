@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from onnxprune.errors import UsageError
 
@@ -75,6 +75,12 @@ def options_of(kind: type) -> list[dataclasses.Field[Any]]:
     return [table[name] for name in dict.fromkeys(names)]
 
 
+def section_of(kind: type, name: str) -> str:
+    """Return under which title the help lists an option: that of the class which has it."""
+    home = next((base for base in kind.__mro__ if name in inspect.get_annotations(base)), kind)
+    return str(getattr(home, "section", ""))
+
+
 def default_of(field: dataclasses.Field[Any]) -> Any:
     """Return the value of an option that is not given."""
     return field.default if field.default_factory is MISSING else field.default_factory()
@@ -89,7 +95,12 @@ def documented(kind: Kind) -> Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the options of all methods have in common: one word may stand for several, choices and ranges hold."""
+    """What the options of all methods have in common: one word may stand for several, choices and ranges hold.
+
+    section: the title under which the help lists the options of a class.
+    """
+
+    section: ClassVar[str] = "What to do"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

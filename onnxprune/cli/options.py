@@ -15,10 +15,11 @@ import click
 from onnxprune.cli import words
 from onnxprune.cli.noted import VERBOSE
 from onnxprune.cli.screen import Screen
+from onnxprune.cli.sections import Option
 from onnxprune.job.gates import Gates
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import Run
-from onnxprune.option import Said, default_of, options_of, said
+from onnxprune.option import Said, default_of, options_of, said, section_of
 from onnxprune.processes.engine import most_threads
 from onnxprune.processes.places import VARIABLE
 
@@ -57,20 +58,21 @@ def made_from(kind: type, *names: str, without: Collection[str] = (), **helps: s
 
 
 def _parameter(kind: type, field: Field[Any], about: Said, default: object, help: str) -> click.Parameter:
-    name, hint = _name(kind, field), _hint(kind, field.name)
+    name, hint, section = _name(kind, field), _hint(kind, field.name), section_of(kind, field.name)
     if about.argument:
         return click.Argument([name], type=PATH, metavar=about.metavar)
     flags = about.flag or f"--{field.name.replace('_', '-')}"
     if hint is bool:
         both = flags if about.flag or default is False else f"{flags}/--no-{flags[2:]}"
-        return click.Option([name, both], is_flag=True, default=default, help=help)
-    return ListingOption(
+        return Option([name, both], section=section, is_flag=True, default=default, help=help)
+    return Option(
         [name, *flags.split(", ")],
         type=_type(about, hint),
         metavar=about.metavar,
         help=help,
         multiple=hint in (tuple, Mapping) and about.spelt not in ("file", "numbers", "size"),
         callback=_sensible_threads if field.name == "threads" else None,
+        section=section,
         listed=about.listed,
     )
 
@@ -106,20 +108,6 @@ def _type(about: Said, hint: object) -> Any:
         most = about.most
         return click.IntRange(min=int(about.least)) if hint is int else click.FloatRange(about.least, most, **ends)
     return {int: click.INT, float: click.FLOAT, Path: PATH}.get(hint, click.STRING)  # type: ignore[call-overload]
-
-
-class ListingOption(click.Option):
-    """Lists the values there are when help is asked for, and not before, where finding them takes time."""
-
-    def __init__(self, *args: Any, listed: Callable[[], Iterable[str]] | None = None, **given: Any) -> None:
-        super().__init__(*args, **given)
-        self.listed = listed
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        found = super().get_help_record(ctx)
-        if self.listed is None or found is None:
-            return found
-        return found[0], f"{found[1]} One of {', '.join(self.listed())}."
 
 
 def given(kind: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -223,10 +211,16 @@ screen = asked(
     ],
 )
 report = click.option(
-    "--report", type=PATH, metavar="FILE", help="Write the report to a .html, .json, .md or .xml (JUnit) file."
+    "--report",
+    cls=Option,
+    section=Outputs.section,
+    type=PATH,
+    metavar="FILE",
+    help="Write the report to a .html, .json, .md or .xml (JUnit) file.",
 )
-_NO_CACHE = click.Option(
+_NO_CACHE = Option(
     ["--no-cache"],
+    section=Run.section,
     is_flag=True,
     expose_value=False,
     callback=_keep_no_statistics,
@@ -234,11 +228,14 @@ _NO_CACHE = click.Option(
 )
 _DATA = click.option(
     "--data",
+    cls=Option,
+    section=Run.section,
     metavar="PATH",
     help="Inputs: .npz (one array per input), .npy, a folder of those or of images, or file.py:function.",
 )
-_PRINT_RECIPE = click.Option(
+_PRINT_RECIPE = Option(
     ["--print-recipe"],
+    section=Outputs.section,
     is_flag=True,
     help="Print the recipe that does the same (for onnxprune run), and do nothing.",
 )

@@ -243,23 +243,15 @@ def _head(key: str, view: View, any_product: bool = False) -> Node | None:
             return node if weighted or any_product else None
         if node.op_type not in ("Add", "Sub", "Mul", "Div", "DequantizeLinear", "QuantizeLinear"):
             return None
-        computed = [k for k in node.inputs if k and view.root(k) not in view.parameters and not _is_stored(k, view)]
+        computed = [k for k in node.inputs if k and k not in view.constants]
         if len(computed) != 1:
             return None
         key = computed[0]
     return None
 
 
-def _is_stored(key: str, view: View) -> bool:
-    """Tell whether a tensor is made of constants alone."""
-    node = view.producers.get(key)
-    if node is None:
-        return key in view.parameters
-    return bool(node.inputs) and all(_is_stored(k, view) for k in node.inputs if k) and not node.captured
-
-
 def _is_weight(view: View, key: str) -> bool:
-    return bool(key) and key not in view.inputs and _is_stored(key, view)
+    return key in view.constants
 
 
 def _sizes(head: Node, view: View) -> tuple[int, int]:

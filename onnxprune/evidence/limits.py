@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from onnxprune.option import option
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class GateLimits:
     """GateLimits; None is no limit. Of several outputs the worst one counts."""
+
+    section: ClassVar[str] = "What the result must keep"
 
     min_cosine: float | None = option(None, "Least cosine with the original.", metavar="X", least=-1, most=1)
     min_sqnr: float | None = option(None, "Least signal to noise ratio, in dB.", metavar="DB")

@@ -217,11 +217,22 @@ class View:
         """Return the values of a parameter, those still to be written included."""
         return self.model.content(key, self.parameters[key].tensor)
 
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Tensors that are stored or made of stored ones alone, the same whatever the inputs are."""
+        found = set(self.parameters)
+        for node in self.nodes:
+            if node.inputs and not node.captured and not node.branches and found.issuperset(filter(None, node.inputs)):
+                found.update(filter(None, node.outputs))
+        return frozenset(found)
+
     def users(self, key: str) -> Iterator[Node]:
         """Yield the nodes that read a tensor, once per input, through Identity nodes."""
-        for node, _ in self.readers.get(key, []):
+        waiting = [node for node, _ in reversed(self.readers.get(key, []))]
+        while waiting:
+            node = waiting.pop()
             if node.op_type == "Identity" and not node.domain:
-                yield from self.users(node.outputs[0])
+                waiting += [reader for reader, _ in reversed(self.readers.get(node.outputs[0], []))]
             else:
                 yield node
 

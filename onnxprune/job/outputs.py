@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from onnxprune.errors import OutputError, UsageError
 from onnxprune.files.identity import real_target, refuse_inputs
@@ -23,6 +23,8 @@ REPORT_SUFFIXES = (".json", ".html", ".md", ".xml")
 @dataclass(frozen=True)
 class Outputs:
     """What is written where."""
+
+    section: ClassVar[str] = "What is written"
 
     output: Path | None = option(
         None, "Where it goes [default: beside MODEL, MODEL-RECIPE.onnx].", metavar="FILE", flag="-o, --output"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from onnxprune.channels.plan import Plan
 from onnxprune.errors import UsageError
@@ -18,6 +19,8 @@ class ApplyOptions(CompensateOptions):
 
     Without data, what stays is refitted only where `compensate` asks for it, to made-up inputs.
     """
+
+    section: ClassVar[str] = "What to do"
 
     plan: Path | Plan | None = option(
         None, "What to remove, or the file that it was saved in.", metavar="PLAN.json", argument=True, untold=True

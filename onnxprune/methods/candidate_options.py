@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnxprune.methods.compensate_options import CompensateOptions
 from onnxprune.option import option
@@ -19,6 +20,8 @@ def criteria() -> Iterable[str]:
 @dataclass(frozen=True, kw_only=True)
 class CandidateOptions(CompensateOptions):
     """Which groups are cut, in which order, and how narrow they get."""
+
+    section: ClassVar[str] = "Which channels go"
 
     score: str | None = option(
         None, "How much a channel matters [default: lstsq with --data, else l2].", metavar="NAME", listed=criteria

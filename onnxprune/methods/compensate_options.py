@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
@@ -26,6 +27,8 @@ EFFORTS = "quick|default|thorough|TIME"
 @dataclass(frozen=True, kw_only=True)
 class CompensateOptions(Options):
     """Part of the options of a method."""
+
+    section: ClassVar[str] = "How it is done"
 
     heads: bool | None = option(None, "Whole attention heads [default: where attention is recognised].")
     head_dim: bool | None = option(None, "Positions inside heads [default: where heads are not].")

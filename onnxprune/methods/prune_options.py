@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from onnxprune.allocate.ratios import checked_ratios, read_ratios
 from onnxprune.errors import UsageError
@@ -27,6 +27,8 @@ class PruneOptions(CandidateOptions):
     With scope "global" a ratio is that of all groups together. Patterns are globs over node, tensor or group names.
     A state that is fed back shrinks on both sides.
     """
+
+    section: ClassVar[str] = "How much goes"
 
     ratio: float | None = option(None, "Share of the channels removed in every group [default: 0.4].", metavar="R")
     macs: float | None = option(None, "Share of the multiply-adds that is left.", **LEFT)

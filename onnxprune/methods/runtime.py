@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnxprune.option import option
 
@@ -10,6 +11,8 @@ from onnxprune.option import option
 @dataclass(frozen=True)
 class Runtime:
     """How a model is run."""
+
+    section: ClassVar[str] = "Inputs, and how models are run"
 
     threads: int = option(0, "Threads of onnxruntime [default: all].", metavar="N", least=0)
     provider: str | None = option(None, "Execution provider of onnxruntime [default: CPU].", metavar="NAME")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from onnxprune.errors import UsageError
 from onnxprune.methods.candidate_options import CandidateOptions
@@ -32,6 +32,8 @@ REFUSED = {
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions(CandidateOptions):
     """Options of `tune`."""
+
+    section: ClassVar[str] = "How the search goes"
 
     step: float = option(0.1, "First step, as a share of the MACs [default: 0.1].", **STEP)
     finest: float = option(0.02, "Last step, halved down to [default: 0.02].", **STEP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnxprune.option import documented, option
 
@@ -11,6 +12,8 @@ from onnxprune.option import documented, option
 @dataclass(frozen=True)
 class ImageOptions:
     """How images become arrays: x = (pixel / 255 - mean) / std, resized to `size` (height, width)."""
+
+    section: ClassVar[str] = "Inputs, and how models are run"
 
     size: tuple[int, int] | None = option(
         None, "Images are resized to it [default: the input's].", flag="--image-size", spelt="size"

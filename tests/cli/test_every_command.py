@@ -17,6 +17,7 @@ import onnxprune
 from onnxprune import keywords
 from onnxprune.allocate import measures
 from onnxprune.cli.group import Commands, cli
+from onnxprune.cli.sections import EXAMPLES
 from onnxprune.compensate import compensate, terms
 from onnxprune.job.gates import Gates
 from onnxprune.job.methods import METHODS
@@ -189,3 +190,21 @@ def test_every_method_has_its_keywords_its_options_and_its_result_in_the_package
 
 def fields(name: str) -> tuple[dataclasses.Field, ...]:
     return dataclasses.fields(METHODS[name].options)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_every_option_in_one_section_and_ends_with_an_example(name: str) -> None:
+    """The example is a command line of this command as it stands, and the page that it names is there."""
+    parent = click.Context(cli, info_name="onnxprune")
+    command = Commands().get_command(parent, name)
+    assert command is not None
+    shown = command.get_help(click.Context(command, info_name=name, parent=parent))
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b", shown, re.MULTILINE)) == 1, option.opts
+    text, where = EXAMPLES[name]
+    assert text in " ".join(shown.split()) and (Path(page.FILE).parent / where).is_file()
+    words = text.split()
+    assert words[:2] == ["onnxprune", name]
+    with command.make_context(name, words[2:]) as context:
+        assert context.params

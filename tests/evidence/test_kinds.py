@@ -333,3 +333,18 @@ def test_a_position_without_numbers_agrees_with_nothing() -> None:
     classes = Classes()
     classes.add(np.array([[1.0, np.nan], [2.0, 1.0]]), np.array([[1.0, np.nan], [2.0, 1.0]]), 1)
     assert classes.agreement == 0.5
+
+
+def test_a_deep_graph_takes_no_deep_stack() -> None:
+    """Two thousand residual sums before a head, and as many Identity nodes before its weights."""
+    net = Net()
+    x = net.input("batch", 8)
+    for _ in range(2000):
+        x = net.Add(net.Relu(x), x)
+    weight = net.weight(8, 5)
+    for _ in range(2000):
+        weight = net.Identity(weight)
+    proto = finished(net, net.Softmax(net.MatMul(x, weight), axis=-1))
+    assert kinds(proto) == [Kind("scores", 1, "softmax")]
+    view = View(load(proto))
+    assert [node.op_type for node in view.users(next(iter(view.parameters)))] == ["MatMul"]

@@ -11,13 +11,14 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
+from onnxprune.cli.sections import Command
 from onnxprune.methods.compensate_options import CompensateOptions
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
-@click.command()
+@click.command(cls=Command)
 @options.model
 @options.given_from("seen", CompensateOptions, "heads", "head_dim")
 @options.report

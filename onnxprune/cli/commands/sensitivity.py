@@ -10,13 +10,14 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
+from onnxprune.cli.sections import Command
 from onnxprune.methods.candidate_options import CandidateOptions
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
-@click.command()
+@click.command(cls=Command)
 @options.model
 @options.given_from("choices", CandidateOptions, "score", "skip", "only", "heads", "head_dim")
 @click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")

@@ -117,16 +117,17 @@ def _readers(
 ) -> tuple[tuple[str, int], ...]:
     """Return the weights that read a tensor, through operators that keep scales; nothing if something else does."""
     found: list[tuple[str, int]] = []
-    for user in users.get(tensor, ()):
-        if user.domain or tensor in outer or user.input[0] != tensor or user.name in left:
-            return ()
-        if user.op_type in INVARIANT and len([name for name in user.output if name]) == 1:
-            below = _readers(user.output[0], users, outer, own, left)
-        else:
-            below = _read(user, own)
-        if not below:
-            return ()
-        found += below
+    carried = [tensor]
+    for tensor in carried:
+        for user in users.get(tensor, ()):
+            if user.domain or tensor in outer or user.input[0] != tensor or user.name in left:
+                return ()
+            carries = user.op_type in INVARIANT and len([name for name in user.output if name]) == 1
+            below = () if carries else _read(user, own)
+            if not below and not (carries and users.get(user.output[0])):
+                return ()
+            found += below
+            carried += [user.output[0]] if carries else []
     return tuple(found)
 
 
