@@ -188,11 +188,16 @@ class View:
 
     def root(self, key: str) -> str:
         """Follow Identity nodes back to where a tensor comes from."""
-        node = self.producers.get(key)
-        while node is not None and node.op_type == "Identity" and not node.domain:
-            key = node.inputs[0]
-            node = self.producers.get(key)
-        return key
+        return self._origins.get(key, key)
+
+    @cached_property
+    def _origins(self) -> dict[str, str]:
+        """What an Identity node makes -> where it comes from; nodes stand before those that read them."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if node.op_type == "Identity" and not node.domain:
+                found[node.outputs[0]] = found.get(node.inputs[0], node.inputs[0])
+        return found
 
     def stored(self, key: str, through: Collection[str] = ("Identity", "Transpose")) -> Stored | None:
         """Return the stored tensor that a tensor is, up to operators that only hand it on; None if it is computed.
