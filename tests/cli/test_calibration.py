@@ -101,7 +101,9 @@ def test_a_model_whose_inputs_cannot_be_made_up_is_pruned_without_a_refit(run: R
     proto.graph.node.insert(0, onnx.helper.make_node("CastLike", ["text", "b1"], ["number"]))
     proto.graph.input.append(onnx.helper.make_tensor_value_info("text", onnx.TensorProto.STRING, [1]))
     onnx.save(proto, tmp_path / "text.onnx")
-    result = run(tmp_path / "text.onnx", "--ratio", 0.5)
+    refused = run(tmp_path / "text.onnx", "--ratio", 0.5)
+    assert refused.exit_code == 2 and "was not seen to run, so nothing was written" in refused.stderr
+    result = run(tmp_path / "text.onnx", "--ratio", 0.5, "--no-verify")
     assert result.exit_code == 0 and "not refitted: the input 'text' takes" in result.stderr
     asked = run(tmp_path / "text.onnx", "--ratio", 0.5, "--compensate", "lstsq")
     assert asked.exit_code == 2 and "cannot be drawn at random; give --data" in asked.stderr
