@@ -15,7 +15,7 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.noted import ARGUMENTS
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command, Option
+from onnxprune.cli.sections import SectionedCommand, SectionedOption
 from onnxprune.errors import OnnxpruneError
 from onnxprune.job.run import SHARED
 from onnxprune.option import options_of, said
@@ -67,13 +67,13 @@ def method_command(method: Method) -> click.Command:
     decorated: options.Command = callback
     for decorate in bundles:
         decorated = decorate(decorated)
-    return click.command(method.name, cls=Command, help=method.about)(decorated)
+    return click.command(method.name, cls=SectionedCommand, help=method.about)(decorated)
 
 
 _TIMED = click.option(
     "--latency/--no-latency",
     "measure_latency",
-    cls=Option,
+    cls=SectionedOption,
     section="What to do",
     default=True,
     help="Measure the result against the original [default: do].",

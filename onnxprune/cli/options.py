@@ -15,7 +15,7 @@ import click
 from onnxprune.cli import words
 from onnxprune.cli.noted import VERBOSE
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Option
+from onnxprune.cli.sections import SectionedOption
 from onnxprune.job.gates import Gates
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import Run
@@ -64,8 +64,8 @@ def _parameter(kind: type, field: Field[Any], about: Said, default: object, help
     flags = about.flag or f"--{field.name.replace('_', '-')}"
     if hint is bool:
         both = flags if about.flag or default is False else f"{flags}/--no-{flags[2:]}"
-        return Option([name, both], section=section, is_flag=True, default=default, help=help)
-    return Option(
+        return SectionedOption([name, both], section=section, is_flag=True, default=default, help=help)
+    return SectionedOption(
         [name, *flags.split(", ")],
         type=_type(about, hint),
         metavar=about.metavar,
@@ -198,11 +198,11 @@ screen = asked(
     "screen",
     lambda values: Screen(**{name: values.pop(name) for name in ("json", "quiet", "verbose")}),
     [
-        click.Option(
+        SectionedOption(
             ["--json"], is_flag=True, help="The report as JSON on standard output, all else on standard error."
         ),
-        click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
-        click.Option(
+        SectionedOption(["-q", "--quiet"], is_flag=True, help="Print nothing but errors."),
+        SectionedOption(
             ["-v", "--verbose"],
             is_flag=True,
             callback=_note_verbose,
@@ -212,13 +212,13 @@ screen = asked(
 )
 report = click.option(
     "--report",
-    cls=Option,
+    cls=SectionedOption,
     section=Outputs.section,
     type=PATH,
     metavar="FILE",
     help="Write the report to a .html, .json, .md or .xml (JUnit) file.",
 )
-_NO_CACHE = Option(
+_NO_CACHE = SectionedOption(
     ["--no-cache"],
     section=Run.section,
     is_flag=True,
@@ -228,12 +228,12 @@ _NO_CACHE = Option(
 )
 _DATA = click.option(
     "--data",
-    cls=Option,
+    cls=SectionedOption,
     section=Run.section,
     metavar="PATH",
     help="Inputs: .npz (one array per input), .npy, a folder of those or of images, or file.py:function.",
 )
-_PRINT_RECIPE = Option(
+_PRINT_RECIPE = SectionedOption(
     ["--print-recipe"],
     section=Outputs.section,
     is_flag=True,

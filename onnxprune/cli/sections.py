@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-REST = "What is printed"
-"""Where an option stands that says no section."""
+OWN, PRINTED = "What to do", "What is printed"
+"""Where an option stands that says no section, and where those stand that all commands have."""
 
 EXAMPLES = {
     "apply": ("onnxprune apply model.onnx plan.json -o again.onnx", "data.md"),
@@ -30,11 +30,11 @@ EXAMPLES = {
 """Command -> how it is used, and the page of docs/ that tells more."""
 
 
-class Option(click.Option):
+class SectionedOption(click.Option):
     """An option with a section; it lists the values there are when help is asked for, and not before."""
 
     def __init__(
-        self, *args: Any, section: str = REST, listed: Callable[[], Iterable[str]] | None = None, **given: Any
+        self, *args: Any, section: str = PRINTED, listed: Callable[[], Iterable[str]] | None = None, **given: Any
     ) -> None:
         super().__init__(*args, **given)
         self.section = section
@@ -47,7 +47,13 @@ class Option(click.Option):
         return found[0], f"{found[1]} One of {', '.join(self.listed())}."
 
 
-class Command(click.Command):
+def _title(param: click.Parameter) -> str:
+    if isinstance(param, SectionedOption):
+        return param.section
+    return PRINTED if "--help" in param.opts else OWN
+
+
+class SectionedCommand(click.Command):
     """A command whose help has sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -56,8 +62,8 @@ class Command(click.Command):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
-                titles.setdefault(param.section if isinstance(param, Option) else REST, []).append(record)
-        titles[REST] = titles.pop(REST)
+                titles.setdefault(_title(param), []).append(record)
+        titles[PRINTED] = titles.pop(PRINTED)
         for title, records in titles.items():
             with formatter.section(title):
                 formatter.write_dl(records)

@@ -10,14 +10,14 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command
+from onnxprune.cli.sections import SectionedCommand
 from onnxprune.cli.words import whole_numbers
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
-@click.command(cls=Command)
+@click.command(cls=SectionedCommand)
 @click.argument("models", type=options.PATH, nargs=-1, required=True, metavar="MODEL [MODEL ..]")
 @click.option(
     "--batch", "batches", type=whole_numbers(1), default="1", help="Batch sizes, if dynamic: 1,8 [default: 1]."

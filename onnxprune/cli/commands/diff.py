@@ -9,10 +9,10 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command
+from onnxprune.cli.sections import SectionedCommand
 
 
-@click.command(cls=Command)
+@click.command(cls=SectionedCommand)
 @click.argument("first", type=options.PATH)
 @click.argument("second", type=options.PATH)
 @click.option(

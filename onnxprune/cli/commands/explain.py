@@ -11,13 +11,13 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command
+from onnxprune.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
-@click.command(cls=Command)
+@click.command(cls=SectionedCommand)
 @options.model
 @click.argument("group")
 @click.option("--ratio", type=float, metavar="R", help="Share of the channels removed in every group [default: 0.4].")

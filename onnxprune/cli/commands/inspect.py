@@ -11,14 +11,14 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command
+from onnxprune.cli.sections import SectionedCommand
 from onnxprune.methods.compensate_options import CompensateOptions
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
-@click.command(cls=Command)
+@click.command(cls=SectionedCommand)
 @options.model
 @options.given_from("seen", CompensateOptions, "heads", "head_dim")
 @options.report

@@ -10,7 +10,7 @@ import click
 
 from onnxprune.cli import options
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command
+from onnxprune.cli.sections import SectionedCommand
 from onnxprune.job.gates import Gates
 from onnxprune.job.run import Run
 
@@ -24,7 +24,7 @@ INSTEAD = {
 }
 
 
-@click.command(cls=Command)
+@click.command(cls=SectionedCommand)
 @click.argument("recipe", type=options.PATH)
 @click.option("--model", type=options.PATH, metavar="FILE", help="Instead of the recipe's model.")
 @click.option("--data", metavar="PATH", help="Instead of the recipe's data.")

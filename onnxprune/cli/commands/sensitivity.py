@@ -10,14 +10,14 @@ import click
 from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command
+from onnxprune.cli.sections import SectionedCommand
 from onnxprune.methods.candidate_options import CandidateOptions
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
-@click.command(cls=Command)
+@click.command(cls=SectionedCommand)
 @options.model
 @options.given_from("choices", CandidateOptions, "score", "skip", "only", "heads", "head_dim")
 @click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")

@@ -11,7 +11,7 @@ import click
 from onnxprune.cli import options, words
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sections import Command
+from onnxprune.cli.sections import SectionedCommand
 from onnxprune.errors import GateError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
-@click.command(cls=Command)
+@click.command(cls=SectionedCommand)
 @click.argument("original", type=options.PATH)
 @click.argument("compressed", type=options.PATH)
 @options.report
