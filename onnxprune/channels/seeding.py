@@ -10,18 +10,23 @@ from onnxprune.channels.solve import Solution, coordinates
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.types import BoolArray, IntArray
 
+SPATIAL = "a spatial axis"
+"""End of the reason why places in an image stay."""
+
 
 def seed(state: State, solution: Solution, boundary: Boundary) -> BoolArray:
     """Return (ids,) by class: what a boundary removes.
 
     Raises:
         NothingToPruneError: an axis that is to lose positions is held by an operator (named in the message).
-        UsageError: a tensor or axis does not exist, or positions that go share their weights with some that stay.
+        UsageError: a tensor or axis does not exist, is of samples or of places in an image, or positions that go share
+            their weights with some that stay.
     """
     removed = np.zeros(len(solution.label), dtype=bool)
     for (key, axis), kept in boundary.cut.items():
         label = solution.label[_ids(state, key, axis, kept)]
         gone = label[~kept]
+        _check_meaning(state, solution, gone, key, axis)
         _check_free(solution, gone, key, axis)
         removed[gone[~solution.derived[gone]]] = True
         _choose_factors(solution, label, kept, removed)
@@ -45,6 +50,18 @@ def _ids(state: State, key: str, axis: int, kept: BoolArray) -> IntArray:
     if len(axes[axis]) != len(kept):
         raise UsageError(f"axis {axis} of '{key}' has {len(axes[axis])} positions, not {len(kept)}.")
     return axes[axis]
+
+
+def _check_meaning(state: State, solution: Solution, classes: IntArray, key: str, axis: int) -> None:
+    """Refuse an axis of samples or of places in an image: positions of it are no parts of a model."""
+    if len(classes) and state.trace.dynamic(key)[axis]:
+        raise UsageError(
+            f"axis {axis} of '{key}' cannot lose positions: its size is dynamic, as of samples in a batch."
+        )
+    held = classes[solution.pinned[classes]]
+    number = int(solution.reason[held[0]]) if len(held) else -1
+    if number >= 0 and solution.reasons[number].endswith(SPATIAL):
+        raise UsageError(f"axis {axis} of '{key}' cannot lose positions: {solution.reasons[number]}.")
 
 
 def _check_free(solution: Solution, classes: IntArray, key: str, axis: int) -> None:
