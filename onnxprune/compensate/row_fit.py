@@ -26,6 +26,8 @@ def fit_rows(problem: Problem, blocks: RowBlocks, options: LstsqOptions) -> Fit:
     sides: tuple[list[tuple[Array, Array, Array | None]], ...] = ([], [])
     for held_out, rows, targets, offsets in blocks:
         sides[held_out].append((rows, targets, offsets))
+    if not any(sides):  # a recurrent state of sequences of one step
+        return Fit(problem.start, 0.0, 0.0, 0.0)
     everything = RowsAtHand.joined([*sides[0], *sides[1]])
     train, held = (RowsAtHand.joined(side) if side else everything for side in sides)
     start, bias = (a.astype(np.float32) for a in (problem.start[0, :, :-1].T, problem.start[0, :, -1]))
