@@ -107,3 +107,10 @@ def test_the_best_stay_and_of_equals_the_first():
     keep = best_channels((one,), {"a": np.array([1.0, 3.0, 1.0, 2.0])}, {"a": 3})
     assert keep["a"].tolist() == [True, True, False, True]
     assert best_channels((one,), {"a": np.ones(4)}, {"a": 4}) == {}
+
+
+def test_groups_that_fill_an_axis_are_aligned_as_if_nothing_else_were_there():
+    one, other = group("a", site("w", 6)), group("b", site("w", 6, start=6))
+    for sizes in ({}, {("w", 0): 12}):
+        assert counts_at(request(one, other, align=4, sizes=sizes), 1 / 3) == {"a": 4, "b": 4}
+    assert counts_at(request(one, other, align=4, sizes={("w", 0): 13}), 1 / 3) != {"a": 4, "b": 4}, "a position that stays anyway"

@@ -62,6 +62,8 @@ CASES = [
     ("Mul", [V.astype(F), np.array(0.5, F)], {}),
     ("Div", [V, np.array(2, INT)], {}),
     ("Div", [-V, np.array(2, INT)], {}),
+    ("Div", [V * [1, -1, 1], np.array(2, INT)], {}),
+    ("Div", [V, np.array([2, -2, 4], INT)], {}),
     ("Div", [V.astype(F), np.array(2, F)], {}),
     ("Mod", [V, np.array(4, INT)], {}),
     ("Mod", [-V, np.array(4, INT)], {}),
