@@ -11,10 +11,11 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.analyse import analyse as find_channels
 from onnxprune.channels.plan import Plan
 from onnxprune.graph.model import Source, load
-from onnxprune.job.carry_out import JobResult, carry_out, told
+from onnxprune.job.carry_out import JobResult, carry_out
 from onnxprune.job.gates import Gates
 from onnxprune.job.job import Job, step
 from onnxprune.job.run import Run
+from onnxprune.job.stages import told
 from onnxprune.recipe import read_recipe
 
 if TYPE_CHECKING:

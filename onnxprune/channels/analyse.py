@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.boundary import Boundary
-from onnxprune.channels.context import State, Use
 from onnxprune.channels.grouping import build_groups, collect_axes
 from onnxprune.channels.groups import ChannelGroup, Keep, Lock
 from onnxprune.channels.locks import build_locks
 from onnxprune.channels.plan import Plan, Positions
 from onnxprune.channels.seeding import seed
 from onnxprune.channels.solve import Solution, solve
+from onnxprune.channels.state import State, Use
 from onnxprune.channels.trial import lock_stuck
 from onnxprune.channels.walk import walk
 from onnxprune.errors import UsageError

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.channels.context import State, Use
 from onnxprune.channels.edits import AttributeSize
 from onnxprune.channels.groups import ChannelGroup, Role, Site
 from onnxprune.channels.solve import Solution, join, sorted_unique
+from onnxprune.channels.state import State, Use
 from onnxprune.types import BoolArray, IntArray
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.channels.context import State
 from onnxprune.channels.grouping import Axis, Roles
 from onnxprune.channels.groups import ChannelGroup, Lock
 from onnxprune.channels.solve import Solution
+from onnxprune.channels.state import State
 
 ALONE = "nothing competes with it: no other channel has the same axes, or nothing writes or reads it"
 

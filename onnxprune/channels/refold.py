@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.channels.context import State
+from onnxprune.channels.state import State
 from onnxprune.graph.concrete_run import ConcreteRun, Shape
 from onnxprune.graph.fold import evaluate, shape_value
 from onnxprune.graph.view import Node

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.channels.boundary import Boundary
-from onnxprune.channels.context import State
 from onnxprune.channels.solve import Solution, coordinates
+from onnxprune.channels.state import State
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.types import BoolArray, IntArray
 

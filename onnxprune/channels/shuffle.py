@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.channels.context import Context, RuleError, State
+from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.edits import Shuffle
 from onnxprune.channels.rules.movement import blocks
+from onnxprune.channels.state import State
 from onnxprune.graph.trace import Shape
 from onnxprune.graph.view import Node
 from onnxprune.types import IntArray

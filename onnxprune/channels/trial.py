@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from onnxprune.channels.context import State
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.channels.operands import operands, spell
 from onnxprune.channels.refold import Refold
 from onnxprune.channels.solve import Solution
+from onnxprune.channels.state import State
 from onnxprune.types import BoolArray, IntArray
 
 REASON = "its sizes are computed in a way that cannot be mended"

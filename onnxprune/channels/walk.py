@@ -6,11 +6,12 @@ import numpy as np
 
 import onnxprune.channels.rules  # noqa: F401  (fills the registry)
 from onnxprune.channels.boundary import Boundary
-from onnxprune.channels.context import Context, RuleError, State
+from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.numbers import moved
 from onnxprune.channels.registry import RULES
 from onnxprune.channels.shuffle import find_shuffles, visit_shuffle
 from onnxprune.channels.space import MAX_AXIS, SMALLER, Axes
+from onnxprune.channels.state import State
 from onnxprune.errors import ModelError
 from onnxprune.graph.trace import Seen, Shape, trace
 from onnxprune.graph.view import Node, View

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from onnxprune.compensate.stages import embedded, reads, static_names
+from onnxprune.compensate.stages import embedded, static_names
 from onnxprune.errors import ModelError
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.types import Array

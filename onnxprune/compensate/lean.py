@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx
 
-from onnxprune.compensate.stages import reads
+from onnxprune.graph.bodies import reads
 
 
 def without_dead(proto: onnx.ModelProto) -> None:

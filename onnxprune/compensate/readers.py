@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.compensate.stages import dynamic_names, reads, tensor_levels
+from onnxprune.compensate.stages import dynamic_names, tensor_levels
 from onnxprune.compensate.weights import Weights
+from onnxprune.graph.bodies import reads
 from onnxprune.operators.call import attributes_of
 from onnxprune.operators.layouts import Layout
 from onnxprune.operators.operator import Operator, operator_of

@@ -16,8 +16,9 @@ import onnx
 
 from onnxprune.compensate.problem import Problem
 from onnxprune.compensate.readers import Consumers, Reader, plain_reader
-from onnxprune.compensate.stages import dynamic_names, reads
+from onnxprune.compensate.stages import dynamic_names
 from onnxprune.compensate.weights import Weights
+from onnxprune.graph.bodies import reads
 from onnxprune.types import Array, FloatArray
 
 Values = Callable[[Reader], Iterator[Array]]

@@ -11,29 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import onnx
 
 from onnxprune.compensate.shelf import Parcel, Shelf
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import Session
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
 
 Opener = Callable[[onnx.ModelProto], Session]
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Return the tensors that a node reads, those captured by its subgraphs included."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            names.extend(_captured(graph))
-    return names
-
-
-def _captured(graph: onnx.GraphProto) -> Iterator[str]:
-    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    for node in graph.node:
-        yield from (name for name in reads(node) if name not in own)
-        own.update(node.output)
-    yield from (value.name for value in graph.output if value.name not in own)
 
 
 def static_names(graph: onnx.GraphProto) -> set[str]:

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 
 from onnxprune.compensate.computed import Computed
-from onnxprune.compensate.stages import reads
 from onnxprune.graph import initializers
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.follow import UNSEEN
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external

@@ -14,11 +14,11 @@ from onnxprune.channels.groups import Keep
 from onnxprune.evidence import oracle
 from onnxprune.evidence.masked import MaskedOriginal
 from onnxprune.graph import initializers
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.branches import Branch
 from onnxprune.graph.drop import BIASES, Shortened, sum_of
 from onnxprune.graph.initializers import free_name
 from onnxprune.graph.tensors import is_external
-from onnxprune.graph.view import free_names
 
 
 def masked_original(channels: Channels, keep: Keep, short: Shortened | None) -> MaskedOriginal:
@@ -120,7 +120,7 @@ def _put_back(graph: onnx.GraphProto, short: Shortened) -> None:
 
 def _sorted(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Return nodes in an order in which every one follows what it reads."""
-    waits = [{*node.input, *(name for a in node.attribute for name in free_names(a.g))} for node in nodes]
+    waits = [{*reads(node)} for node in nodes]
     makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
     before = [{makers[name] for name in names if name in makers} for names in waits]
     order: list[int] = []

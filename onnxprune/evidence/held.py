@@ -12,13 +12,14 @@ from functools import cached_property
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, helper
+from onnx import helper
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.evidence.border import taken
 from onnxprune.evidence.disturb import disturbed
 from onnxprune.evidence.jumps import Steps
 from onnxprune.evidence.parity import Meters
+from onnxprune.graph.bodies import bodies_of
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import Feeds, Session, open_session
 from onnxprune.types import Array, IntArray
@@ -188,7 +189,6 @@ def _by_output(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     for node in graph.node:
         if node.output:
             found[node.output[0]] = node
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH and node.op_type == "If":
-                found.update(_by_output(attribute.g))
+        for body in bodies_of(node) if node.op_type == "If" else ():
+            found.update(_by_output(body))
     return found

@@ -6,12 +6,11 @@ rounding, and behind it both go on with the same values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import onnx
-from onnx import AttributeProto, TensorProto
+from onnx import TensorProto
 
+from onnxprune.graph.bodies import bodies_of, graphs
 from onnxprune.graph.view import Node, View
 
 STEPS = frozenset(
@@ -118,13 +117,5 @@ def _has_step_inside(node: Node) -> bool:
         return True
     if node.op_type == "If":
         return False
-    bodies = [a.g for a in node.proto.attribute if a.type == AttributeProto.GRAPH]
-    return any(op in STEPS or op in RANDOM for body in bodies for op in _operators(body.node))
-
-
-def _operators(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
-    for node in nodes:
-        yield node.op_type
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from _operators(attribute.g.node)
+    inner = (graph for body in bodies_of(node.proto) for graph in graphs(body))
+    return any(op.op_type in STEPS or op.op_type in RANDOM for graph in inner for op in graph.node)

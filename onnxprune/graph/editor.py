@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import onnx
 
 from onnxprune.graph import initializers
-from onnxprune.graph.bodies import graphs
+from onnxprune.graph.bodies import bodies_of, graphs
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
@@ -44,13 +44,7 @@ class Editor:
 
     def new_name(self, base: str) -> str:
         """Return a tensor name that the model does not use yet."""
-        taken = self.view.keys
-        name, number = base, 0
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name)
-        return name
+        return initializers.free_name(base, self.view.keys, "_")
 
     def add_initializer(self, base: str, value: Array, data_type: int | None = None) -> str:
         """Add a constant to the main graph, which every subgraph sees.
@@ -117,7 +111,6 @@ def _depths(graph: onnx.GraphProto, depth: int = 0) -> dict[int, int]:
     """Return how many nodes stand around each graph, by its identity."""
     found = {id(graph): depth}
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                found |= _depths(attribute.g, depth + 1)
+        for body in bodies_of(node):
+            found |= _depths(body, depth + 1)
     return found

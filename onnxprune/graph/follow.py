@@ -1,20 +1,21 @@
 """A model with the branches that its data take written into the main graph, to look at and to fit; never to be written.
 
 Tensors get the keys of the original's `View`, so what is known of those holds here. What a refit changes in this form
-is carried back into the model that has its If nodes still.
+is carried back by `unfollow`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.bodies import bodies_of, free_names, named_bodies, reads, value_of
+from onnxprune.graph.initializers import free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import Path, View
 from onnxprune.operators.fused import default_opset, unfused
@@ -104,134 +105,6 @@ def form_of(
     return _Form(model, taken, keys or View(model).scopes, unfuse).run()
 
 
-def restore(changed: Model, form: Model, source: Model) -> Model:
-    """Return the source with the values that a refit gave to its followed form.
-
-    Args:
-        changed: the form with other values of stored tensors, or with new initializers that some nodes read instead.
-        form: as `follow` made it from `source`.
-
-    Raises:
-        ModelError: nodes came or went.
-    """
-    if not isinstance(form, Followed):
-        return changed
-    before, after = form.proto.graph, changed.proto.graph
-    if [n.op_type for n in before.node] != [n.op_type for n in after.node]:
-        raise ModelError("the refit changed nodes of a followed branch; this is a defect of onnxprune.")
-    proto = onnx.ModelProto()
-    proto.CopyFrom(source.proto)
-    old = {tensor.name: tensor for tensor in before.initializer}
-    names, taken = dict[str, str](), _all_names(proto.graph)
-    for tensor in after.initializer:
-        if tensor.name not in old:
-            names[tensor.name] = _fresh(tensor.name, taken)
-            proto.graph.initializer.add().CopyFrom(tensor)
-            proto.graph.initializer[-1].name = names[tensor.name]
-        elif tensor != old[tensor.name]:
-            lifted = tensor.name in form.constants
-            path, number = (form.constants if lifted else form.tensors)[tensor.name]
-            graph = graph_at(proto.graph, path)
-            target = value_of(graph.node[number]) if lifted else graph.initializer[number]
-            name = target.name
-            target.CopyFrom(tensor)
-            target.name = name
-    done: set[str] = set()
-    turned = {n.output[0] for n in before.node if n.op_type == "Transpose"}
-    for number, (place, one, two) in enumerate(zip(form.nodes, before.node, after.node, strict=True)):
-        if place is None or one == two:
-            continue
-        wires = form.wires.get(number, range(len(two.input)))
-        for index in (i for i in range(len(one.input)) if number in form.wires and one.input[i] in turned):
-            if two.input[index] in names and two.input[index] not in done:
-                _turn(proto.graph, names[two.input[index]])
-                done.add(two.input[index])
-        _change(graph_at(proto.graph, place[0]).node[place[1]], one, two, names, wires)
-    return Model(proto, source.path, dict(changed.pending))
-
-
-def _turn(graph: onnx.GraphProto, name: str) -> None:
-    """Turn a new matrix round: the node that gets it reads it the other way than its twin did."""
-    for tensor in graph.initializer:
-        if name and tensor.name == name:
-            array = onnx.numpy_helper.to_array(tensor).T
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
-
-
-def _change(
-    target: onnx.NodeProto,
-    before: onnx.NodeProto,
-    after: onnx.NodeProto,
-    names: Mapping[str, str],
-    wires: Sequence[int],
-) -> None:
-    """Give a node of the source the new constants of its twin, or of one of the parts that it is written as."""
-    for index, name in enumerate(after.input):
-        if index >= len(before.input) or name != before.input[index]:
-            place = wires[index]
-            target.input.extend([""] * (place + 1 - len(target.input)))
-            target.input[place] = names.get(name, "")
-    for attribute in target.attribute:
-        twin = next((a for a in after.attribute if a.name == attribute.name), None)
-        if twin is not None and attribute.type == onnx.AttributeProto.TENSOR:
-            name = attribute.t.name
-            attribute.t.CopyFrom(twin.t)
-            attribute.t.name = name
-
-
-def graph_at(graph: onnx.GraphProto, path: Path) -> onnx.GraphProto:
-    """Return the body that a path of (first output of a node, attribute) leads to."""
-    for output, attribute in path:
-        node = next(n for n in graph.node if n.output and n.output[0] == output)
-        graph = next(a.g for a in node.attribute if a.name == attribute)
-    return graph
-
-
-def value_of(node: onnx.NodeProto) -> onnx.TensorProto:
-    """Return the tensor in a Constant node."""
-    tensor: onnx.TensorProto = next(a.t for a in node.attribute if a.name == "value")
-    return tensor
-
-
-def branches(node: onnx.NodeProto) -> dict[str, onnx.GraphProto]:
-    """Return the bodies of a node by attribute."""
-    return {a.name: a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
-
-
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node reads, those captured by its bodies included."""
-    yield from (name for name in node.input if name)
-    for body in branches(node).values():
-        yield from free_names(body)
-
-
-def free_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the names that a body takes from outside, in order."""
-    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    own |= {sparse.values.name for sparse in graph.sparse_initializer}
-    for node in graph.node:
-        yield from (name for name in reads(node) if name not in own)
-        own.update(node.output)
-    yield from (value.name for value in graph.output if value.name not in own)
-
-
-def _all_names(graph: onnx.GraphProto) -> set[str]:
-    names = {t.name for t in graph.initializer} | {v.name for v in graph.input}
-    names |= {s.values.name for s in graph.sparse_initializer}
-    for node in graph.node:
-        names |= {*node.output}
-        for body in branches(node).values():
-            names |= _all_names(body)
-    return names
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
 class _Form:
     """Writes all scopes that are followed into one graph."""
 
@@ -296,7 +169,7 @@ class _Form:
             inner = {} if node.op_type == "Constant" else {n: wanted[n] for n in node.output if n in wanted}
             outputs = [inner.get(n) or (self._key(path, n, names) if n else "") for n in node.output]
             attribute = self._taken.get(self._plain(path, node), "") if node.op_type == "If" else ""
-            if attribute in branches(node):
+            if attribute in dict(named_bodies(node)):
                 self._follow(node, attribute, path, names, outputs)
             else:
                 self._copy(node, (path, number), names, outputs)
@@ -311,11 +184,11 @@ class _Form:
     def _follow(
         self, node: onnx.NodeProto, attribute: str, path: Path, names: Mapping[str, str], outputs: list[str]
     ) -> None:
-        for other, body in branches(node).items():
+        for other, body in named_bodies(node):
             if other != attribute:
                 for name in dict.fromkeys(free_names(body)):
                     self._add("Identity", names.get(name, name), f"{UNSEEN}{len(self._nodes)}")
-        body = branches(node)[attribute]
+        body = dict(named_bodies(node))[attribute]
         made = {name for inner in body.node if inner.op_type != "Constant" for name in inner.output}
         wanted: dict[str, str] = {}
         for value, key in zip(body.output, outputs, strict=True):
@@ -339,7 +212,7 @@ class _Form:
         copy.output[:] = outputs
         if self._unfuse(copy, place):
             return
-        for attribute, body in branches(copy).items():
+        for attribute, body in named_bodies(copy):
             if node.op_type == "If" and not node.domain:
                 self._lift(body, (*place[0], (node.output[0], attribute)), names)
             else:
@@ -386,7 +259,7 @@ class _Form:
             copy.CopyFrom(node)
             copy.input[:] = [inner.get(name, name) for name in node.input]
             copy.output[:] = [names[name] if name else "" for name in node.output]
-            for attribute, within in branches(copy).items():
+            for attribute, within in named_bodies(copy):
                 if node.op_type == "If" and not node.domain:
                     self._lift(within, (*path, (node.output[0], attribute)), inner)
                 else:
@@ -396,7 +269,7 @@ class _Form:
         for value in body.output:
             key = names.get(value.name, value.name)
             if key not in made:
-                kept.append(onnx.helper.make_node("Identity", [key], [_fresh(key, self._used)]))
+                kept.append(onnx.helper.make_node("Identity", [key], [free_name(key, self._used)]))
             value.name = key if key in made else kept[-1].output[0]
         del body.node[:]
         body.node.extend(kept)
@@ -412,7 +285,7 @@ class _Form:
         if not path:
             self._used.add(name)
             return name
-        return _fresh("/".join((*(output for output, _ in path), name)), self._used)
+        return free_name("/".join((*(output for output, _ in path), name)), self._used)
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
@@ -421,7 +294,7 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     own |= {sparse.values.name for sparse in graph.sparse_initializer}
     for node in graph.node:
         node.input[:] = [name if name in own else names.get(name, name) for name in node.input]
-        for body in branches(node).values():
+        for body in bodies_of(node):
             _rename(body, {name: key for name, key in names.items() if name not in own})
         own.update(node.output)
     for value in graph.output:

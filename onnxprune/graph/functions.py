@@ -9,7 +9,7 @@ import onnx
 from onnx.inliner import inline_local_functions
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.bodies import graphs
+from onnxprune.graph.bodies import bodies_of, graphs
 from onnxprune.graph.model import Model
 
 MAX_NODES = 1 << 20
@@ -68,6 +68,5 @@ def _size(
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     for node in nodes:
         yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g.node)
+        for body in bodies_of(node):
+            yield from _nodes(body.node)

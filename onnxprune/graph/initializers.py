@@ -6,12 +6,11 @@ type and shape then have to agree. Tensors keep their names and stay shared; new
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
+from onnxprune.graph.bodies import graphs
 from onnxprune.graph.tensors import set_array
 from onnxprune.types import Array
 
@@ -49,12 +48,12 @@ def retype(graph: onnx.GraphProto, tensor: TensorProto, array: Array) -> None:
             _declare(value, tensor)
 
 
-def free_name(base: str, taken: set[str]) -> str:
-    """Return a name that is not taken, and take it."""
+def free_name(base: str, taken: set[str], mark: str = ".") -> str:
+    """Return a name that is not taken, with a number behind the mark where need be, and take it."""
     name, number = base, 0
     while name in taken:
         number += 1
-        name = f"{base}.{number}"
+        name = f"{base}{mark}{number}"
     taken.add(name)
     return name
 
@@ -66,7 +65,7 @@ def settle(proto: onnx.ModelProto) -> None:
     for version 4, where inputs with a stored value would become optional: they stop being inputs.
     """
     graph = proto.graph
-    if proto.ir_version < FREE_SINCE and any(body.initializer for body in _bodies(graph)):
+    if proto.ir_version < FREE_SINCE and any(inner.initializer for inner in graphs(graph) if inner is not graph):
         as_constants(proto)
         proto.ir_version = FREE_SINCE
     values = {value.name: value for value in graph.input}
@@ -97,12 +96,3 @@ def _agrees(value: ValueInfoProto, tensor: TensorProto) -> bool:
 def _declare(value: ValueInfoProto, tensor: TensorProto) -> None:
     value.name = tensor.name
     value.type.CopyFrom(helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims)))
-
-
-def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
-            for body in graphs:
-                yield body
-                yield from _bodies(body)

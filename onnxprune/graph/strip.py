@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import onnx
 
 from onnxprune.errors import UsageError
-from onnxprune.graph.view import free_names
-
-BODIES = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+from onnxprune.graph.bodies import reads
 
 
 def keep_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
@@ -71,14 +69,10 @@ def _needed(graph: onnx.GraphProto, spare: Collection[str] = ()) -> tuple[list[b
         used = any(name in needed for name in node.output if name)
         keep.append(used)
         if used:
-            needed |= {name for name in node.input if name}
-            needed |= {name for body in _bodies(node) for name in free_names(body)}
+            needed.update(reads(node))
     return list(reversed(keep)), needed
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        yield from (attribute.g, *attribute.graphs) if attribute.type in BODIES else ()
 
 
 def _filter(field: object, keep: Sequence[bool]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from onnxprune.graph.follow import branches, reads
+from onnxprune.graph.bodies import named_bodies, reads
 from onnxprune.graph.model import Model
 
 
@@ -28,8 +28,8 @@ def _sweep(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
     if len(graph.node) != len(before.node):
         return
     for node, twin in zip(graph.node, before.node, strict=True):
-        bodies = branches(twin)
-        for attribute, body in branches(node).items():
+        bodies = dict(named_bodies(twin))
+        for attribute, body in named_bodies(node):
             _sweep(body, bodies[attribute])
     gone = _needed(before) - _needed(graph)
     for number in reversed(range(len(graph.node))):

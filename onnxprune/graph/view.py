@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.bodies import free_names, named_bodies
 from onnxprune.operators.call import attributes_of
 from onnxprune.types import Array
 
@@ -270,7 +271,7 @@ class View:
         inputs = tuple(self._resolve(scope, name, proto) if name else "" for name in proto.input)
         branches: list[tuple[str, ...]] = []
         captured: set[str] = set()
-        for number, (attribute_name, body) in enumerate(_bodies(proto)):
+        for number, (attribute_name, body) in enumerate(named_bodies(proto)):
             if proto.op_type in SUBGRAPH_OPS_OPENED and not proto.domain:
                 path = (*scope.path, (proto.output[0], attribute_name))
                 inner = _Scope(f"{scope.prefix}{proto.name or proto.output[0]}/{number}/", dict(scope.names), path)
@@ -312,23 +313,3 @@ class View:
 
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
-
-
-def _bodies(proto: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
-    for attribute in proto.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.name, attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from ((attribute.name, graph) for graph in attribute.graphs)
-
-
-def free_names(graph: onnx.GraphProto) -> set[str]:
-    """Names that a body takes from outside."""
-    known = {i.name for i in graph.input} | {t.name for t in graph.initializer}
-    free: set[str] = set()
-    for proto in graph.node:
-        free |= {name for name in proto.input if name and name not in known}
-        for _, body in _bodies(proto):
-            free |= free_names(body) - known
-        known |= set(proto.output)
-    return free | {o.name for o in graph.output if o.name not in known}

@@ -4,46 +4,32 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.errors import DataError, GateError, OnnxpruneError, UsageError
+from onnxprune.errors import GateError, OnnxpruneError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.files.staging import Staging
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.save import save
-from onnxprune.job.describe import describe_result, note_comparison, note_mended
+from onnxprune.job.describe import note_mended
+from onnxprune.job.examiner import Examiner
 from onnxprune.job.gates import Gates, kept
 from onnxprune.job.job import Job, Step
 from onnxprune.job.latency_check import note_latency
-from onnxprune.job.original import NO_IMAGES, Original, traced
-from onnxprune.job.outcome import Done, begun, figures_of, masked_figures, model_of, note_error, note_verdict, pruned_of
-from onnxprune.job.sides import describe, describe_view
-from onnxprune.job.trim_law import examine_trim
+from onnxprune.job.original import Original
+from onnxprune.job.outcome import Done, begun, model_of, note_error, note_verdict
+from onnxprune.job.sources_check import check_sources
+from onnxprune.job.stages import Deliver, Stage, unseen
+from onnxprune.job.step_notes import StepNotes
 from onnxprune.processes import memory
-from onnxprune.report import Report, Side
-from onnxprune.statistics.image_options import ImageOptions
+from onnxprune.report import Report
 
 if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan
-    from onnxprune.evidence.compare import Reference
-    from onnxprune.evidence.examine import Evidence
-    from onnxprune.evidence.masked import MaskedOriginal
-    from onnxprune.methods.result import PruneResult
-
-MASKED_SAMPLES = 8
-"""Masked parity is a law, which a few samples show."""
-
-Progress = Callable[[str], None]
-Stage = Callable[[Report, str, str], AbstractContextManager[Progress]]
-"""Measures a stage of the work, by its name in the report and a text for people; what is yielded changes the text."""
-Check = Callable[[Path | Model], None]
-Deliver = Callable[[Model, Model, Check], None]
-"""Writes (result, original, check): the check raises where the result must not get its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,25 +50,6 @@ class JobResult:
     def warnings(self) -> tuple[str, ...]:
         """What there is to say."""
         return tuple(self.report.warnings)
-
-
-@contextmanager
-def unseen(report: Report, name: str, text: str) -> Iterator[Progress]:
-    """Measure a stage that nobody watches."""
-    with report.stage(name):
-        yield lambda text: None
-
-
-def told(progress: Progress | None) -> Stage:
-    """Return stages that tell a function what is being done."""
-
-    @contextmanager
-    def stage(report: Report, name: str, text: str) -> Iterator[Progress]:
-        with report.stage(name):
-            (progress or (lambda text: None))(text)
-            yield progress or (lambda text: None)
-
-    return stage
 
 
 def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None) -> JobResult:
@@ -112,7 +79,7 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
                     with stage(report, "evaluate", "evaluating the original"):
                         report.details["evaluation"] = {"before": original.value}
                 try:
-                    return _Work(job, original, report, stage, deliver).run()
+                    return _JobWork(job, original, report, stage, deliver).run()
                 finally:
                     if job.outputs.intermediates is not None:
                         keep_files(Path(folder), job.outputs.intermediates)
@@ -121,24 +88,8 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         raise
 
 
-def check_sources(job: Job) -> None:
-    """Look, before any work, whether the files of the data and of the user's function are there.
-
-    Raises:
-        DataError: one is not, or the function does not load.
-    """
-    for option, data in (("--data", job.data), ("--judge-data", job.gates.judge_data)):
-        if isinstance(data, str | Path):
-            file, colon, _ = str(data).rpartition(":")
-            if not Path(data).exists() and not (colon and Path(file).is_file()):
-                raise DataError(f"{option} '{data}' does not exist; give .npz, .npy, a folder, or file.py:function.")
-    if job.data is None and job.gates.judge_data is None and job.run.images != ImageOptions():
-        raise UsageError(NO_IMAGES)
-    job.gates.function()
-
-
 @dataclass(eq=False)
-class _Work:
+class _JobWork:
     """A job on its way."""
 
     job: Job
@@ -149,7 +100,8 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.done: list[Done] = []
-        self.is_run = self.job.name == "run"
+        self.notes = StepNotes(self.job, self.original, self.report)
+        self.examiner = Examiner(self.original, self.job.run)
 
     def run(self) -> JobResult:
         model = self.original.source
@@ -169,10 +121,10 @@ class _Work:
     def _carry_out(self, number: int, step: Step, model: Model) -> Done:
         job, start, gates = self.job, time.perf_counter(), self._gates(step)
         is_last = number == len(job.steps)
-        with self.stage(self.report, step.method.name, self._title(number, step)) as tell:
+        with self.stage(self.report, step.method.name, self.notes.title(number, step)) as tell:
             result = step.method.run(model, step.options, self.original, gates, tell)
-            if not self.is_run:
-                self._describe(step, result)
+            if not self.notes.is_run:
+                self.notes.result(step, result)
         made = model_of(result)
         mode: str = getattr(result, "mode", "")
         if job.measure_latency and mode:
@@ -196,7 +148,7 @@ class _Work:
                 check(made if is_last else self._file(done))
         seconds["save"] -= seconds.get("validate", 0.0) - before
         done = replace(found[0], seconds=time.perf_counter() - start)
-        self._note_step(done)
+        self.notes.step(done)
         return done
 
     def _judged(self, done: Done, before: Model, compressed: Path | Model, gates: Gates, is_last: bool) -> Done:
@@ -205,14 +157,14 @@ class _Work:
         Raises:
             GateError: a limit is not kept.
         """
-        masked = self._masked(done, before, compressed) if done.number > 1 else None
+        masked = self.examiner.masked(done, before, compressed) if done.number > 1 else None
         evidence = masked
         if done.number == 1 or is_last or gates.needs_outputs:
-            evidence = self._examined(done, before, compressed, gates.needs_outputs)
+            evidence = self.examiner.examined(done, compressed, gates.needs_outputs)
             if masked is not None:
                 evidence = replace(evidence, masked=masked.masked, warnings=(*masked.warnings, *evidence.warnings))
         if evidence is not None:
-            self._note_evidence(done, evidence, masked or evidence, is_last)
+            self.notes.evidence(done, evidence, masked or evidence, is_last)
         drop = None
         if gates.eval is not None and (is_last or gates.max_drop is not None):
             after = self.original.evaluated(compressed)
@@ -225,115 +177,9 @@ class _Work:
         if is_last or failures:
             failures += note_verdict(self.report, self.job, self.original, done, gates, failures)
         if failures:
-            self._note_step(done, failures)
+            self.notes.step(done, failures)
             raise GateError(f"{'; '.join(text.rstrip('.') for text in failures)}. Nothing was written.")
         return done
-
-    def _examined(self, done: Done, before: Model, compressed: Path | Model, required: bool) -> Evidence:
-        """Compare with the original; a first step also with what it removed zeroed."""
-        if hasattr(done.result, "prepared"):
-            return examine_trim(self.original, done.result, compressed, required)
-        pruned = pruned_of(done.result) if done.number == 1 else None
-        if pruned is not None:
-            self.original.traced = pruned.view, pruned.trace
-        original = self.original
-        return self._examine(original.source, compressed, lambda: original.reference, original.close, pruned, required)
-
-    def _masked(self, done: Done, before: Model, compressed: Path | Model) -> Evidence | None:
-        """Check a later step that removed channels against the model before it with these channels zeroed."""
-        pruned, run = pruned_of(done.result), self.job.run
-        if pruned is None or not pruned.removes or run.verify is False:
-            return None
-        samples = min(MASKED_SAMPLES, run.samples or MASKED_SAMPLES)
-        opened: list[Reference] = []
-
-        def reference() -> Reference:
-            opened.append(self.original.opened(before, traced(before, run), samples))
-            return opened[0]
-
-        def close() -> None:
-            for item in opened:
-                item.session.close()
-
-        try:
-            return self._examine(before, compressed, reference, close, pruned, False)
-        finally:
-            close()
-
-    def _examine(
-        self,
-        before: Model,
-        compressed: Path | Model,
-        reference: Callable[[], Reference],
-        close: Callable[[], None],
-        pruned: PruneResult | None,
-        required: bool,
-    ) -> Evidence:
-        from onnxprune.evidence.examine import examine
-
-        def masked(pruned: PruneResult) -> MaskedOriginal:
-            from onnxprune.evidence.dropped import masked_original
-
-            return masked_original(pruned.channels, pruned.keep, pruned.short)
-
-        run = self.job.run
-        return examine(
-            before,
-            compressed,
-            reference,
-            close,
-            None if pruned is None else partial(masked, pruned),
-            verify=run.verify,
-            required=required,
-            own_data=self.original.judged is not None,
-            threads=run.threads,
-            provider=run.provider,
-            left=pruned.channels.view if pruned is not None else None,
-            uncompensated=pruned.uncompensated if pruned is not None and pruned.compensation is not None else None,
-        )
-
-    def _note_evidence(self, done: Done, evidence: Evidence, masked: Evidence, is_last: bool) -> None:
-        report, law = self.report, masked.lines[-1:] if masked.masked is not None else ()
-        if is_last and evidence.comparison is not None:
-            note_comparison(report, evidence.comparison)
-        lines = [line for line in evidence.lines if line not in law] if is_last else []
-        laws = [f"Step {done.number}: {line}" for line in law] if self.is_run else list(law)
-        told = [*laws, *lines] if self.is_run else [*lines, *laws]
-        report.details["verdicts"] = [*report.details.get("verdicts", ()), *told]
-        if masked.masked is not None and not self.is_run:
-            report.details["masked_parity"] = masked_figures(masked)
-        for warning in evidence.warnings:
-            report.warn(self._labelled(done, warning))
-
-    def _describe(self, step: Step, result: Any) -> None:
-        """Put the result of the one step of a command into the report."""
-        source, report = self.original.source, self.report
-        describe_result(report, source, result, self.original.data)
-        if report.input is None:
-            report.input = describe_view(*self.original.traced)
-            after = report.input if step.method.same_work else describe(model_of(result), self.job.run.input_shapes)
-            report.output = Side(path=None, params=after.params, macs=after.macs)
-        report.output = replace(report.output or report.input, bytes=model_of(result).size_bytes)
-
-    def _note_step(self, done: Done, failures: list[str] | None = None) -> None:
-        """Put a step of a recipe into the report, and what its model is made of."""
-        if not self.is_run:
-            return
-        report, shapes = self.report, dict(getattr(done.step.options, "input_shapes", {}))
-        if report.input is None:
-            report.input = describe(self.original.source, shapes)
-        before = report.output or report.input
-        side = before if done.step.method.name == "quantize" else describe(done.model, shapes)
-        if not failures:
-            report.output = Side(path=None, params=side.params, macs=side.macs, bytes=done.model.size_bytes)
-        line: dict[str, Any] = {"step": done.step.method.name, "options": done.step.options.to_dict()}
-        line |= {"params": side.params, "macs": side.macs, "bytes": done.model.size_bytes}
-        if done.evidence is not None and done.evidence.masked is not None:
-            line["masked_parity"] = masked_figures(done.evidence)
-        line |= {"parity": dict(figures_of(done)), "drop": done.drop, "failures": failures or []}
-        report.details.setdefault("steps", []).append({**line, "seconds": round(done.seconds, 3)})
-        for text in getattr(pruned_of(done.result) or done.result, "warnings", ()):
-            report.warn(self._labelled(done, text))
 
     def _failed(self, error: GateError, number: int, model: Model) -> None:
         """Say which step failed and, where that is asked for, write the model before it."""
@@ -342,8 +188,8 @@ class _Work:
         if self.deliver is not None and self.job.outputs.keep_last_good and number > 1:
             origin = (self.original.source.sha256, self._settings(number - 1))
             self.deliver(replace(model, origin=origin), self.original.source, lambda file: None)
-            outcome = f"The model of {self._label(number - 1)} was written to '{self.job.target()}'."
-        label = f"{self._label(number)}: " if self.is_run else ""
+            outcome = f"The model of {self.notes.label(number - 1)} was written to '{self.job.target()}'."
+        label = f"{self.notes.label(number)}: " if self.notes.is_run else ""
         error.args = (f"{label}{text} {outcome}",)
 
     def _gates(self, step: Step) -> Gates:
@@ -355,17 +201,6 @@ class _Work:
 
     def _file(self, done: Done) -> Path:
         return self.original.folder / f"{done.number}-{done.step.method.name}.onnx"
-
-    def _title(self, number: int, step: Step) -> str:
-        count = len(self.job.steps)
-        return f"step {number} of {count}: {step.method.name}" if count > 1 else step.method.title
-
-    def _label(self, number: int) -> str:
-        return f"step {number} ({self.job.steps[number - 1].method.name})"
-
-    def _labelled(self, done: Done, text: str) -> str:
-        return f"{self._label(done.number)}: {text}" if self.is_run else text
-
 
 def keep_files(folder: Path, target: Path) -> None:
     """Copy the models after every step to a folder, with the data files that belong to them."""

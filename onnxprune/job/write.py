@@ -17,9 +17,11 @@ from onnxprune.graph.model import Model, file_sha256, load
 from onnxprune.graph.provenance import with_provenance
 from onnxprune.graph.save import save as save_model
 from onnxprune.job.beside import config_of, stage_config
-from onnxprune.job.carry_out import Check, JobResult, Stage, carry_out, check_sources, unseen
+from onnxprune.job.carry_out import JobResult, carry_out
 from onnxprune.job.job import Job
 from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, told
+from onnxprune.job.sources_check import check_sources
+from onnxprune.job.stages import Check, Stage, unseen
 from onnxprune.report import Report
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from onnxprune.compensate.refit import Positions
 from onnxprune.errors import ModelError
-from onnxprune.graph.follow import Followed, follow, read_tensors, restore, shared_names
+from onnxprune.graph.follow import Followed, follow, read_tensors, shared_names
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
+from onnxprune.graph.unfollow import restore
 from onnxprune.graph.view import View
 from onnxprune.methods.runtime import Runtime
 from onnxprune.operators.fused import is_fused

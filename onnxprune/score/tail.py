@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxprune.compensate.stages import embedded, reads, static_names
+from onnxprune.compensate.stages import embedded, static_names
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import Session, open_session
 from onnxprune.types import Array

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from onnxprune.graph.follow import Followed, form_of, reads
+from onnxprune.graph.bodies import reads
+from onnxprune.graph.follow import Followed, form_of
 from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.statistics.data import Data, Unit

@@ -40,10 +40,10 @@ def command(
     """
     from onnxprune.errors import UsageError
     from onnxprune.graph.model import load
-    from onnxprune.job.carry_out import check_sources
     from onnxprune.job.job import Job
     from onnxprune.job.outputs import check_distinct, check_writable
     from onnxprune.job.sides import describe_view
+    from onnxprune.job.sources_check import check_sources
     from onnxprune.job.write import read_by
     from onnxprune.methods.calibration import calibration
     from onnxprune.methods.prune_options import PruneOptions

@@ -54,11 +54,11 @@ def command(
     from onnxprune.evidence.compare import self_noise
     from onnxprune.graph.external import WeightFiles
     from onnxprune.graph.model import load
-    from onnxprune.job.carry_out import check_sources
     from onnxprune.job.describe import note_comparison, note_noise
     from onnxprune.job.job import Job
     from onnxprune.job.original import Original
     from onnxprune.job.sides import describe
+    from onnxprune.job.sources_check import check_sources
     from onnxprune.job.write import read_by
 
     job = Job((), original, data, run, gates)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
+from onnxprune.graph.bodies import bodies_of
 from onnxprune.graph.initializers import add_to
 from onnxprune.methods.quantization.lift import captured_names, remove_unused
-from onnxprune.methods.quantization.recognise import bodies_of
 from onnxprune.operators.operator import operators
 from onnxprune.types import Array
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 import onnx
 from onnx import TensorProto, helper
 
+from onnxprune.graph.bodies import bodies_of
 from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.integer import Integers, quantize_dynamic
 from onnxprune.methods.quantization.layers import Layer
 from onnxprune.methods.quantization.lift import all_bodies, all_names, lift_constants, remove_unused, split_gemms
-from onnxprune.methods.quantization.recognise import bodies_of
 from onnxprune.operators.operator import named, operators
 
 QUANTIZED = {o.op_type: o.dynamic for o in operators() if o.dynamic and not o.domain}

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxprune.compensate.stages import reads
 from onnxprune.errors import ModelError
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.check import one_line
 from onnxprune.graph.initializers import add_to, free_name
 from onnxprune.graph.model import Model

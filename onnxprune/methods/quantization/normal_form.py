@@ -13,10 +13,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.bodies import bodies_of
 from onnxprune.graph.check import one_line
 from onnxprune.graph.initializers import add_to, as_constants, free_name
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.quantization.recognise import bodies_of, nodes
+from onnxprune.methods.quantization.recognise import nodes
 from onnxprune.types import Array
 
 MADE_SUFFIXES = (

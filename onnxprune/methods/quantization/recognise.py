@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError
+from onnxprune.graph.bodies import bodies_of
 
 INTEGER_OPERATORS = frozenset(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear ConvInteger MatMulInteger MatMulIntegerToFloat "
@@ -89,12 +90,3 @@ def bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield the subgraphs of the nodes of a graph."""
     for node in graph.node:
         yield from bodies_of(node)
-
-
-def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the subgraphs of a node."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs

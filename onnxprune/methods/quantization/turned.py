@@ -11,8 +11,8 @@ from collections.abc import Collection
 import onnx
 from onnx import helper
 
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.initializers import free_name
-from onnxprune.graph.view import free_names
 from onnxprune.methods.quantization.lift import all_names
 
 
@@ -58,9 +58,7 @@ def _turns_batch(node: onnx.NodeProto) -> bool:
 
 def _needed(nodes: list[onnx.NodeProto], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Return the nodes without the Transposes that nobody reads any more."""
-    read = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
+    read = {value.name for value in graph.output}
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                read |= free_names(attribute.g)
+        read.update(reads(node))
     return [node for node in nodes if node.op_type != "Transpose" or node.domain or node.output[0] in read]

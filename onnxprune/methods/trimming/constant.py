@@ -11,11 +11,11 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.graph.bodies import has_body, reads
 from onnxprune.graph.initializers import add
 from onnxprune.graph.session import open_session
 from onnxprune.graph.tensors import is_external
-from onnxprune.graph.view import free_names
-from onnxprune.methods.trimming.inline import bodies, inline_branch
+from onnxprune.methods.trimming.inline import inline_branch
 from onnxprune.methods.trimming.spellings import Value
 from onnxprune.types import Array
 
@@ -126,10 +126,10 @@ def _fold(model: onnx.ModelProto, known: set[str]) -> bool:
     follows = set(known)
     chosen: list[onnx.NodeProto] = []
     for node in graph.node:
-        reads = {name for name in node.input if name}
-        if node.domain or node.op_type in DRAWS or not reads & follows or not reads <= constant | follows:
+        taken = {name for name in node.input if name}
+        if node.domain or node.op_type in DRAWS or not taken & follows or not taken <= constant | follows:
             continue
-        if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+        if has_body(node):
             continue
         chosen.append(node)
         follows |= {name for name in node.output if name}
@@ -158,7 +158,7 @@ def _frontier(graph: onnx.GraphProto, chosen: list[onnx.NodeProto], made: set[st
     read = {output.name for output in graph.output}
     for node in graph.node:
         if id(node) not in inside:
-            read |= set(node.input) | {n for body in bodies(node) for n in free_names(body)}
+            read.update(reads(node))
     return sorted(made & read)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from onnxprune.graph.bodies import bodies_of, made_names
+
 
 def inline_branch(graph: onnx.GraphProto, number: int, branch: str) -> None:
     """Replace node `number` of a graph, an If, by the nodes of one of its branches.
@@ -17,7 +19,7 @@ def inline_branch(graph: onnx.GraphProto, number: int, branch: str) -> None:
     following = [onnx.NodeProto.FromString(n.SerializeToString()) for n in graph.node[number + 1 :]]
     del graph.node[number:]
     own = [name for inner in body.node for name in inner.output if name] + [t.name for t in body.initializer]
-    taken = set(_all_names(graph)) | {name for after in following for name in _node_names(after)} | set(node.output)
+    taken = set(made_names(graph)) | {name for after in following for name in _made_by(after)} | set(node.output)
     names = {name: _free(name, taken | set(own)) for name in own if name in taken}
     results = [output.name for output in body.output]
     for inner, outer in zip(results, node.output, strict=True):
@@ -45,19 +47,12 @@ def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
         for field in (node.input, node.output):
             for index, name in enumerate(field):
                 field[index] = names.get(name, name)
-        for body in bodies(node):
+        for body in bodies_of(node):
             inner = {name for n in body.node for name in n.output} | {t.name for t in body.initializer}
             inner |= {value.name for value in body.input}
             rename(body, {old: new for old, new in names.items() if old not in inner})
 
 
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node holds."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -67,15 +62,7 @@ def _free(name: str, taken: set[str]) -> str:
     return f"{name}_{number}"
 
 
-def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
-    yield from (tensor.name for tensor in graph.initializer)
-    yield from (sparse.values.name for sparse in graph.sparse_initializer)
-    yield from (value.name for value in graph.input)
-    for node in graph.node:
-        yield from _node_names(node)
-
-
-def _node_names(node: onnx.NodeProto) -> Iterator[str]:
+def _made_by(node: onnx.NodeProto) -> Iterator[str]:
     yield from node.output
-    for body in bodies(node):
-        yield from _all_names(body)
+    for body in bodies_of(node):
+        yield from made_names(body)
