@@ -12,7 +12,7 @@ Names are imported when they are used, so that `import onnxprune` costs nothing.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxprune.processes.engine import silence as _silence
 
@@ -124,7 +124,7 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
     return getattr(importlib.import_module(f"onnxprune.{_HOMES[name]}"), name)

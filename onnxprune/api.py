@@ -15,7 +15,7 @@ from onnxprune.job.carry_out import JobResult, carry_out
 from onnxprune.job.gates import Gates
 from onnxprune.job.job import Job, step
 from onnxprune.job.run import Run
-from onnxprune.job.stages import told
+from onnxprune.job.watching import told
 from onnxprune.recipe import read_recipe
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def analyse(
 
 
 def run_recipe(
-    recipe: Job | str | Path, model: Source | None = None, data: Any = None, *, progress: Progress | None = None
+    recipe: Job | str | Path, model: Source | None = None, data: object = None, *, progress: Progress | None = None
 ) -> JobResult:
     """Carry out a job of several steps and return the result; nothing is written.
 

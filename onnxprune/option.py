@@ -62,13 +62,13 @@ def option(default: object, help: str, **said: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def said(field: dataclasses.Field[Any]) -> Said:
+def said(field: dataclasses.Field[object]) -> Said:
     """Return what a field says about itself."""
     found: Said = field.metadata[_SAID] if _SAID in field.metadata else Said(help="")
     return found
 
 
-def options_of(kind: type) -> list[dataclasses.Field[Any]]:
+def options_of(kind: type) -> list[dataclasses.Field[object]]:
     """Return the options of a class: its own before those that it has in common with others."""
     table = {field.name: field for field in dataclasses.fields(kind)}
     names = (name for base in kind.__mro__ for name in inspect.get_annotations(base) if name in table)
@@ -117,7 +117,7 @@ class Options:
                 check_whole(field.name, value, int(about.least))
 
     @classmethod
-    def of(cls, **values: Any) -> Self:
+    def of(cls, **values: object) -> Self:
         """Return options by name.
 
         Raises:
@@ -141,7 +141,7 @@ class Options:
         """Return why there is no option of a name that others have."""
         return None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data without paths."""
         default, values = asdict(type(self)()), asdict(self)
         told = (field.name for field in options_of(type(self)) if not said(field).untold)

@@ -42,14 +42,14 @@ def checked_ratios(table: Mapping[Any, Any], origin: str) -> dict[str, float]:
     return ratios
 
 
-def _parse(text: str, path: Path) -> Any:
+def _parse(text: str, path: Path) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         if path.suffix == ".json":
             raise UsageError(f"ratios file '{path}': is not JSON ({error}).") from error
     try:
-        import yaml  # type: ignore[import-untyped, unused-ignore]
+        import yaml  # type: ignore[import-untyped, unused-ignore]  # its stubs are another package
     except ImportError as error:
         raise UsageError(
             f"ratios file '{path}': reading YAML needs the package 'pyyaml'; install it or give JSON."

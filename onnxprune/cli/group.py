@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -99,7 +99,7 @@ class Commands(click.Group):
             if command is not None and any(error.option_name in param.opts for param in command.params)
         ]
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         arguments = [*ctx._protected_args, *ctx.args]
         try:
             return super().invoke(ctx)

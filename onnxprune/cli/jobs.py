@@ -94,7 +94,7 @@ def telling(
     report: Path | None,
     reads: Mapping[str, Iterable[Path]],
     also: Mapping[Path | None, str] = MappingProxyType({}),
-    **details: Any,
+    **details: object,
 ) -> Iterator[Report]:
     """Give the report of a command that is no job, and write and show it at the end.
 

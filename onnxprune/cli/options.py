@@ -57,7 +57,7 @@ def made_from(kind: type, *names: str, without: Collection[str] = (), **helps: s
     return found
 
 
-def _parameter(kind: type, field: Field[Any], about: Said, default: object, help: str) -> click.Parameter:
+def _parameter(kind: type, field: Field[object], about: Said, default: object, help: str) -> click.Parameter:
     name, hint, section = _name(kind, field), _hint(kind, field.name), section_of(kind, field.name)
     if about.argument:
         return click.Argument([name], type=PATH, metavar=about.metavar)
@@ -77,13 +77,13 @@ def _parameter(kind: type, field: Field[Any], about: Said, default: object, help
     )
 
 
-def _name(kind: type, field: Field[Any]) -> str:
+def _name(kind: type, field: Field[object]) -> str:
     """Return a name that no option of another class has."""
     return f"{kind.__name__.lower()}_{field.name}"
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type) -> dict[str, object]:
     return typing.get_type_hints(kind)
 
 
@@ -98,7 +98,7 @@ def _hint(kind: type, name: str) -> object:
     return Mapping if origin is not None and issubclass(origin, Mapping) else origin or hint
 
 
-def _type(about: Said, hint: object) -> Any:
+def _type(about: Said, hint: object) -> object:
     if about.choices:
         return click.Choice(about.choices)
     if about.spelt:
@@ -107,10 +107,11 @@ def _type(about: Said, hint: object) -> Any:
         ends = {"min_open": "<" in about.open, "max_open": ">" in about.open}
         most = about.most
         return click.IntRange(min=int(about.least)) if hint is int else click.FloatRange(about.least, most, **ends)
-    return {int: click.INT, float: click.FLOAT, Path: PATH}.get(hint, click.STRING)  # type: ignore[call-overload]
+    kinds: dict[object, object] = {int: click.INT, float: click.FLOAT, Path: PATH}
+    return kinds.get(hint, click.STRING)
 
 
-def given(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+def given(kind: type, values: dict[str, object]) -> dict[str, object]:
     """Take the options of a class that were given out of the arguments of a command, by their names."""
     found = {}
     for field in options_of(kind):
@@ -132,7 +133,7 @@ def asked(argument: str, make: Callable[[dict[str, Any]], object], params: Itera
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
-        def wrapper(**values: Any) -> None:
+        def wrapper(**values: object) -> None:
             made = make(values)
             function(**{argument: made}, **values)
 
@@ -143,7 +144,7 @@ def asked(argument: str, make: Callable[[dict[str, Any]], object], params: Itera
     return decorate
 
 
-def _of(kind: Callable[..., Kind]) -> Callable[[dict[str, Any]], Kind]:
+def _of(kind: Callable[..., Kind]) -> Callable[[dict[str, object]], Kind]:
     return lambda values: kind(**given(kind, values))  # type: ignore[arg-type]  # a class is what makes its instances
 
 

@@ -28,7 +28,7 @@ class Snapshot:
     path: Path
     key: tuple[str, ...]
 
-    def write(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    def write(self, values: Mapping[str, object], arrays: Mapping[str, Array]) -> None:
         """Replace the file.
 
         Raises:
@@ -38,7 +38,8 @@ class Snapshot:
         with Staging() as staging:
             draft = staging.add(self.path)
             with as_output_error(self.path), create(draft) as file:
-                np.savez(file, head=np.frombuffer(head.encode(), np.uint8), **dict(arrays))  # type: ignore[arg-type]
+                named = {"head": np.frombuffer(head.encode(), np.uint8), **arrays}
+                np.savez(file, **named)  # type: ignore[arg-type]  # numpy types allow_pickle among them
             staging.commit()
 
     def read(self) -> tuple[dict[str, Any], dict[str, Array]] | None:

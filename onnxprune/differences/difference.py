@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -47,7 +46,7 @@ class Difference:
         """Tensor -> axis -> positions that are gone, as far as they are known."""
         return self.link.removed
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return everything as plain data."""
         return {
             "equal": self.is_equal,

@@ -54,7 +54,7 @@ def _changes(old: Node, new: Node) -> Iterator[Change]:
             yield {**place, "what": name, "before": _plain(one.get(name)), "after": _plain(other.get(name))}
 
 
-def _attributes(node: Node) -> dict[str, Any]:
+def _attributes(node: Node) -> dict[str, object]:
     found = {}
     for attribute in node.proto.attribute:
         if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
@@ -67,7 +67,7 @@ def _attributes(node: Node) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return what JSON can hold of an attribute; contents are told by their length."""
     if isinstance(value, bytes):
         text = value.decode("utf-8", "replace")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -80,7 +79,7 @@ def interleaved(
     return [timing(series) for series in times]
 
 
-def histogram(timings: Mapping[str, Timing], bins: int = 32) -> dict[str, Any]:
+def histogram(timings: Mapping[str, Timing], bins: int = 32) -> dict[str, object]:
     """Return how often which time was measured, over common bins, as JSON data; the last bin holds slower runs too."""
     known = {name: np.array(timing.times_ms) for name, timing in timings.items() if timing.times_ms}
     if not known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxprune.evidence.compare import Comparison
@@ -17,7 +17,7 @@ def validate(
     original: Source,
     compressed: Source,
     *,
-    data: str | Path | Iterable[Any] | Any = None,
+    data: str | Path | Iterable[object] | object = None,
     samples: int | None = None,
     seed: int = 0,
     input_shapes: Mapping[str, Shape] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from onnxprune.evidence.kinds import LABELS, STATE
 from onnxprune.evidence.parity import Parity
@@ -56,7 +56,7 @@ class Verdict:
         """The verdict in one line."""
         return f"Verdict: {self.status}. {' '.join(self.reasons)}".rstrip()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields of the report."""
         return {"status": self.status, "reasons": list(self.reasons)}
 

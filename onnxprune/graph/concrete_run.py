@@ -115,7 +115,7 @@ class _Walker:
             (self.run.failures, base.failures),
         ):
             if key in other:
-                own[key] = other[key]  # type: ignore[assignment]
+                own[key] = other[key]  # type: ignore[assignment]  # both tables map the same key
 
     def _is_settled(self, node: Node) -> bool:
         """Tell whether the other run saw the same inputs, so that its outputs hold here too."""

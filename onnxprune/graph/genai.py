@@ -36,7 +36,7 @@ class Rewritten:
     notes: tuple[str, ...] = ()
 
 
-def with_counts(config: Mapping[str, Any], file: str, before: Model, after: Model, output: str) -> Rewritten:
+def with_counts(config: Mapping[str, object], file: str, before: Model, after: Model, output: str) -> Rewritten:
     """Return the configuration of a model as it fits another one that was made of it.
 
     Args:
@@ -87,14 +87,14 @@ def _fresh(
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new and part.get(key, old) == old}
 
 
-def _is_of(part: Any, file: str) -> bool:
+def _is_of(part: object, file: str) -> bool:
     """Tell whether a part of the configuration, or a stage of its pipeline, is of a file."""
     if isinstance(part, Mapping):
         return part.get("filename") == file or any(_is_of(value, file) for value in part.values())
     return isinstance(part, list) and any(_is_of(value, file) for value in part)
 
 
-def _named(part: Any, file: str, output: str) -> Any:
+def _named(part: object, file: str, output: str) -> object:
     """Return the part with the new name of the file."""
     if isinstance(part, Mapping):
         return {k: output if k == "filename" and v == file else _named(v, file, output) for k, v in part.items()}
@@ -108,7 +108,7 @@ class _Counts:
         self.view = View(model)
         self.shapes: Mapping[str, Shape] = trace(self.view).shapes
 
-    def of(self, part: Mapping[str, Any]) -> dict[str, set[int]]:
+    def of(self, part: Mapping[str, object]) -> dict[str, set[int]]:
         """Return for each key the numbers that layers have; several where they differ."""
         caches = [(name, self.shapes[name]) for name, _ in self._caches(part) if name in self.shapes]
         four = [shape for _, shape in caches if len(shape) >= 4]  # .., heads, positions, size
@@ -119,12 +119,12 @@ class _Counts:
         counts["hidden_size"] = set(self._widths(part))
         return {key: found for key, found in counts.items() if found}
 
-    def scores(self, part: Mapping[str, Any]) -> int | None:
+    def scores(self, part: Mapping[str, object]) -> int | None:
         """Return how many tokens get a score, None where nothing is known of it."""
         shape = self.shapes.get(_names(part, "outputs").get("logits", "logits"), ())
         return shape[-1] if shape else None
 
-    def gaps(self, part: Mapping[str, Any]) -> list[str]:
+    def gaps(self, part: Mapping[str, object]) -> list[str]:
         """Say where the numbers of layers in names are not 0, 1, 2, .. any more."""
         layers = sorted({number for _, number in self._caches(part)})
         if layers == list(range(len(layers))):
@@ -132,7 +132,7 @@ class _Counts:
         listed = ", ".join(str(number) for number in layers)
         return [f"its names count layers without gaps, and the caches that are left are {listed}: rename them"]
 
-    def _caches(self, part: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    def _caches(self, part: Mapping[str, object]) -> Iterator[tuple[str, int]]:
         """Yield inputs that are caches, with the number of their layer."""
         given = _names(part, "inputs")
         wanted = {**NAMES, **given}
@@ -152,7 +152,7 @@ class _Counts:
             if not counts and len(shape) == 4:
                 yield shape[1]
 
-    def _widths(self, part: Mapping[str, Any]) -> Iterator[int]:
+    def _widths(self, part: Mapping[str, object]) -> Iterator[int]:
         """Yield how wide a token is."""
         inputs = _names(part, "inputs")
         embedded = self.shapes.get(inputs.get("inputs_embeds", "inputs_embeds"), ())
@@ -164,7 +164,7 @@ class _Counts:
                 yield shape[-1]
 
 
-def _names(part: Mapping[str, Any], kind: str) -> dict[str, str]:
+def _names(part: Mapping[str, object], kind: str) -> dict[str, str]:
     """Return names of inputs or outputs that the configuration gives."""
     given = part.get(kind)
     pairs = given.items() if isinstance(given, Mapping) else ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import onnx
 
@@ -13,7 +12,7 @@ from onnxprune.version import __version__
 _KEYS = ("onnxprune.version", "onnxprune.options", "onnxprune.source_sha256")
 
 
-def with_provenance(proto: onnx.ModelProto, source_sha256: str, options: Mapping[str, Any]) -> onnx.ModelProto:
+def with_provenance(proto: onnx.ModelProto, source_sha256: str, options: Mapping[str, object]) -> onnx.ModelProto:
     """Return a copy that records version, options and source; our own earlier keys are replaced, no other is touched.
 
     Args:

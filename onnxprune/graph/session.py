@@ -54,7 +54,7 @@ class Port:
 class Session:
     """A model that onnxruntime has accepted. Use it as a context manager, or let it go."""
 
-    def __init__(self, native: Any, label: str, stack: ExitStack, source: Source) -> None:
+    def __init__(self, native: object, label: str, stack: ExitStack, source: Source) -> None:
         self.native: Any = native
         self.source: Path | bytes | Model = b"" if isinstance(source, onnx.ModelProto) else source
         self._stack = stack
@@ -234,7 +234,7 @@ def _port(item: Any) -> Port:
     return Port(item.name, item.type, np.dtype(name) if name else None, tuple(item.shape or ()))
 
 
-def _tensors(ports: Sequence[Port], values: Sequence[Any]) -> list[tuple[str, Array]]:
+def _tensors(ports: Sequence[Port], values: Sequence[object]) -> list[tuple[str, Array]]:
     found: list[tuple[str, Array]] = []
     for port, value in zip(ports, values, strict=True):
         if isinstance(value, np.ndarray):

@@ -77,7 +77,7 @@ def _needed(graph: onnx.GraphProto, spare: Collection[str] = ()) -> tuple[list[b
 
 def _filter(field: object, keep: Sequence[bool]) -> None:
     """Delete the entries of a repeated field that do not stay."""
-    repeated: list[object] = field  # type: ignore[assignment]
+    repeated: list[object] = field  # type: ignore[assignment]  # all repeated fields delete alike
     for number in range(len(keep) - 1, -1, -1):
         if not keep[number]:
             del repeated[number]

@@ -44,7 +44,7 @@ class Node:
     captured: tuple[str, ...] = ()
 
     @cached_property
-    def attributes(self) -> dict[str, Any]:
+    def attributes(self) -> dict[str, object]:
         """Attribute values by name; strings are decoded, graphs left out."""
         return attributes_of(self.proto)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxprune.graph.branches import Branch
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnxprune.graph.view import View
 
 
-def branch_lines(view: View, traced: Trace) -> list[dict[str, Any]]:
+def branch_lines(view: View, traced: Trace) -> list[dict[str, object]]:
     """Return for each branch: name, operators, MACs of one sample, parameters, share of the time, whether it can go.
 
     The share of the time is predicted from multiply-adds and bytes, not measured.
@@ -35,7 +35,7 @@ def branch_lines(view: View, traced: Trace) -> list[dict[str, Any]]:
     ]
 
 
-def _line(view: View, branch: Branch, counted: Mapping[str, int]) -> dict[str, Any]:
+def _line(view: View, branch: Branch, counted: Mapping[str, int]) -> dict[str, object]:
     from onnxprune.graph.count import node_key
 
     inside = {id(node) for node in branch.nodes} | {id(branch.end)}

@@ -23,8 +23,8 @@ from onnxprune.job.latency_check import note_latency
 from onnxprune.job.original import Original
 from onnxprune.job.outcome import Done, begun, model_of, note_error, note_verdict
 from onnxprune.job.sources_check import check_sources
-from onnxprune.job.stages import Deliver, Stage, unseen
 from onnxprune.job.step_notes import StepNotes
+from onnxprune.job.watching import Deliver, Stage, unseen
 from onnxprune.processes import memory
 from onnxprune.report import Report
 
@@ -196,7 +196,7 @@ class _JobWork:
         limits: dict[str, Any] = dict(step.limits)
         return replace(self.job.gates, **limits)
 
-    def _settings(self, count: int) -> Mapping[str, Any]:
+    def _settings(self, count: int) -> Mapping[str, object]:
         return replace(self.job, steps=self.job.steps[:count]).settings
 
     def _file(self, done: Done) -> Path:
@@ -218,7 +218,7 @@ def plan_of(done: list[Done]) -> Plan | None:
     return plans[0] if len(plans) == 1 else None
 
 
-def _required(model: Any) -> Any:
+def _required(model: object) -> object:
     if model is None:
         raise UsageError("the recipe names no model; give one (--model FILE).")
     return model

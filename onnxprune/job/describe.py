@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxprune.statistics.data import Data
 
 
-def describe_result(report: Report, source: Model, result: Any, data: Data | None) -> None:
+def describe_result(report: Report, source: Model, result: object, data: Data | None) -> None:
     """Put what a method says of its result into the report.
 
     Args:

@@ -80,7 +80,7 @@ def limits_of(gates: GateLimits) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(gates, name)) is not None}
 
 
-def kept(gates: GateLimits, parity: Mapping[str, Parity | None], drop: float | None) -> list[dict[str, Any]]:
+def kept(gates: GateLimits, parity: Mapping[str, Parity | None], drop: float | None) -> list[dict[str, object]]:
     """Return every limit with the worst value that was found, and whether it is held, as JSON data."""
     figures = {"min_cosine": "cosine", "min_sqnr": "sqnr_db", "min_agreement": "agreement"}
     lines = []

@@ -27,7 +27,7 @@ class Step:
     limits: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Name and options as plain data, without paths."""
         return {"command": self.method.name, **self.options.to_dict()}
 
@@ -66,7 +66,7 @@ class Job:
         object.__setattr__(self, "steps", tuple(step.shared(self.run) for step in self.steps))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What is done, as plain data without paths: one step is that command."""
         done = [step.settings for step in self.steps]
         return done[0] if len(done) == 1 else {"command": "run", "steps": done}
@@ -98,7 +98,7 @@ class Job:
         given = (getattr(step.options, name, None) for step in self.steps for name in names)
         return tuple(path for path in given if isinstance(path, Path))
 
-    def as_data(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, object]:
         """Return the recipe of the job as JSON data; what is as usual is left out.
 
         Paths are as they were given: relative ones hold in the folder where the job was made.
@@ -135,7 +135,7 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def step(name: str, limits: Mapping[str, float] | None = None, **options: Any) -> Step:
+def step(name: str, limits: Mapping[str, float] | None = None, **options: object) -> Step:
     """Return a step from Python.
 
     Raises:
@@ -146,11 +146,11 @@ def step(name: str, limits: Mapping[str, float] | None = None, **options: Any) -
     return Step(METHODS[name], METHODS[name].options.of(**options), dict(limits or {}))
 
 
-def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+def _said(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if not (value is None or value is False or value in ((), {}))}
 
 
-def _options(step: Step) -> dict[str, Any]:
+def _options(step: Step) -> dict[str, object]:
     """Return the options of a step as a recipe spells them, those that do not change the model among them."""
     values = {name: value for name, value in step.options.to_dict().items() if name not in SHARED}
     told = {item.name: item for item in fields(step.options) if said(item).untold and item.name not in SHARED}

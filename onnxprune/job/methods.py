@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from onnxprune.graph.model import Model
     from onnxprune.job.gates import Gates
     from onnxprune.job.original import Original
+    from onnxprune.methods.apply_options import ApplyOptions
+    from onnxprune.methods.factorize import FactorizeResult
+    from onnxprune.methods.factorize_options import FactorizeOptions
+    from onnxprune.methods.finetune import FinetuneResult
+    from onnxprune.methods.finetune_options import FinetuneOptions
+    from onnxprune.methods.prune_options import PruneOptions
+    from onnxprune.methods.quantize import QuantizeResult
+    from onnxprune.methods.quantize_options import QuantizeOptions
+    from onnxprune.methods.result import PruneResult
+    from onnxprune.methods.sparsify import SparsifyResult
+    from onnxprune.methods.sparsify_options import SparsifyOptions
+    from onnxprune.methods.trim import TrimResult
+    from onnxprune.methods.trim_options import TrimOptions
+    from onnxprune.methods.tune import TuneResult
+    from onnxprune.methods.tune_options import TuneOptions
     from onnxprune.types import Array
 
 Progress = Callable[[str], None]
@@ -58,19 +73,21 @@ class Method:
         """The names of its options."""
         return tuple(item.name for item in fields(self.options))
 
-    def suffix(self, options: Any) -> str:
+    def suffix(self, options: object) -> str:
         """Return what the default name of the output gets."""
         return self.ending if isinstance(self.ending, str) else self.ending(options)
 
 
-def _prune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _prune(
+    model: Model, options: PruneOptions, original: Original, gates: Gates, progress: Progress
+) -> PruneResult:
     from onnxprune.methods.prune import prune
 
     result = prune(model, options, original.data, synthetic=True, runtime=original.run, progress=progress)
     return _with_border(result, original)
 
 
-def _with_border(result: Any, original: Original) -> Any:
+def _with_border(result: PruneResult, original: Original) -> PruneResult:
     """Return the result; what comes after it is told how inputs and outputs changed."""
     if not result.border.is_open:
         if not original.border.is_open:
@@ -79,7 +96,9 @@ def _with_border(result: Any, original: Original) -> Any:
     return result
 
 
-def _apply(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _apply(
+    model: Model, options: ApplyOptions, original: Original, gates: Gates, progress: Progress
+) -> PruneResult | TrimResult:
     from onnxprune.methods.apply import apply, check_source
 
     plan = options.read_plan()
@@ -90,7 +109,9 @@ def _apply(model: Model, options: Any, original: Original, gates: Gates, progres
     return _with_border(result, original)
 
 
-def _tune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _tune(
+    model: Model, options: TuneOptions, original: Original, gates: Gates, progress: Progress
+) -> TuneResult:
     from onnxprune.methods.tune import tune
 
     if original.data is None:
@@ -112,19 +133,25 @@ def _tune(model: Model, options: Any, original: Original, gates: Gates, progress
     )
 
 
-def _sparsify(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _sparsify(
+    model: Model, options: SparsifyOptions, original: Original, gates: Gates, progress: Progress
+) -> SparsifyResult:
     from onnxprune.methods.sparsify import sparsify
 
     return sparsify(model, options, original.data, runtime=original.run, progress=progress)
 
 
-def _factorize(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _factorize(
+    model: Model, options: FactorizeOptions, original: Original, gates: Gates, progress: Progress
+) -> FactorizeResult:
     from onnxprune.methods.factorize import factorize
 
     return factorize(model, options, original.data, runtime=original.run, progress=progress)
 
 
-def _quantize(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _quantize(
+    model: Model, options: QuantizeOptions, original: Original, gates: Gates, progress: Progress
+) -> QuantizeResult:
     from onnxprune.methods.quantization.modes.table import mode_named
     from onnxprune.methods.quantization.recognise import quantized_as
     from onnxprune.methods.quantize import QuantizeResult, quantize
@@ -155,13 +182,15 @@ def _quantize(model: Model, options: Any, original: Original, gates: Gates, prog
     return result
 
 
-def _bits(options: Any) -> str:
+def _bits(options: QuantizeOptions) -> str:
     from onnxprune.methods.quantize_options import suffix
 
     return suffix(options, options.mode or "dynamic")
 
 
-def _trim(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _trim(
+    model: Model, options: TrimOptions, original: Original, gates: Gates, progress: Progress
+) -> TrimResult:
     from onnxprune.methods.trim import trim
 
     if model is not original.source:
@@ -171,7 +200,9 @@ def _trim(model: Model, options: Any, original: Original, gates: Gates, progress
     return result
 
 
-def _finetune(model: Model, options: Any, original: Original, gates: Gates, progress: Progress) -> Any:
+def _finetune(
+    model: Model, options: FinetuneOptions, original: Original, gates: Gates, progress: Progress
+) -> FinetuneResult:
     from onnxprune.graph.model import load
     from onnxprune.methods.finetune import finetune
 

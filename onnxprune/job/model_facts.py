@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import onnx
 
 from onnxprune.graph.view import View
 
 
-def model_facts(view: View) -> dict[str, Any]:
+def model_facts(view: View) -> dict[str, object]:
     """Return opsets, how often each operator occurs, and types and shapes of inputs and outputs, as JSON data."""
     proto = view.model.proto
     counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in view.nodes)

@@ -233,7 +233,7 @@ class Original:
             border=self.border if model is self.source else None,
         )
 
-    def _read(self, given: Any) -> Data | None:
+    def _read(self, given: object) -> Data | None:
         """Return data of the user, read and checked.
 
         Raises:
@@ -275,7 +275,7 @@ def declared_sizes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _are_images(given: Any) -> bool:
+def _are_images(given: object) -> bool:
     """Tell whether data are an image or a folder that may hold some."""
     if not isinstance(given, str | Path):
         return False

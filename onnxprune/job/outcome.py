@@ -136,7 +136,7 @@ def figures_of(done: Done) -> Mapping[str, float | None]:
     return {name: min(values) for name, values in known.items() if values}
 
 
-def masked_figures(evidence: Evidence) -> dict[str, Any]:
+def masked_figures(evidence: Evidence) -> dict[str, object]:
     """Return what masked parity found, as JSON data."""
     masked = evidence.masked
     return {} if masked is None else {"relative_error": finite(masked.errors), "tolerance": masked.tolerance}

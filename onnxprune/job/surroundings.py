@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from onnxprune.version import __version__
 
@@ -16,7 +15,7 @@ PACKAGES = ("onnx", "onnxruntime", "numpy")
 CPU_FILE = Path("/proc/cpuinfo")
 
 
-def surroundings(argv: Sequence[str] = ()) -> dict[str, Any]:
+def surroundings(argv: Sequence[str] = ()) -> dict[str, object]:
     """Return date (UTC; that of SOURCE_DATE_EPOCH where it is set), versions, machine and argv, as JSON data."""
     versions = {"onnxprune": __version__, "python": platform.python_version()}
     for name in PACKAGES:

@@ -21,7 +21,7 @@ from onnxprune.job.carry_out import JobResult, carry_out
 from onnxprune.job.job import Job
 from onnxprune.job.outputs import check_distinct, check_outputs, check_writable, told
 from onnxprune.job.sources_check import check_sources
-from onnxprune.job.stages import Check, Stage, unseen
+from onnxprune.job.watching import Check, Stage, unseen
 from onnxprune.report import Report
 
 

@@ -55,6 +55,6 @@ class FactorizeOptions(LayerOptions):
                 return name, float(value)
         return "params", DEFAULT_PARAMS
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data, with the target."""
         return {self.target[0]: self.target[1], **super().to_dict()}

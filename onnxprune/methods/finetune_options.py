@@ -92,7 +92,7 @@ class FinetuneOptions(Options):
         if self.labels is None and (self.criterion or self.label_output or self.label_weight != 1.0):
             raise UsageError("criterion, label_output and label_weight say how labels are used; give labels.")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data without paths."""
         given = self.labels is not None and not isinstance(self.labels, Path)
         return {**super().to_dict(), **({"labelled": True} if given else {})}

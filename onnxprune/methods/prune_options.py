@@ -98,7 +98,7 @@ class PruneOptions(CandidateOptions):
         """The ratio of groups that have none of their own."""
         return self.ratio if self.ratio is not None else 0.0 if self.ratios or self.drop else DEFAULT_RATIO
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data."""
         level = {"ratio": self.level} if self.target is None and not self.ratios else {}
         return {**level, **super().to_dict()}

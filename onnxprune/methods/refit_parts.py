@@ -57,7 +57,7 @@ def refit(
     result, totals = with_substitutes(result), [substitute.total for substitute in result.substitutes]
     seen = seen or look(result.view, data, runtime)
     if seen.parts:
-        return _refit_parts(result, seen, mode or "distil", runtime)  # type: ignore[arg-type]
+        return _refit_parts(result, seen, mode or "distil", runtime)  # type: ignore[arg-type]  # options checked it
     original, pruned = seen.model, seen.form(result.model)
     positions = seen.positions(kept_positions(result.channels, result.keep))
     plan, note = None, RESIZED
@@ -65,7 +65,7 @@ def refit(
         plan, note = steps_of(seen, result, data, mode, steps, runtime, effort)
     if not result.border.is_open and mode == "distil":
         mode = "lstsq"
-    chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]
+    chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]  # options checked it
     options = RefitOptions(fresh=frozenset(totals), threads=runtime.threads or None, memory=runtime.memory or MEMORY)
     done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan, progress)
     notes = (note,) if note and note != QUICK and mode is None else ()

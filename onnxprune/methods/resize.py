@@ -68,7 +68,7 @@ def shape_notes(channels: Channels, border: Border) -> list[str]:
 
 def _sizes(shape: tuple[int, ...], kept: Sequence[object]) -> str:
     parts = [
-        f"axis {axis}: {size} -> {len(positions)}"  # type: ignore[arg-type]
+        f"axis {axis}: {size} -> {len(positions)}"  # type: ignore[arg-type]  # an array of positions
         for axis, (size, positions) in enumerate(zip(shape, kept, strict=True))
         if positions is not None
     ]

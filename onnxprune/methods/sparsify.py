@@ -250,7 +250,7 @@ class _Sparsifying:
             )
         return lines
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the choices that were made."""
         rebuilt = self._score == "obc" or any(error is not None for error in self._errors.values())
         return {
@@ -285,7 +285,7 @@ class _Sparsifying:
 
     @property
     def _pending(self) -> dict[str, Callable[[], Array]]:
-        return self._model.pending  # type: ignore[return-value]
+        return self._model.pending  # type: ignore[return-value]  # its Mapping is a dict
 
 
 def _why_dense(layer: Linear, options: SparsifyOptions) -> str | None:

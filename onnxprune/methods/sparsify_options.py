@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
 from onnxprune.methods.compensate_options import EFFORT, EFFORTS, check_effort
@@ -75,7 +75,7 @@ class SparsifyOptions(LayerOptions):
         fixed = self.form.sparsity
         return fixed if fixed is not None else DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data."""
         values = super().to_dict()
         return values if self.pattern and self.form.m else {**values, "sparsity": self.level}

@@ -108,7 +108,8 @@ class _Trimming:
         self.progress("following what is cut")
         kept = next(iter(self.tokens.values()), None)
         wanted = {**options.keep, **options.input_channels}
-        cuts = find_cuts(model, wanted, kept, options.labels, options.labels_key, self.shapes)  # type: ignore[arg-type]
+        labels, key, shapes = options.labels, options.labels_key, self.shapes
+        cuts = find_cuts(model, wanted, kept, labels, key, shapes)  # type: ignore[arg-type]  # options spelled it out
         spread = self._spread(model, kept)
         every = [*cuts, *spread]
         boundary = Boundary({(cut.tensor, cut.axis): cut.kept for cut in every}, renumber=options.renumber)
@@ -169,7 +170,7 @@ class _Trimming:
                 f"tokens {name}: the tokenizer has {self.options.vocabulary} ids, the embedding {rows} rows; give the "
                 "tokenizer of this model."
             )
-        kept = positions(entries, rows, None, f"tokens {name}")  # type: ignore[arg-type]
+        kept = positions(entries, rows, None, f"tokens {name}")  # type: ignore[arg-type]  # spelled out
         rare = self.options.rare
         if rare.startswith("unk="):
             unknown_id(rare, kept)

@@ -94,7 +94,7 @@ class TrimOptions(Options):
         """Whether anything is to go."""
         return any(getattr(self, name) for name in _WORK)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data without paths."""
         return {name: _plain(value) for name, value in super().to_dict().items()}
 
@@ -111,7 +111,7 @@ def table_of(value: Mapping[str, Any] | Iterable[str] | str | None) -> dict[str,
     return dict(split_target(word) for word in words(value))
 
 
-def _whole(name: str, value: Any) -> int:
+def _whole(name: str, value: object) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -119,7 +119,7 @@ def _whole(name: str, value: Any) -> int:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

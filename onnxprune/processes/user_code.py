@@ -28,7 +28,7 @@ def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise DataError(f"{what} {type(error).__name__}: {_text(error)}") from error
 
 
-def iterate(what: str, source: Any) -> Iterator[Any]:
+def iterate(what: str, source: object) -> Iterator[object]:
     """Yield the items of an iterable of the user, or of a reader with `get_next` up to its first None.
 
     Raises:

@@ -85,7 +85,7 @@ class Text:
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}."
             raise self.error(key, f"{what} has no '{key.value}'; {hint}")
 
-    def build(self, kind: type[Value], node: Node, what: str, given: Mapping[str, Any] | None = None) -> Value:
+    def build(self, kind: type[Value], node: Node, what: str, given: Mapping[str, object] | None = None) -> Value:
         """Return a dataclass from a mapping.
 
         Args:
@@ -102,7 +102,7 @@ class Text:
             if name not in hints:
                 self.known(key, hints, what)
             values[name] = self.convert(hints[name], value, f"{what}: {name}")
-        for field in fields(kind):  # type: ignore[arg-type]
+        for field in fields(kind):  # type: ignore[arg-type]  # only dataclasses come here
             if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
                 raise self.error(node, f"{what} lacks '{field.name}'.")
         try:
@@ -127,10 +127,10 @@ class Text:
             pairs = self.pairs(node, what)
             return {name: self.convert(inner[1], value, f"{what}: {name}") for name, (_, value) in pairs.items()}
         if is_dataclass(hint):
-            return self.build(hint, node, what)  # type: ignore[arg-type]
+            return self.build(hint, node, what)  # type: ignore[arg-type]  # a dataclass, no instance of one
         return self._convert_scalar(hint, node, what)
 
-    def _convert_one_of(self, kinds: tuple[Any, ...], node: Node, what: str) -> Any:
+    def _convert_one_of(self, kinds: tuple[object, ...], node: Node, what: str) -> object:
         if type(None) in kinds and node.tag == f"{_PLAIN}null":
             return None
         rest = [kind for kind in kinds if kind is not type(None)]
@@ -141,7 +141,7 @@ class Text:
                 continue
         return self.convert(rest[-1], node, what)
 
-    def _convert_list(self, inner: tuple[Any, ...], node: Node, what: str) -> tuple[Any, ...]:
+    def _convert_list(self, inner: tuple[object, ...], node: Node, what: str) -> tuple[object, ...]:
         if isinstance(node, yaml.ScalarNode) and len(inner) == 2 and inner[1] is ...:
             return (self.convert(inner[0], node, what),)
         if not isinstance(node, yaml.SequenceNode):

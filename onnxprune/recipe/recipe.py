@@ -90,7 +90,7 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Job:
     )
 
 
-def to_yaml(values: Mapping[str, Any]) -> str:
+def to_yaml(values: Mapping[str, object]) -> str:
     """Return plain data as the text of a recipe."""
     text: str = yaml.safe_dump(plain(values), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
     return text

@@ -82,13 +82,13 @@ def _nodes(found: Mapping[str, Any]) -> Section:
     return Section("Nodes" if rows else "", table=Table(headers, tuple(rows), 9) if rows else None)
 
 
-def _table(title: str, found: list[Mapping[str, Any]]) -> Iterator[Section]:
+def _table(title: str, found: list[Mapping[str, object]]) -> Iterator[Section]:
     if found:
         rows = tuple((str(item["what"]), _value(item["before"]), _value(item["after"])) for item in found)
         yield Section(title, table=Table(("what", "before", "after"), rows, 9))
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if value is None:
         return "-"
     text = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)

@@ -107,6 +107,6 @@ def _gates(report: Report) -> Iterator[str]:
         yield f"{len(gates)} {'gate' if len(gates) == 1 else 'gates'} kept"
 
 
-def _found(gate: dict[str, Any]) -> str:
+def _found(gate: dict[str, object]) -> str:
     value = "could not be judged" if gate["value"] is None else f"{gate['value']:.4g}"
     return f"{value}, limit {gate['limit']:g}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
-from typing import Any
 
 from onnxprune.report import branch_section, changes, explained, facts, figures, pipeline, thin, why
 from onnxprune.report.record import GroupLine, Report
@@ -224,7 +223,7 @@ def _layers(report: Report) -> Iterator[Section]:
     yield Section("Noise of the layers", table=Table(headers, tuple(rows), 3), detail=True, picture="noise")
 
 
-def _are_ids(values: Mapping[str, Any]) -> bool:
+def _are_ids(values: Mapping[str, object]) -> bool:
     return values.get("kind") == "labels" and values.get("agreement") is not None
 
 

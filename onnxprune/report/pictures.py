@@ -221,7 +221,7 @@ def _most(items: Sequence[Item], weigh: Callable[[Item], float], most: int = MOS
     return [items[index] for index in sorted(heaviest)]
 
 
-def _part(shown: Sequence[Any], found: Sequence[Any], what: str) -> str:
+def _part(shown: Sequence[object], found: Sequence[object], what: str) -> str:
     if len(shown) == len(found):
         return f"{len(found)} {what}"
     return f"The {len(shown)} of {len(found)} {what} that weigh most"

@@ -27,7 +27,7 @@ class Side:
     params: int | None = None
     macs: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields by name."""
         return {
             "path": self.path,
@@ -54,7 +54,7 @@ class GroupLine:
     reason: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the fields by name, the details among them."""
         return {
             "name": self.name,
@@ -101,7 +101,7 @@ class Report:
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the report as plain data."""
         return {
             "format": FORMAT,

@@ -73,7 +73,7 @@ def _reduced(slices: Slices, reduce: object, per_size: bool = False) -> FloatArr
     if total is None:
         slices.notes.append("have no reader with a derivative, so l2 is used")
         return l2(slices)
-    scores: FloatArray = reduce(total)  # type: ignore[operator]
+    scores: FloatArray = reduce(total)  # type: ignore[operator]  # both kinds take one array
     return scores / np.maximum(size, 1e-12) if per_size else scores
 
 
@@ -181,6 +181,7 @@ def _derivative(
         raise ModelError("onnx-ad is missing: pip install onnx-ad.") from error
     try:
         inferred = onnx.shape_inference.infer_shapes(proto)
-        return reverse(inferred, inputs=[name for name, _ in gates.values()], outputs=[LOSS], layout="onnx")  # type: ignore[no-any-return]
+        wanted = [name for name, _ in gates.values()]
+        return reverse(inferred, inputs=wanted, outputs=[LOSS], layout="onnx")  # type: ignore[no-any-return]  # untyped
     except Exception as error:  # onnx-ad refuses with errors of many kinds
         raise ModelError(f"{error}".splitlines()[0][:300]) from error

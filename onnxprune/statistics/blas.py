@@ -16,9 +16,10 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-def one_thread() -> AbstractContextManager[Any]:
+def one_thread() -> AbstractContextManager[object]:
     """Bound the linear algebra of numpy, and of scipy where it is loaded already, to one thread."""
-    return _pools("scipy.linalg" in sys.modules).limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+    pools = _pools("scipy.linalg" in sys.modules)
+    return pools.limit(limits=1, user_api="blas")  # type: ignore[no-any-return]  # threadpoolctl has no types
 
 
 def on_one_thread(function: Callable[Given, Result]) -> Callable[Given, Result]:

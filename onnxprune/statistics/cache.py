@@ -18,7 +18,6 @@ import zipfile
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ def folder() -> Path | None:
     return None if asked is None else asked / SUBFOLDER
 
 
-def key(*parts: Any) -> str:
+def key(*parts: object) -> str:
     """Return the name under which a result of these parts is stored; another release does not share it."""
     text = json.dumps([_release(), *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -77,7 +76,7 @@ def store(name: str, arrays: dict[str, Array]) -> None:
             return
         sweep(place)
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy types allow_pickle among them
         draft = place / draft_name()
         try:
             with create(draft) as file:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,7 @@ class Data:
 
 
 def read(
-    spec: str | Path | Iterable[Any] | Any,
+    spec: str | Path | Iterable[object] | object,
     inputs: Sequence[InputSpec],
     *,
     samples: int | None = None,

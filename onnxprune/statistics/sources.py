@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ Source = Callable[[], Iterator[tuple[str, Arrays]]]
 
 
 def open_source(
-    spec: str | Path | Iterable[Any] | Any,
+    spec: str | Path | Iterable[object] | object,
     inputs: Sequence[InputSpec],
     images: ImageOptions,
     samples: int | None = None,
@@ -127,14 +126,14 @@ class FileFunction:
     path: Path
     name: str
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: object) -> object:
         return self.function(*arguments)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return FileFunction, (self.path, self.name)
 
     @cached_property
-    def function(self) -> Callable[..., Any]:
+    def function(self) -> Callable[..., object]:
         """The function itself, loaded when it is first used."""
         return load_function(self.path, self.name)
 
@@ -147,7 +146,7 @@ class FileFunction:
         return inspect.signature(self.function)
 
 
-def load_function(path: Path, name: str) -> Callable[..., Any]:
+def load_function(path: Path, name: str) -> Callable[..., object]:
     """Return a function of a Python file, with the file's folder importable while it is loaded.
 
     Raises:
@@ -166,10 +165,10 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     function = user_code.call(f"{path}: raised", getattr, module, name, None)
     if not callable(function):
         raise DataError(f"{path}: has no function '{name}'.")
-    return function  # type: ignore[no-any-return]
+    return function  # type: ignore[no-any-return]  # callable was just checked, of a module of the user
 
 
-def _object_source(source: Any) -> Source:
+def _object_source(source: object) -> Source:
     """A reader or one-shot iterator is read once and kept; a list or other iterable is read as often as asked."""
     if hasattr(source, "get_next") or isinstance(source, Iterator):
         kept = list(_named(source, "data"))
@@ -179,12 +178,12 @@ def _object_source(source: Any) -> Source:
     return lambda: _named(source, "data")
 
 
-def _named(feeds: Any, origin: str) -> Iterator[tuple[str, Arrays]]:
+def _named(feeds: object, origin: str) -> Iterator[tuple[str, Arrays]]:
     for number, feed in enumerate(user_code.iterate(f"{origin}: raised", feeds)):
         if not isinstance(feed, Mapping):
             raise DataError(f"{origin}: item {number} is a {type(feed).__name__}, not a dict of input name to array.")
         yield f"{origin} (feed {number})", user_code.call(f"{origin}: raised", _arrays, feed)
 
 
-def _arrays(feed: Mapping[Any, Any]) -> Arrays:
+def _arrays(feed: Mapping[object, object]) -> Arrays:
     return {str(name): np.asarray(array) for name, array in feed.items()}

@@ -110,7 +110,7 @@ class _Replacement:
         """(outs, taps * channels) as (outs, channels, *window)."""
         return matrix.reshape(len(matrix), *self._window, -1).transpose(0, -1, *range(1, len(self._window) + 1))
 
-    def _spatial_of(self, axis: int | None = None) -> dict[str, Any]:
+    def _spatial_of(self, axis: int | None = None) -> dict[str, object]:
         """Attributes of the convolution along its spatial axes, or along one with the other left alone."""
         node, axes = self._layer.node, len(self._window)
         values = {name: node.attribute(name) for name in SPATIAL[1:] if node.attribute(name) is not None}
@@ -126,14 +126,14 @@ class _Replacement:
         self._set({}, (1,) * len(self._window))
         self._proto.input[1] = self._tensor("expand", matrix.reshape(*matrix.shape, *(1,) * len(self._window)))
 
-    def _set(self, values: Mapping[str, Any], kernel: Sequence[int]) -> None:
+    def _set(self, values: Mapping[str, object], kernel: Sequence[int]) -> None:
         kept = [a for a in self._proto.attribute if a.name not in SPATIAL]
         made = [helper.make_attribute(name, value) for name, value in values.items()]
         copies = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in kept]
         del self._proto.attribute[:]
         self._proto.attribute.extend([helper.make_attribute("kernel_shape", list(kernel)), *made, *copies])
 
-    def _conv_before(self, x: str, weight: Array, word: str, attributes: Mapping[str, Any]) -> str:
+    def _conv_before(self, x: str, weight: Array, word: str, attributes: Mapping[str, object]) -> str:
         values = {"kernel_shape": list(weight.shape[2:]), **attributes}
         return self._before("Conv", [x, self._tensor(word, weight)], word, values)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ class Labels:
     ready: Callable[[Array], Array]
 
 
-def read_labels(given: Any) -> Array:
+def read_labels(given: object) -> Array:
     """Return labels out of a .npy or .npz:KEY file, a .csv with one a line (its last column), or an array.
 
     Raises:
@@ -72,7 +71,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def labels_of(given: Any, data: Data, samples: int | None) -> Array:
+def labels_of(given: object, data: Data, samples: int | None) -> Array:
     """Return the labels of the samples of the data, which may be a part of what was read.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection
-from typing import Any
 
 import onnx
 
@@ -53,7 +52,7 @@ class IntegerWork(Work):
         compact(made, self.source.proto, self.proto)
         return made
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the choices that were made."""
         settings = super().settings() | {"types": f"{self.activation}{self.types.weight}"}
         settings |= {"per_channel": self.options.per_channel, "reduce_range": self.types.reduce_range}

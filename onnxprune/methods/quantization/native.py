@@ -82,7 +82,7 @@ def release() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def quant_type(name: str) -> Any:
+def quant_type(name: str) -> object:
     """Return the package's name of "u8" or "s8"."""
     from onnxruntime.quantization import QuantType
 

@@ -45,12 +45,12 @@ def quick() -> Iterator[None]:
             setattr(module, name, original)
 
 
-def _parameters(original: Callable[..., Any]) -> Callable[..., Any]:
+def _parameters(original: Callable[..., object]) -> Callable[..., object]:
     """Return `compute_data_quant_params`: zero point and scale of a tensor."""
 
     def parameters(
-        data: Array, quant_type: int, symmetric: bool, reduce_range: bool = False, *more: Any, **named: Any
-    ) -> Any:
+        data: Array, quant_type: int, symmetric: bool, reduce_range: bool = False, *more: object, **named: object
+    ) -> object:
         plain = quant_type in TYPES and data.dtype == np.float32 and data.size and symmetric
         if plain and not any(value is not None for value in (*more, *named.values())):
             most = max(float(data.max()), -float(data.min()), 0.0)
@@ -63,10 +63,10 @@ def _parameters(original: Callable[..., Any]) -> Callable[..., Any]:
     return parameters
 
 
-def _integers(original: Callable[..., Any]) -> Callable[..., Any]:
+def _integers(original: Callable[..., object]) -> Callable[..., object]:
     """Return `quantize_nparray`: the integers of a tensor."""
 
-    def integers(quant_type: int, data: Array, scale: Array, zero: Array, *more: Any, **named: Any) -> Any:
+    def integers(quant_type: int, data: Array, scale: Array, zero: Array, *more: object, **named: object) -> object:
         if quant_type not in TYPES or data.dtype != np.float32 or scale.dtype != np.float32 or more or named:
             return original(quant_type, data, scale, zero, *more, **named)
         bounds = np.iinfo(TYPES[quant_type])

@@ -33,7 +33,7 @@ def collect(
     same: Mapping[str, str] | None = None,
     only: Collection[str] | None = None,
     threads: int = 0,
-) -> Any:
+) -> object:
     """Return onnxruntime's `TensorsData`: the range of every float tensor that one of the operators touches.
 
     Args:
@@ -108,7 +108,7 @@ def _calibrator(
         )
     choose = calibrator.select_tensors_to_calibrate
 
-    def without(model: onnx.ModelProto) -> tuple[set[str], Any]:
+    def without(model: onnx.ModelProto) -> tuple[set[str], object]:
         tensors, declared = choose(model)
         tensors -= {name for name, other in same.items() if other in tensors}
         return tensors if only is None else tensors & {*only}, declared
@@ -118,7 +118,7 @@ def _calibrator(
     return calibrator
 
 
-def _session(path: Path, threads: int) -> Any:
+def _session(path: Path, threads: int) -> object:
     from onnxprune.graph.session import open_session
 
     return open_session(path, threads=threads, level="extended", arena=False, label="the model with observers").native

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any
 
 import onnx
 
@@ -93,7 +92,7 @@ class StaticWork(IntegerWork):
         left = {*self.fixed, *(layer.name for layer in found.layers if not layer.quantized)}
         return self.as_qdq(self.fitted.put(self.proto, left), left)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the choices that were made."""
         settings = super().settings()
         settings |= {"format": self.options.format, "rounding": "gptq" if self.fitted.layers else "nearest"}

@@ -167,7 +167,7 @@ class Work(ABC):
         )
         return Found(proto, shown, self.settings(), tuple(self.warnings))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the choices that were made for this machine and model."""
         return {"mode": self.task.mode.name, "bits": weight_bits(self.options, self.task.mode.name)}
 

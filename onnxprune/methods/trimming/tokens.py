@@ -177,7 +177,7 @@ def _rare_tier(
     node, nodes = lookup.node.proto, list[onnx.NodeProto]()
     result = node.output[0]
 
-    def op(kind: str, *inputs: str | Array, output: str = "", **attributes: Any) -> str:
+    def op(kind: str, *inputs: str | Array, output: str = "", **attributes: object) -> str:
         names = [i if isinstance(i, str) else writer.store(f"{result}_{kind.lower()}_by", i) for i in inputs]
         name = output or writer.name(f"{result}_{kind.lower()}")
         nodes.append(_node(kind, names, name, **attributes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import onnx
 
@@ -51,7 +50,7 @@ class Blocks(Work):
         bits = weight_bits(self.options, self.task.mode.name)
         return weight_only.quantize_weights(copy, bits, self.options.block_size, left, self._round)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """Return the choices that were made."""
         how = "gptq" if self.grams else "nearest"
         return super().settings() | {"block_size": self.options.block_size, "rounding": how}
