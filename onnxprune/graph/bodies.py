@@ -36,21 +36,20 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from graphs(body)
 
 
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node reads, those captured by its bodies included."""
-    yield from (name for name in node.input if name)
-    for body in bodies_of(node):
-        yield from free_names(body)
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Return the tensors that a node reads, those captured by its bodies included."""
+    return [*filter(None, node.input), *(name for body in bodies_of(node) for name in free_names(body))]
 
 
-def free_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the names that a body takes from outside, in order; one that is read twice comes twice."""
+def free_names(graph: onnx.GraphProto) -> list[str]:
+    """Return the names that a body takes from outside, in order; one that is read twice stands there twice."""
     own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     own |= {sparse.values.name for sparse in graph.sparse_initializer}
+    free: list[str] = []
     for node in graph.node:
-        yield from (name for name in reads(node) if name not in own)
+        free += [name for name in reads(node) if name not in own]
         own.update(node.output)
-    yield from (value.name for value in graph.output if value.name not in own)
+    return free + [value.name for value in graph.output if value.name not in own]
 
 
 def made_names(graph: onnx.GraphProto) -> Iterator[str]:
