@@ -81,6 +81,8 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
                 try:
                     return _JobWork(job, original, report, stage, deliver).run()
                 finally:
+                    if (data := original.provenance()) is not None:
+                        report.details["data"] = data
                     if job.outputs.intermediates is not None:
                         keep_files(Path(folder), job.outputs.intermediates)
     except OnnxpruneError as error:

@@ -66,10 +66,20 @@ class Original:
     @cached_property
     def _parts(self) -> tuple[Data | None, Data | None]:
         """What methods fit to, and what results are judged on, where that is something else."""
-        data, judge = (self._read(given) for given in (self.given, self.gates.judge_data))
+        data, judge = self._whole, self._read(self.gates.judge_data)
         if judge is not None or data is None or not self.fits:
             return data, judge
         return split(data)
+
+    @cached_property
+    def _whole(self) -> Data | None:
+        """All the data of the user."""
+        return self._read(self.given)
+
+    def provenance(self) -> dict[str, Any] | None:
+        """Return hash and number of the samples that were given, as JSON data; None where none were read."""
+        read: Data | None = self.__dict__.get("_whole")
+        return None if read is None else {"sha256": read.sha256, "samples": read.samples}
 
     @property
     def data(self) -> Data | None:

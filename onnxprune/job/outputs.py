@@ -12,6 +12,7 @@ from onnxprune.errors import OutputError, UsageError
 from onnxprune.files.identity import real_target, refuse_inputs
 from onnxprune.files.staging import Staging
 from onnxprune.option import documented, option
+from onnxprune.report.bom import check_bom, to_bom
 
 if TYPE_CHECKING:
     from onnxprune.report import Report
@@ -31,11 +32,19 @@ class Outputs:
     )
     report: Path | None = option(None, "Write the report to a .html, .json, .md or .xml (JUnit) file.", metavar="FILE")
     summary: Path | None = option(None, "Write a summary in Markdown, for CI pages.", metavar="FILE")
+    bom: Path | None = option(
+        None, "Write a CycloneDX bill of materials, what the model was made from, to a .json file.", metavar="FILE"
+    )
     plan: Path | None = option(None, "Write the plan, what is removed, to a .json file.", metavar="FILE")
     intermediates: Path | None = option(None, "Keep the model after every step there.", metavar="FOLDER", flag="--keep")
     keep_last_good: bool = option(False, "If a gate fails, write the model of the step before.")
     no_clobber: bool = option(False, "Refuse to replace existing files.")
     no_provenance: bool = option(False, "Leave the onnxprune.* keys out of the metadata.")
+
+    @property
+    def texts(self) -> tuple[Path | None, ...]:
+        """The files besides the model."""
+        return self.report, self.summary, self.bom, self.plan
 
 
 def check_outputs(outputs: Outputs, target: Path, inputs: Mapping[str, Iterable[Path]]) -> None:
@@ -49,8 +58,9 @@ def check_outputs(outputs: Outputs, target: Path, inputs: Mapping[str, Iterable[
         OutputError: a place that cannot be written, is an input, or exists and must stay.
         UsageError: a report of an unknown kind, or one name for two outputs.
     """
-    files = (target, outputs.report, outputs.summary, outputs.plan)
+    files = (target, *outputs.texts)
     check_report_name(outputs.report)
+    check_bom(outputs.bom)
     for path in files:
         check_writable(path, clobber=not outputs.no_clobber)
     check_distinct(files)
@@ -128,6 +138,8 @@ def told(outputs: Outputs, report: Report) -> Iterator[tuple[Path, str]]:
         yield outputs.report, report_text(outputs.report, report)
     if outputs.summary is not None:
         yield outputs.summary, summary_text(report)
+    if outputs.bom is not None and report.output is not None:
+        yield outputs.bom, to_bom(report)
 
 
 def write_texts(texts: Mapping[Path | None, str]) -> None:

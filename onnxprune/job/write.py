@@ -47,7 +47,7 @@ def check_job(job: Job, *, suffix: str | None = None, also: tuple[Path, ...] = (
     check_outputs(job.outputs, target, inputs)
     for state in (getattr(step.options, "state", None) for step in job.steps):
         check_writable(state, inputs=inputs)
-        check_distinct((state, target, job.outputs.report, job.outputs.summary, job.outputs.plan))
+        check_distinct((state, target, *job.outputs.texts))
     if job.outputs.intermediates is not None:
         refuse_inputs(files_of(job.outputs.intermediates), inputs)
     check_sources(job)

@@ -131,7 +131,7 @@ def _step(source: Text, node: Node, gates: Gates, folder: Path, number: int) -> 
 
 
 def _outputs(outputs: Outputs, folder: Path) -> Outputs:
-    paths = ("output", "report", "summary", "plan", "intermediates")
+    paths = ("output", "report", "summary", "bom", "plan", "intermediates")
     values = {name: getattr(outputs, name) for name in paths}
     return replace(outputs, **{name: folder / value for name, value in values.items() if value is not None})
 
