@@ -24,6 +24,7 @@ class CandidateKwargs(TypedDict, total=False):
     tie_blocks: bool
     skip: str | tuple[str, ...] | list[str]
     only: str | tuple[str, ...] | list[str]
+    drop: str | tuple[str, ...] | list[str]
     exact_only: bool
     cut_unfitted: bool
     heads: bool | None
@@ -94,7 +95,6 @@ class PruneKwargs(CandidateKwargs, total=False):
     latency: float | None
     scope: str | None
     ratios: Mapping[str, float] | str | Path
-    drop: str | tuple[str, ...] | list[str]
     depth: bool | None
     substitute: str | None
     resize_io: str | tuple[str, ...] | list[str]

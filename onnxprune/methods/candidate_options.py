@@ -17,6 +17,9 @@ def criteria() -> Iterable[str]:
     return spelled_names()
 
 
+DROP = "Residual branches that go, by the names that inspect lists (repeatable); a prune without a target cuts no more."
+
+
 @dataclass(frozen=True, kw_only=True)
 class CandidateOptions(CompensateOptions):
     """Which groups are cut, in which order, and how narrow they get."""
@@ -36,6 +39,7 @@ class CandidateOptions(CompensateOptions):
     tie_blocks: bool = option(False, "Groups of the same shape keep the same number (sensitivity).")
     skip: tuple[str, ...] = option((), "Leave nodes, tensors or groups alone (repeatable).", metavar="PATTERN")
     only: tuple[str, ...] = option((), "Prune nothing but these (repeatable).", metavar="PATTERN")
+    drop: tuple[str, ...] = option((), DROP, metavar="BRANCH")
     exact_only: bool = option(False, "Prune only where removing equals zeroing (no LayerNorm over it).")
     cut_unfitted: bool = option(
         False,

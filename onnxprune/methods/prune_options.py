@@ -49,11 +49,6 @@ class PruneOptions(CandidateOptions):
         spelt="file",
         keyword="Mapping[str, float] | str | Path",
     )
-    drop: tuple[str, ...] = option(
-        (),
-        "Residual branches that go, by the names that inspect lists (repeatable); without a target, nothing else.",
-        metavar="BRANCH",
-    )
     depth: bool | None = option(
         None, "With --data and a target: branches go as well as widths, where that loses less [default: no]."
     )

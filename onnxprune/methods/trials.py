@@ -19,9 +19,11 @@ from onnxprune.compensate.effort import Effort
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.evidence.evaluation import Evaluate
 from onnxprune.files.scratch import scratch_folder
+from onnxprune.graph.drop import Shortened, shorten
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.save import save
 from onnxprune.methods.candidates import CandidateJudge, Judgement
+from onnxprune.methods.depth import border_left, plan_of
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
@@ -57,14 +59,17 @@ def build(
     warnings: Sequence[str],
     effort: Effort | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    short: Shortened | None = None,
 ) -> PruneResult:
     """Return the model that keeps the channels of the masks, refitted; gradient steps would cost minutes each.
 
     Args:
-        effort: a long one takes them all the same.
+        effort: a long one takes them all the same. short: the model without branches, and what it was.
     """
-    cut, plan = rewrite(channels, keep), channels.plan(keep)
-    result = PruneResult(cut, plan, channels, keep, dict(reasons), tuple(warnings), uncompensated=cut)
+    cut, plan, border = rewrite(channels, keep), plan_of(short, channels, keep), border_left(short, channels, keep)
+    result = PruneResult(
+        cut, plan, channels, keep, dict(reasons), tuple(warnings), uncompensated=cut, border=border, short=short
+    )
     steps, mode = task.options.steps, task.options.compensate or ("distil" if effort else "lstsq")
     return refit(result, task.data, mode, task.runtime, steps, progress=progress, effort=effort)
 
@@ -77,12 +82,14 @@ class Bench:
         options = task.options
         self._task, self._model = task, model
         shapes, seen = dict(options.input_shapes), task.data.sizes
-        self._channels = analyse(model, shapes, options.heads, options.head_dim, seen=seen)
+        self._short = shorten(model, options.drop, shapes)
+        left = self._short.model if self._short is not None else model
+        self._channels = analyse(left, shapes, options.heads, options.head_dim, seen=seen)
         self._judge = CandidateJudge(model, task.judged, task.evaluate, task.runtime, task.before)
 
     def measure(self, keep: Keep) -> Judgement:
         """Return how near the candidate of the masks is to the original."""
-        result = build(self._channels, keep, self._task, {}, ())
+        result = build(self._channels, keep, self._task, {}, (), short=self._short)
         with scratch_folder() as folder:
             path = Path(folder) / "candidate.onnx"
             save(result.model, path, source=self._model)

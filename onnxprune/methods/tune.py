@@ -17,10 +17,12 @@ from onnxprune.compensate.effort import Effort
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.evidence.evaluation import Evaluate
 from onnxprune.evidence.limits import GateLimits
+from onnxprune.graph.drop import shorten
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.candidates import latency_share, value_of
 from onnxprune.methods.choice import Clock, measured_curves, prepare
+from onnxprune.methods.depth import whole_of
 from onnxprune.methods.prune import require_weights
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.result import PruneResult
@@ -130,7 +132,11 @@ class _TuneSearch:
         self._gates, self._options, self._progress = gates, options, progress
         self._runtime = replace(runtime, memory=options.memory)
         shapes, sizes = dict(options.input_shapes), self._data.sizes
-        self._channels = analyse(self._model, shapes, options.heads, options.head_dim, seen=sizes)
+        self._short = short = shorten(self._model, options.drop, shapes)
+        if short is not None and (short.inputs or short.outputs):
+            raise UsageError("tune compares on the original's inputs and outputs, some of which go with the branches.")
+        left = short.model if short is not None else self._model
+        self._channels = analyse(left, shapes, options.heads, options.head_dim, seen=sizes)
         require_weights(self._channels)
         bound = [gates.min_cosine, gates.min_sqnr, gates.min_agreement, gates.max_drop]
         held = judged.sha256 if judged is not None else None
@@ -151,7 +157,7 @@ class _TuneSearch:
             self._state.notes = notes
             self._state.write()
         self._warnings += self._state.notes
-        self._measures = {name: MEASURES[name](self._channels) for name in ("macs", "params")}
+        self._measures = {name: MEASURES[name](self._channels, whole_of(short)) for name in ("macs", "params")}
         self._task = SearchTask(self._model, self._data, judged or self._data, options, evaluate, self._runtime, before)
         self._keeps: dict[float, Keep | None] = {}
         self.visited: dict[float, SearchPoint] = {}
@@ -177,7 +183,8 @@ class _TuneSearch:
     def build(self, share: float, effort: Effort | None = None) -> PruneResult:
         """Return the model that leaves a share of the MACs; a long effort is spent on it alone, when it is found."""
         keep = self._keep(share) or {}
-        return build(self._channels, keep, self._task, self._reasons, self._warnings, effort, self._progress)
+        reasons, short = self._reasons, self._short
+        return build(self._channels, keep, self._task, reasons, self._warnings, effort, self._progress, short)
 
     def with_latency(self) -> None:
         """Measure the latency of what the search came by, one after the other."""
@@ -193,7 +200,10 @@ class _TuneSearch:
         if share not in self._keeps:
             try:
                 measure, table = self._measures["macs"], self._state.curves
-                self._keeps[share] = knapsack(self._request, measure, share, "macs", table, self._options.tie_blocks)
+                enough = self._short is not None and measure({}) <= share
+                self._keeps[share] = (
+                    {} if enough else knapsack(self._request, measure, share, "macs", table, self._options.tie_blocks)
+                )
             except NothingToPruneError:
                 self._keeps[share] = None
         return self._keeps[share]

@@ -21,8 +21,8 @@ REFUSED = {
         ("resize_io", "states"), "tune compares on the original's inputs and outputs: leave resize_io and states out."
     ),
     **dict.fromkeys(
-        ("drop", "depth", "substitute"),
-        "tune drops no branches: let a prune with drop come first, and tune its result.",
+        ("depth", "substitute"),
+        "tune looks for widths: name branches that go with drop (prune with depth and a target finds them).",
     ),
 }
 """Options of a prune that make no sense here, with the reason."""
