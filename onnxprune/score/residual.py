@@ -73,8 +73,8 @@ def _start(activity: Activity, readings: Sequence[Reading], positions: IntArray)
     metric = np.zeros((len(cut), len(cut)))
     for reading in readings:
         weight = reading.matrix(activity.view)
-        level = max(float(np.vdot(covariance @ weight, weight)), 1e-30)
-        metric += weight[cut] @ (weight[cut].T / level)
+        product = weight @ weight.T
+        metric += product[np.ix_(cut, cut)] / max(float(np.vdot(covariance, product)), 1e-30)
     known = _inverse(activity, activity.pools[readings[0].stored], covariance, damping(statistics))
     known = known if len(cut) == len(known) else known[np.ix_(cut, cut)]
     return Correlated(np.array(known), metric, np.searchsorted(cut, positions))
