@@ -52,7 +52,7 @@ class Probe:
         places = [self._names.index(name) for name in part.tail.outputs]
         total = np.zeros(len(self._names))
         for number, entries in enumerate(part.entries):
-            given = part.session.values(part.tail.outputs, entries | weights) if places else []
+            given = part.session.values(part.tail.outputs, entries | weights) if part.session is not None else []
             for place, a in zip(places, given, strict=True):
                 b = self._originals[number][place]
                 if a.shape == b.shape and np.isfinite(b).all():
@@ -131,17 +131,15 @@ class Probe:
             tail = tail_of(graph, key, self._names)
             if not self._fits(tail.entries):
                 tail = tail_of(graph, key, self._names, whole=True)
-            entries = self._entries(tail)
-            session = open_tail(
-                activity.view.model,
-                tail,
-                entries[0],
-                weights,
-                threads=activity.threads or None,
-                provider=activity.provider,
-            )
+            entries = self._entries(tail) if tail.outputs else [{} for _ in self._feeds]
+            session = self._session(tail, entries[0], weights) if tail.outputs else None
             self._open[key] = _Part(tail, session, entries)
         return self._open[key]
+
+    def _session(self, tail: Tail, entries: Feed, weights: dict[str, Array]) -> Session:
+        activity = self.activity
+        threads, provider = activity.threads or None, activity.provider
+        return open_tail(activity.view.model, tail, entries, weights, threads=threads, provider=provider)
 
     def _entries(self, tail: Tail) -> list[Feed]:
         """Return what the part reads, batch by batch."""
@@ -220,10 +218,13 @@ class Probe:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What stands behind the weights of one group, ready to run."""
+    """What stands behind the weights of one group, ready to run.
+
+    session: None where no output depends on them.
+    """
 
     tail: Tail
-    session: Session
+    session: Session | None
     entries: list[Feed]
 
 

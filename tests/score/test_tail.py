@@ -115,3 +115,16 @@ def test_a_session_of_a_group_is_opened_once_for_all_widths(monkeypatch):
 
 
 OPEN = room.open_tail
+
+
+def test_weights_that_no_output_depends_on_cost_nothing():
+    """Branches of an If that the data never take are such."""
+    model = Model(two_ends())
+    graph = model.proto.graph
+    graph.node.append(helper.make_node("MatMul", ["r", "w5"], ["nowhere"], "dead"))
+    graph.initializer.append(numpy_helper.from_array(RNG.standard_normal((5, 4)).astype(np.float32), "w5"))
+    data = read({"x": RNG.standard_normal((8, 6)).astype(np.float32)}, input_specs(model.proto))
+    channels = analyse(model)
+    probe = Probe(Activity(channels.view, data, threads=1), channels.groups, 8)
+    assert probe.distance({"w5": np.zeros((5, 4), np.float32)}) == 0.0
+    assert probe.distance({"w3": np.zeros((5, 8), np.float32)}) > 0.0
