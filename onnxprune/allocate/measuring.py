@@ -24,6 +24,8 @@ ENOUGH = 8
 FEWEST = 2
 SMALL = (0.0, 0.1, 0.2, 0.4)
 """Groups with less than this part of what the mean group has of the network take the curve of the others."""
+OPENING = 0.015
+"""Seconds to open the part behind a group and to run what stands before it."""
 MOST_SECONDS = 30.0
 """Of all runs together, predicted."""
 
@@ -68,6 +70,7 @@ def effort(
     for samples, chosen, small in _choices(wanted, tuple(shares or SHARES), fixed=shares is not None):
         measured = {name: cost for name, cost in table.items() if cost.size >= small * mean}
         total = len(chosen) * sum(cost.run * samples + cost.solve for cost in measured.values())
+        total += OPENING * len(measured)
         if total <= MOST_SECONDS:
             break
     left = frozenset(table) - frozenset(measured)

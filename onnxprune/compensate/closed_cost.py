@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from onnxprune.compensate.problem import LstsqOptions
-from onnxprune.graph.cost import cost, gram_seconds, solve_seconds
+from onnxprune.graph.cost import MAC64, cost, solve_seconds
+from onnxprune.graph.cost_rules import NANO
 from onnxprune.graph.count import Shapes
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import trace
@@ -15,12 +16,20 @@ from onnxprune.statistics.feeds import Feed
 
 RUNS = 4
 """Of the whole network over all samples: for scores, and both networks side by side."""
-SUMS = 1
-"""Sums of products of one layer's inputs in float64, which take as long as those in float32 for score and refit."""
-PROBLEM = 0.04
-"""Seconds of one problem whatever its size: its part of both networks is opened, its rows are gathered."""
-SOLUTIONS = 12
-"""Factorisations of one layer: ridge strengths, held-out halves, the score's removals."""
+PROBLEM, GROUP = 0.035, 1e-3
+"""Seconds of one problem whatever its size (its part of both networks is opened), and of each of its groups."""
+MOVED, ROW, HIDDEN = 5.0, 3.0, 36.0
+"""Nanoseconds for each number of a layer's inputs and outputs, of the rows that are fitted, and of their outputs where
+a clamp behind them hides some, which takes several passes."""
+MAC32 = 0.4 / 55e9
+"""Seconds of one multiply-add of rows in float32: not all of them are used for fitting and held out alike."""
+SOLUTIONS = 6
+"""Factorisations of one layer: ridge strengths, held-out halves."""
+REMOVALS = 4
+"""Products of all channels with each other that the score's removals take."""
+CLAMPS, PASSED = frozenset({"Relu", "Clip", "HardSigmoid"}), frozenset({"Add", "BatchNormalization"})
+SWEEPS = 5
+"""Passes of two products where a clamp hides targets."""
 
 
 def closed_form_seconds(model: Model, feed: Feed, samples: int) -> float:
@@ -60,11 +69,32 @@ def _weight_seconds(view: View, weight: str, nodes: list[Node], shapes: Shapes, 
     operator = operator_of(node)
     gated = operator is not None and bool(operator.gates)  # the output has steps and samples first, weights gates
     outs = prod(dims[:-1]) if gated else dims[met.writes]
-    features = prod(dims) // max(outs, 1)
-    positions = sum(prod(shape[:2]) if gated else prod(shape) / max(outs, 1) for shape in made)
+    positions = batches * sum(prod(shape[:2]) if gated else prod(shape) / max(outs, 1) for shape in made)
+    given = batches * prod(shapes.get(node.inputs[met.data] if met.data >= 0 else node.outputs[0], ()))
+    moved = NANO * MOVED * (given + positions * outs)
+    fit = _fit_seconds(met.groups, positions, prod(dims) // max(outs, 1), outs / met.groups, _clamped(view, node))
+    return PROBLEM + moved + fit + REMOVALS * MAC64 * float(dims[-1 if gated else met.reads]) ** 3
+
+
+def _fit_seconds(groups: int, positions: float, features: int, outs: float, clamped: bool) -> float:
+    """Return the seconds of one fit: so many outputs of every group from its features."""
     defaults = LstsqOptions()
-    rows = min(
-        batches * positions,
-        max(defaults.rows, defaults.rows_per_feature * features),
-    )
-    return PROBLEM + SUMS * gram_seconds(rows, features) + SOLUTIONS * solve_seconds(features, outs)
+    rows = min(positions, max(defaults.rows, defaults.rows_per_feature * features) / min(groups, 4))
+    # on fewer rows than features their products are used
+    size = min(float(features), rows) if groups == 1 else float(features)
+    products = rows * features * (size + outs * (1 + 2 * SWEEPS * clamped))
+    numbers = ROW * rows * features + HIDDEN * clamped * rows * outs
+    each = GROUP + MAC32 * products + NANO * numbers + SOLUTIONS * solve_seconds(size, outs) / 2
+    return groups * each
+
+
+def _clamped(view: View, node: Node) -> bool:
+    """Tell whether a clamp stands behind a layer, or behind the one Add or BatchNormalization that follows it."""
+    for _ in range(3):
+        readers = view.readers.get(node.outputs[0], [])
+        if len(readers) != 1 or readers[0][0].op_type not in CLAMPS | PASSED:
+            return False
+        node = readers[0][0]
+        if node.op_type in CLAMPS:
+            return True
+    return False
