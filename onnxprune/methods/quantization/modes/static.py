@@ -30,6 +30,8 @@ ALL_FLOAT = (
 )
 
 
+LEAST_MS = 0.02
+"""Models that run in less are written whatever the clock says: nobody waits for them."""
 WHOLE = 2
 """The whole model may be run so much longer than a part: it decides whether anything is written."""
 
@@ -98,7 +100,7 @@ class Static(StaticWork):
             NothingToPruneError: it is not clear that the quantized one takes less.
         """
         pace = race.run(embedded(self.source), proto, self._sample, self.threads, longer=WHOLE)
-        if not pace.is_faster:
+        if not pace.is_faster and pace.before.median_ms >= LEAST_MS:
             raise NothingToPruneError(f"{NOT_FASTER} It took {pace.share:.2f} of the float model's time.")
         return pace.before, pace.after
 
