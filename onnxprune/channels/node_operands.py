@@ -29,7 +29,6 @@ class NodeOperands:
         self.node = node
         self.spoken: list[IntArray] = []
 
-
     def has(self, index: int) -> bool:
         """Tell whether an optional input is there."""
         return self.node.has_input(index)

@@ -73,8 +73,6 @@ def _needed(graph: onnx.GraphProto, spare: Collection[str] = ()) -> tuple[list[b
     return list(reversed(keep)), needed
 
 
-
-
 def _filter(field: object, keep: Sequence[bool]) -> None:
     """Delete the entries of a repeated field that do not stay."""
     repeated: list[object] = field  # type: ignore[assignment]  # all repeated fields delete alike

@@ -204,6 +204,7 @@ class _JobWork:
     def _file(self, done: Done) -> Path:
         return self.original.folder / f"{done.number}-{done.step.method.name}.onnx"
 
+
 def keep_files(folder: Path, target: Path) -> None:
     """Copy the models after every step to a folder, with the data files that belong to them."""
     target.mkdir(parents=True, exist_ok=True)

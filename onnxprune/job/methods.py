@@ -78,9 +78,7 @@ class Method:
         return self.ending if isinstance(self.ending, str) else self.ending(options)
 
 
-def _prune(
-    model: Model, options: PruneOptions, original: Original, gates: Gates, progress: Progress
-) -> PruneResult:
+def _prune(model: Model, options: PruneOptions, original: Original, gates: Gates, progress: Progress) -> PruneResult:
     from onnxprune.methods.prune import prune
 
     result = prune(model, options, original.data, synthetic=True, runtime=original.run, progress=progress)
@@ -109,9 +107,7 @@ def _apply(
     return _with_border(result, original)
 
 
-def _tune(
-    model: Model, options: TuneOptions, original: Original, gates: Gates, progress: Progress
-) -> TuneResult:
+def _tune(model: Model, options: TuneOptions, original: Original, gates: Gates, progress: Progress) -> TuneResult:
     from onnxprune.methods.tune import tune
 
     if original.data is None:
@@ -188,9 +184,7 @@ def _bits(options: QuantizeOptions) -> str:
     return suffix(options, options.mode or "dynamic")
 
 
-def _trim(
-    model: Model, options: TrimOptions, original: Original, gates: Gates, progress: Progress
-) -> TrimResult:
+def _trim(model: Model, options: TrimOptions, original: Original, gates: Gates, progress: Progress) -> TrimResult:
     from onnxprune.methods.trim import trim
 
     if model is not original.source:

@@ -38,6 +38,8 @@ from onnxprune.methods.seen import look
 from onnxprune.methods.unfitted import unfitted
 from onnxprune.statistics.data import Data
 
+FALLBACKS = 2
+"""So many choices with more branches follow the best one."""
 WORSE_IN_A_ROW = 2
 """So many choices in a row that are worse than the best end the search."""
 
@@ -56,8 +58,10 @@ class BranchChoice:
     progress: Callable[[str], None]
     errors: dict[tuple[str, ...], float] = field(default_factory=dict)
 
-    def run(self) -> tuple[tuple[str, ...], list[str]]:
+    def run(self) -> tuple[list[tuple[str, ...]], list[str]]:
         """Return the names of the branches that go, and what is to be said of it.
+
+        Behind the best choice stand those with more branches: what is predicted for widths may not hold when measured.
 
         Raises:
             NothingToPruneError: no choice reaches the target.
@@ -83,7 +87,8 @@ class BranchChoice:
                 break
         if best is None:
             raise refused or NothingToPruneError("no choice of branches and widths reaches the target.")
-        return best[1], [self._note(order, best[1])]
+        more = [tuple(order[:count]) for count in range(len(best[1]) + 1, len(order) + 1)]
+        return [best[1], *more[:FALLBACKS]], [self._note(order, best[1])]
 
     @property
     def target(self) -> str:

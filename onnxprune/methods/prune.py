@@ -86,7 +86,27 @@ def prune(
         model = load(source)
         given = calibration(model, data) if data is not None else None
         samples = turned_if_few(given) if given is not None else None
-    options, chosen = _with_branches(model, options, samples, runtime, clock, progress)
+    tries, notes = _with_branches(model, options, samples, runtime, clock, progress)
+    for last in tries[:-1]:
+        try:
+            return _pruned(model, last, given, samples, synthetic, runtime, clock, progress, notes)
+        except NothingToPruneError:
+            notes = [*notes, f"widths did not reach the target with {len(last.drop)} branches dropped; one more went"]
+    return _pruned(model, tries[-1], given, samples, synthetic, runtime, clock, progress, notes)
+
+
+def _pruned(
+    model: Model,
+    options: PruneOptions,
+    given: Data | None,
+    samples: Data | None,
+    synthetic: bool,
+    runtime: Runtime,
+    clock: Clock,
+    progress: Callable[[str], None],
+    chosen: list[str],
+) -> PruneResult:
+    """Return the model without the branches that are named, and without channels."""
     with clock.stage("analyse"):
         short = shorten(model, options.drop, options.input_shapes)
         whole, model = model, short.model if short is not None else model
@@ -122,15 +142,15 @@ def _with_branches(
     runtime: Runtime,
     clock: Clock,
     progress: Callable[[str], None],
-) -> tuple[PruneOptions, list[str]]:
-    """Return the options with the branches named that are to go, and what is to be said of it."""
+) -> tuple[list[PruneOptions], list[str]]:
+    """Return the options with the branches that go, the best choice first, and what is to be said of it."""
     if not options.depth:
-        return options, []
+        return [options], []
     if samples is None:
         raise UsageError("depth measures what branches are worth on inputs of the model: give --data.")
     with clock.stage("branches"), np.errstate(over="ignore", invalid="ignore"):
-        names, notes = BranchChoice(model, options, samples, runtime, progress).run()
-    return replace(options, drop=(*options.drop, *names), depth=None), notes
+        choices, notes = BranchChoice(model, options, samples, runtime, progress).run()
+    return [replace(options, drop=(*options.drop, *names), depth=None) for names in choices], notes
 
 
 @dataclass(frozen=True)
@@ -179,14 +199,21 @@ class _Pruning:
             whole = whole_of(self.short)
             return choose(channels, left, Clock(), activity, runtime, quiet, alone.reasons, whole, quick=True)[0]
 
+        def met(substitutes: tuple[Substitute, ...]) -> tuple[Keep, dict[str, str], list[str]]:
+            left, whole = goal_left(wanted, self.short, substitutes), whole_of(self.short)
+            return choose(channels, left, clock, activity, runtime, self.progress, alone.reasons, whole)
+
         substitutes = self._substitutes(samples, thin if options.target is not None else None)
-        wanted = goal_left(wanted, self.short, substitutes)
         self.progress("choosing channels")
         with np.errstate(over="ignore", invalid="ignore"):
             try:
-                keep, reasons, notes = choose(
-                    channels, wanted, clock, activity, runtime, self.progress, alone.reasons, whole_of(self.short)
-                )
+                try:
+                    keep, reasons, notes = met(substitutes)
+                except NothingToPruneError:  # no widths, as measured, leave room for substitutes
+                    if not substitutes:
+                        raise
+                    substitutes = ()
+                    keep, reasons, notes = met(substitutes)
             except NothingToPruneError as error:
                 raise NothingToPruneError(f"{error} {alone.note}".strip()) from error
         activity = None  # its Gram matrices have been used

@@ -100,3 +100,24 @@ def test_branches_that_are_named_go_besides(data) -> None:
 def test_depth_without_what_it_needs_is_one_line(options: dict, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         onnxprune.prune(residual.convnet(), run=Run(verify=False), **options)
+
+
+def test_where_widths_do_not_reach_the_target_one_more_branch_goes(data, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxprune.methods import prune as method
+
+    refused: list[int] = []
+
+    def choose(channels, options, *args, whole=None, **more):  # type: ignore[no-untyped-def]
+        if not refused:
+            refused.append(len(options.drop))
+            raise NothingToPruneError("as measured, it cannot be reached.")
+        return right(channels, options, *args, **more)
+
+    right = method.choose
+    original = with_faint("first")
+    best = plain.prune(original, data, macs=0.6, depth=True, align=1, compensate="lstsq", substitute="none")
+    monkeypatch.setattr(method, "choose", choose)
+    result = plain.prune(original, data, macs=0.6, depth=True, align=1, compensate="lstsq", substitute="none")
+    assert refused == [len(best.plan.dropped)]
+    assert set(best.plan.dropped) < set(result.plan.dropped)
+    assert any("one more went" in warning for warning in result.warnings)

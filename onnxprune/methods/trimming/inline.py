@@ -53,8 +53,6 @@ def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
             rename(body, {old: new for old, new in names.items() if old not in inner})
 
 
-
-
 def _free(name: str, taken: set[str]) -> str:
     number = 1
     while f"{name}_{number}" in taken:
