@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from onnxprune.errors import UsageError
 
@@ -26,7 +25,7 @@ def read_ratios(path: str | Path) -> dict[str, float]:
     return checked_ratios(table, f"ratios file '{path}'")
 
 
-def checked_ratios(table: Mapping[Any, Any], origin: str) -> dict[str, float]:
+def checked_ratios(table: Mapping[str, object], origin: str) -> dict[str, float]:
     """Return the table with its values as numbers.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import EllipsisType
 
 from onnxprune.types import BoolArray, IntArray
 
@@ -49,7 +49,7 @@ class Ranking:
     row: int | None = None
 
     @property
-    def place(self) -> Any:
+    def place(self) -> int | EllipsisType | tuple[EllipsisType, int]:
         """Index of the numbers in the output."""
         if self.row is not None:
             return self.row

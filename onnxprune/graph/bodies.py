@@ -52,6 +52,15 @@ def free_names(graph: onnx.GraphProto) -> list[str]:
     return free + [value.name for value in graph.output if value.name not in own]
 
 
+def read_tensors(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that the outputs of a graph are computed from."""
+    wanted = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if any(name in wanted for name in node.output):
+            wanted.update(reads(node))
+    return wanted
+
+
 def made_names(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield the names of all tensors that a graph and its bodies hold, take or make."""
     for inner in graphs(graph):

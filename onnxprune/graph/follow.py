@@ -14,7 +14,7 @@ from functools import cached_property
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.bodies import bodies_of, free_names, named_bodies, reads, value_of
+from onnxprune.graph.bodies import bodies_of, free_names, named_bodies, value_of
 from onnxprune.graph.initializers import free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import Path, View
@@ -61,15 +61,6 @@ def placed(form: Model) -> list[tuple[onnx.NodeProto, Place]]:
     """Return the nodes of a form that stand in its source, with their places."""
     places = form.nodes if isinstance(form, Followed) else ()
     return [(n, place) for n, place in zip(form.proto.graph.node, places, strict=True) if place is not None]
-
-
-def read_tensors(graph: onnx.GraphProto) -> set[str]:
-    """Return the tensors that the outputs of a graph are computed from."""
-    wanted = {value.name for value in graph.output}
-    for node in reversed(graph.node):
-        if any(name in wanted for name in node.output):
-            wanted.update(reads(node))
-    return wanted
 
 
 def shared_names(form: onnx.ModelProto) -> frozenset[str]:

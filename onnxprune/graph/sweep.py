@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from onnxprune.graph.bodies import named_bodies, reads
+from onnxprune.graph.bodies import named_bodies, read_tensors
 from onnxprune.graph.model import Model
 
 
@@ -31,7 +31,7 @@ def _sweep(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
         bodies = dict(named_bodies(twin))
         for attribute, body in named_bodies(node):
             _sweep(body, bodies[attribute])
-    gone = _needed(before) - _needed(graph)
+    gone = read_tensors(before) - read_tensors(graph)
     for number in reversed(range(len(graph.node))):
         outputs = {name for name in graph.node[number].output if name}
         if outputs & gone and not outputs - gone - _unread(before, outputs):
@@ -45,13 +45,4 @@ def _sweep(graph: onnx.GraphProto, before: onnx.GraphProto) -> None:
 
 
 def _unread(graph: onnx.GraphProto, names: set[str]) -> set[str]:
-    return names - _needed(graph)
-
-
-def _needed(graph: onnx.GraphProto) -> set[str]:
-    """Return the tensors that the outputs, or what is random or has effects, are computed from."""
-    wanted = {value.name for value in graph.output}
-    for node in reversed(graph.node):
-        if any(name in wanted for name in node.output):
-            wanted.update(reads(node))
-    return wanted
+    return names - read_tensors(graph)

@@ -76,7 +76,7 @@ class Original:
         """All the data of the user."""
         return self._read(self.given)
 
-    def provenance(self) -> dict[str, Any] | None:
+    def provenance(self) -> dict[str, object] | None:
         """Return hash and number of the samples that were given, as JSON data; None where none were read."""
         read: Data | None = self.__dict__.get("_whole")
         return None if read is None else {"sha256": read.sha256, "samples": read.samples}

@@ -159,19 +159,3 @@ def write_report(path: Path | None, report: Report) -> None:
     """Write the report alone, where it is asked for."""
     if path is not None:
         write_texts({path: report_text(path, report)})
-
-
-def read_text(path: Path, what: str) -> str:
-    """Return the text of a small file.
-
-    Raises:
-        UsageError: it cannot be read or is no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"the {what} '{path}' does not exist.") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the {what} '{path}' is not a text file; give one that was written by --{what}.") from error
-    except OSError as error:
-        raise UsageError(f"the {what} '{path}' cannot be read ({error.strerror or error}).") from error

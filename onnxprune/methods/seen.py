@@ -10,7 +10,8 @@ import numpy as np
 
 from onnxprune.compensate.refit import Positions
 from onnxprune.errors import ModelError
-from onnxprune.graph.follow import Followed, follow, read_tensors, shared_names
+from onnxprune.graph.bodies import read_tensors
+from onnxprune.graph.follow import Followed, follow, shared_names
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.graph.unfollow import restore

@@ -136,5 +136,5 @@ def _outputs(outputs: Outputs, folder: Path) -> Outputs:
     return replace(outputs, **{name: folder / value for name, value in values.items() if value is not None})
 
 
-def _placed(folder: Path, path: Any) -> str | None:
+def _placed(folder: Path, path: str | Path | None) -> str | None:
     return None if path is None else str(folder / path)

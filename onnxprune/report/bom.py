@@ -94,7 +94,7 @@ def _data(report: Report) -> Iterator[Component]:
         )
 
 
-def _tools(tools: list[Component]) -> Any:
+def _tools(tools: list[Component]) -> object:
     from cyclonedx.model.tool import ToolRepository
 
     return ToolRepository(components=tools)
@@ -119,7 +119,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield f"gate:{gate['name']}", f"limit {gate['limit']:g}, found {found}, {held}"
 
 
-def _card(report: Report) -> dict[str, Any]:
+def _card(report: Report) -> dict[str, object]:
     """Return the model card: what was measured on which outputs, and on what."""
     measured = [
         {"type": name, "value": f"{figures[name]:.6g}", "slice": f"output {output}"}
