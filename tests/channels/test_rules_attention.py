@@ -170,3 +170,21 @@ def test_fused_rotary_embedding_of_separate_heads() -> None:
     y = net.reshape(net.transpose(y, 0, 2, 1, 3), 0, 0, -1)
     halved = halve(close(net, y), heads=False, head_dim=True)
     assert halved.shape("RotaryEmbedding", 2) == [TOKENS, 2]
+
+
+def spelled(net: Net, kind: str, scale: float) -> Net:
+    """Return attention that spells its scale; 0 is how exporters say "one over the square root of the size"."""
+    if kind == "Attention":
+        return packed(net, num_heads=HEADS, scale=scale)
+    x = start(net)
+    q, k, v = (net.MatMul(x, dense(net, WIDTH, FLAT)) for _ in range(3))
+    return close(net, net.ms(kind, q, k, v, num_heads=HEADS, scale=scale))
+
+
+@pytest.mark.parametrize("kind", ["Attention", "MultiHeadAttention"])
+@pytest.mark.parametrize("scale", [0.0, -0.0, 0.4])
+def test_a_scale_that_is_spelled_is_there_once_and_0_is_the_old_size(kind: str, scale: float) -> None:
+    halved = halve(spelled(Net(), kind, scale), heads=False, head_dim=True)
+    node = halved.node(kind)
+    assert [item.name for item in node.attribute].count("scale") == 1
+    assert attribute(node, "scale") == pytest.approx(scale or 1 / np.sqrt(DIM))
