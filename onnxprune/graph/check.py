@@ -66,6 +66,24 @@ def check_tensors(proto: onnx.ModelProto) -> None:
             raise ModelError(f"the name {broken!r} is not UTF-8 text; export the model again.")
 
 
+def check_groups(proto: onnx.ModelProto) -> None:
+    """Refuse convolutions whose groups do not divide their channels: no runtime runs them, yet inference accepts them.
+
+    Raises:
+        ModelError: naming the node.
+    """
+    for graph in graphs(proto.graph):
+        dims = {tensor.name: tensor.dims for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type not in ("Conv", "ConvTranspose") or node.domain not in ("", "ai.onnx"):
+                continue
+            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+            shape = dims.get(node.input[1], ()) if len(node.input) > 1 else ()
+            if groups < 1 or (shape and shape[0] % groups):
+                channels = f" of {shape[0]} channels" if shape else ""
+                raise ModelError(f"{node.op_type} '{node.name}': {groups} groups{channels}; export the model again.")
+
+
 def check_structure(proto: onnx.ModelProto) -> None:
     """Run the ONNX checker. Whether content and shape of a tensor fit shows when the tensor is read.
 

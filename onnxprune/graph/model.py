@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from onnxprune.errors import ModelError
-from onnxprune.graph.check import check_structure, check_tensors, check_versions
+from onnxprune.graph.check import check_groups, check_structure, check_tensors, check_versions
 from onnxprune.graph.external import external_tensors, locate, read
 from onnxprune.graph.repair import repaired
 from onnxprune.graph.source_file import read_bytes
@@ -168,6 +168,7 @@ def _checked(given: Model) -> Model:
     model = replace(given, proto=proto, notes=notes) if notes or proto is not given.proto else given
     check_versions(model.proto)
     check_tensors(model.proto)
+    check_groups(model.proto)
     for tensor in external_tensors(model.proto):
         locate(tensor, model.folder)
     check_contents(model.proto)

@@ -70,6 +70,15 @@ def stray_reference(proto: onnx.ModelProto) -> None:
     proto.graph.node[0].attribute.add(name="alpha", ref_attr_name="beta", type=onnx.AttributeProto.FLOAT)
 
 
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("groups", [0, -1, 7])
+def test_groups_that_do_not_divide_the_channels_are_refused(kind: str, groups: int) -> None:
+    proto = net(["n", 8])
+    proto.graph.node.append(helper.make_node(kind, ["h0", "w"], ["c"], name="odd", group=groups))
+    with pytest.raises(ModelError, match=f"{kind} 'odd': {groups} groups"):
+        onnxprune.analyse(proto)
+
+
 @pytest.mark.parametrize(
     ("breaks", "words"),
     [
