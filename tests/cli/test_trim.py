@@ -90,7 +90,7 @@ def test_the_report_names_what_went(model: Path, tmp_path: Path) -> None:
     [
         (["--keep", "logits"], 2, "not like NAME=VALUE"),
         (["--keep", "logits=z"], 2, "no label 'z'"),
-        (["--keep", "other:0=1"], 4, "cannot lose positions"),
+        (["--keep", "other:0=1"], 2, "cannot lose positions"),
         (["--fix", "rate=fast"], 2, "no number"),
         ([], 2, "nothing is to be trimmed"),
     ],
