@@ -36,7 +36,7 @@ def stage_config(
         return
     try:
         config: Any = json.loads(given.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         report.warn(f"'{given}' cannot be read ({reason}): if it is of this model, change its counts yourself")
         return
