@@ -124,7 +124,7 @@ def test_one_sample_in_four_is_held_out_and_few_are_not_divided() -> None:
     together = np.sort(np.concatenate([feed["x"][:, 0, 0, 0] for feed in (*fit, *held)]))
     assert sum(len(feed["x"]) for feed in held) == 9 and len(together) == 36
     assert np.array_equal(together, np.sort(np.concatenate([feed["x"][:, 0, 0, 0] for feed in feeds])))
-    assert guard.split(proto, feeds[1:2]) == (feeds[1:2], [])
+    assert guard.split(proto, feeds[:2]) == (feeds[:2], [])
 
 
 def test_expected_agreement_counts_narrow_margins_and_forgives_one_change() -> None:
@@ -156,24 +156,6 @@ def test_a_sigmoid_of_its_own_is_no_class_among_others(last: str, good: bool) ->
     stored.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), "w"))
     watch = guard.Guard(Model(proto), feeds, threads=1)
     assert (not watch.failures(Model(other))) == good
-
-
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.3])
-def test_what_a_verdict_would_call_poor_is_not_good_enough(share: float) -> None:
-    """Values that hardly vary between samples: noise that is small beside them can hide all of what varies."""
-    from onnxprune.graph.model import Model
-
-    nodes = [node("MatMul", ["x", "w"], ["z"]), node("Mul", ["z", "small"], ["s"]), node("Add", ["s", "one"], ["y"])]
-    proto = graph(nodes, w=matrix(16, 16), small=np.array(0.02), one=RNG.standard_normal(16))
-    proto.graph.output[0].name = proto.graph.node[-1].output[0] = "embedding"
-    feeds = [{"x": RNG.standard_normal((4, 8, 16)).astype(np.float32)} for _ in range(8)]
-    other = onnx.ModelProto()
-    other.CopyFrom(proto)
-    stored = next(tensor for tensor in other.graph.initializer if tensor.name == "w")
-    noisy = numpy_helper.to_array(stored) + share * 2 * RNG.standard_normal((16, 16))
-    stored.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), "w"))
-    failures = guard.Guard(Model(proto), feeds, threads=1).failures(Model(other))
-    assert bool(failures) == (share == 0.3) and all("about the mean" in text for text in failures)
 
 
 def streaming() -> onnx.ModelProto:

@@ -2,8 +2,8 @@
 
 Scores over classes are judged by how often the top class changes: counted, and expected from the margins and the noise
 of them, which a few samples tell better than counting. Everything else, also masks and tags that are each a sigmoid of
-their own, is judged by its signal to noise ratio, and nothing may be so far off that a verdict would call it poor.
-State that the model gives out and takes back is fed back for several steps, as errors of it grow.
+their own, is judged by its signal to noise ratio. State that the model gives out and takes back is fed back for several
+steps, as errors of it grow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import onnx
 
 from onnxprune.evidence.kinds import LABELS, SORTED, STATE, Kind, output_kinds
 from onnxprune.evidence.parity import Meter
-from onnxprune.evidence.verdict import shortfalls
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import trace
@@ -31,7 +30,7 @@ LEAST_AGREEMENT = 0.98
 LEAST_SQNR_DB = 22.0
 HELD_OUT = 4
 """One sample in so many is held out."""
-LEAST_SAMPLES = 16
+LEAST_SAMPLES = 32
 """With fewer there is no guard: what a quarter of them says is chance."""
 STEPS = 16
 """Steps for which a state is fed back."""
@@ -161,9 +160,9 @@ class Guard:
             share = agreement(pairs, kind.axis if kind.axis is not None else -1)
             if share < LEAST_AGREEMENT:
                 return f"output '{name}': {share:.1%} of the classes agree, {LEAST_AGREEMENT:.0%} are wanted"
-        elif (sqnr := sqnr_db(pairs)) < LEAST_SQNR_DB:
-            return f"output '{name}' has {sqnr:.1f} dB, {LEAST_SQNR_DB:g} dB are wanted"
-        return "; ".join(shortfalls(name, parity)) if parity is not None else ""
+            return ""
+        sqnr = sqnr_db(pairs)
+        return "" if sqnr >= LEAST_SQNR_DB else f"output '{name}' has {sqnr:.1f} dB, {LEAST_SQNR_DB:g} dB are wanted"
 
 
 def agreement(pairs: Sequence[tuple[Array, Array]], axis: int) -> float:
