@@ -20,6 +20,7 @@ from onnxprune.cli.refusal import refusal
 from onnxprune.errors import OnnxpruneError
 from onnxprune.files.shown import one_line, shown
 from onnxprune.job.methods import METHODS
+from onnxprune.processes.allocator import keep_freed
 from onnxprune.processes.memory import is_shortage
 from onnxprune.processes.places import keep_statistics
 from onnxprune.processes.supervise import supervised
@@ -174,6 +175,7 @@ def cli() -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line, watched by a process of its own, and end with its exit code."""
     arguments = list(sys.argv[1:] if args is None else args)
+    keep_freed()
     supervised(partial(_run, arguments))
 
 
