@@ -15,7 +15,7 @@ PROCESSES = 2
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Run the whole suite in two processes, file by file, where pytest-xdist is there and nobody asks otherwise."""
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     alone = getattr(config.option, "usepdb", False) or config.option.collectonly or (os.cpu_count() or 1) < PROCESSES
     if whole and not alone and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses, config.option.dist = PROCESSES, "loadfile"
