@@ -35,6 +35,7 @@ from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
+from onnxprune.methods.substitutes import goal_left, likely_substitutes
 from onnxprune.methods.unfitted import unfitted
 from onnxprune.statistics.data import Data
 
@@ -179,7 +180,9 @@ class BranchChoice:
         shapes = sizes_left(short, options.input_shapes)
         channels = analyse(short.model if short else self.model, shapes, options.heads, options.head_dim)
         keep: Keep = {}
+        instead = likely_substitutes(short, fit, options.substitute, self.runtime)
         if thin:
+            options = goal_left(options, short, instead)
             seen = look(channels.view, fit, self.runtime)
             left = unfitted(channels, seen).reasons if not options.cut_unfitted else {}
             activity = seen.activity(self.runtime)
@@ -187,7 +190,8 @@ class BranchChoice:
                 channels, options, None, activity, self.runtime, lambda text: None, left, whole_of(short), quick=True
             )
         plan, border = plan_of(short, channels, keep), border_left(short, channels, keep)
-        result = PruneResult(rewrite(channels, keep), plan, channels, keep, border=border, short=short)
+        cut = rewrite(channels, keep)
+        result = PruneResult(cut, plan, channels, keep, border=border, short=short, substitutes=instead)
         return self.distance.of(refit(result, fit, "lstsq", self.runtime).model)
 
     def _note(self, order: Sequence[str], names: tuple[str, ...]) -> str:

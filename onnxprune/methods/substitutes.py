@@ -41,6 +41,8 @@ BATCH = 16
 SAMPLES = 256
 
 
+Fitted = dict[str, tuple[Branch, dict[str, tuple[Substitute, float]]]]
+"""Name of a branch -> the branch, and for each kind the substitute and the share of the branch that it leaves out."""
 Trial = Callable[[tuple[Substitute, ...], Data], Model]
 """Substitutes for dropped branches, inputs of the whole model -> the model without them, refitted to the inputs."""
 
@@ -62,9 +64,35 @@ def choose_substitutes(
     """
     if short is None or data is None or wanted == "none":
         return ()
+    table = _fitted_kinds(short, data, runtime)
+    likely = _likely(short, table, wanted)
+    if wanted is not None or not table:
+        return likely
+    alike = [tuple(kinds[kind][0] for _, kinds in table.values()) for kind in KINDS]
+    return _worth_most(short, [*alike, likely], data, runtime, trial, at_target)
+
+
+def likely_substitutes(
+    short: Shortened | None, data: Data, wanted: str | None, runtime: Runtime
+) -> tuple[Substitute, ...]:
+    """Return what gives most of what each branch gave for its time, without a look at the whole network."""
+    if short is None or wanted == "none":
+        return ()
+    return _likely(short, _fitted_kinds(short, data, runtime), wanted)
+
+
+def _likely(short: Shortened, table: Fitted, wanted: str | None) -> tuple[Substitute, ...]:
+    if wanted is not None:
+        return tuple(kinds[wanted][0] for _, kinds in table.values())
+    best = (_best(short, branch, kinds) for branch, kinds in table.values())
+    return tuple(one for one in best if one is not None)
+
+
+def _fitted_kinds(short: Shortened, data: Data, runtime: Runtime) -> Fitted:
+    """Return for each branch that can have one the substitutes of all kinds."""
     free = {b.name: (b, axis) for b in short.branches if (axis := _axis(short, b)) is not None}
     if not free:
-        return ()
+        return {}
     batches = -(-min(SAMPLES, data.samples) // BATCH)
     try:
         found = gather(
@@ -73,14 +101,8 @@ def choose_substitutes(
             batches,
         )
     except ModelError:
-        return ()
-    table = {name: _of_kinds(short, *free[name], collected) for name, collected in found.items()}
-    if wanted is not None:
-        return tuple(kinds[wanted][0] for kinds in table.values())
-    alike = [tuple(kinds[kind][0] for kinds in table.values()) for kind in KINDS]
-    mixed = tuple(_best(short, free[name][0], kinds) for name, kinds in table.items())
-    candidates = [*alike, tuple(one for one in mixed if one is not None)]
-    return _worth_most(short, candidates, data, runtime, trial, at_target)
+        return {}
+    return {name: (free[name][0], _of_kinds(short, *free[name], collected)) for name, collected in found.items()}
 
 
 def _of_kinds(short: Shortened, branch: Branch, axis: int, collected: Collected) -> dict[str, tuple[Substitute, float]]:
