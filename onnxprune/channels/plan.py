@@ -12,6 +12,8 @@ Positions = dict[str, dict[int, list[int]]]
 
 FORMAT = "onnxprune-plan"
 VERSION = 1
+NAMES = ("dropped", "resize_io", "states")
+"""Parts of a plan that are lists of names, and are written where there are any."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Plan:
     groups: one entry a group: name, kind, size, removed (channel numbers).
     trim: options of the trim that it is the plan of; the removed positions are then those of the trimmed inside.
     dropped: names of the branches that were dropped first; the removed positions are those of what is left.
+    resize_io, states: what of inputs and outputs was let shrink, as options of the prune.
     refitted: what stayed was refitted by the prune, which the plan alone does not do again.
     """
 
@@ -33,6 +36,8 @@ class Plan:
     trim: dict[str, Any] = field(default_factory=dict)
     refitted: bool = False
     dropped: list[str] = field(default_factory=list)
+    resize_io: list[str] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the plan as canonical JSON (the file format of DESIGN, section 5)."""
@@ -45,7 +50,7 @@ class Plan:
             "groups": self.groups,
             **({"trim": self.trim} if self.trim else {}),
             **({"refitted": True} if self.refitted else {}),
-            **({"dropped": self.dropped} if self.dropped else {}),
+            **{name: words for name in NAMES if (words := getattr(self, name))},
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
@@ -76,7 +81,7 @@ class Plan:
                 groups=list(document.get("groups", [])),
                 trim=dict(document.get("trim", {})),
                 refitted=document.get("refitted") is True,
-                dropped=[str(name) for name in document.get("dropped", [])],
+                **{name: [str(word) for word in document.get(name, [])] for name in NAMES},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"the plan is damaged ({error!r}); make it again with --plan.") from error

@@ -17,6 +17,7 @@ from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.depth import border_left, notes_of, sizes_left, whole_of
 from onnxprune.methods.refit_parts import refit
+from onnxprune.methods.resize import loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.short_trial import trial_of
@@ -71,10 +72,12 @@ def apply(
     seen = samples.sizes if samples is not None else None
     short = shorten(model, plan.dropped, options.input_shapes)
     left, shapes = short.model if short is not None else model, sizes_left(short, options.input_shapes)
-    channels = analyse(left, shapes, options.heads, options.head_dim, seen=seen)
+    loose = loose_border(left, plan.resize_io, plan.states)
+    channels = analyse(left, shapes, options.heads, options.head_dim, loose, seen)
     keep = channels.keep(plan)
-    cut = rewrite(channels, keep)
-    border, notes = border_left(short, channels, keep), tuple(notes_of(short))
+    border = border_left(short, channels, keep)
+    cut = with_shapes(rewrite(channels, keep), channels, border)
+    notes = (*shape_notes(channels, border), *notes_of(short))
     result = PruneResult(cut, plan, channels, keep, {}, notes, uncompensated=cut, border=border, short=short)
     if samples is None and options.compensate not in (None, "none"):
         samples = synthetic(whole_of(short) or channels, options.input_shapes, options.seed, runtime)

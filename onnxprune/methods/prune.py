@@ -219,6 +219,7 @@ class _Pruning:
         activity = None  # its Gram matrices have been used
         with clock.stage("rewrite"):
             plan = plan_of(self.short, channels, keep)
+            plan = replace(plan, resize_io=[*options.resize_io], states=[*options.states])
             border = border_left(self.short, channels, keep)
             cut = with_shapes(rewrite(channels, keep), channels, border)
         notes = [

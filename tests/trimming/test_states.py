@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.channels.plan import Plan
 from onnxprune.errors import UsageError
 from onnxprune.evidence.oracle import masked_model
 from onnxprune.methods.prune import prune
@@ -110,6 +111,8 @@ def test_twenty_steps_give_what_the_masked_original_gives(
     assert set(result.border.kept) == {*fed, *fed.values()}
     narrow = result.border.narrowed(states)
     assert all(narrow[name].size < states[name].size or not states[name].size for name in states)
+    again = onnxprune.apply(model, Plan.from_json(result.plan.to_json()), run=onnxprune.Run(threads=1))
+    assert again.model.proto == result.model.proto and again.border.kept.keys() == result.border.kept.keys()
     masked = masked_model(result.channels, result.keep).proto
     expected, found = (stream(m, s, fed, inputs) for m, s in ((masked, states), (result.model.proto, narrow)))
     for one, other in zip(expected, found, strict=True):
@@ -136,7 +139,9 @@ def test_the_whole_way_with_data_refits_and_compares() -> None:
 
 def test_states_by_hand_and_what_does_not_fit() -> None:
     model, _ = gru()
-    assert prune(model, PruneOptions(ratio=0.5, states=("stateN=state",), compensate="none")).border.kept
+    by_hand = prune(model, PruneOptions(ratio=0.5, states=("stateN=state",), compensate="none"))
+    assert by_hand.border.kept and by_hand.plan.states == ["stateN=state"]
+    assert onnxprune.apply(model, by_hand.plan, run=onnxprune.Run(threads=1)).model.proto == by_hand.model.proto
     for options, words in (
         ({"resize_io": "stat"}, "did you mean"),
         ({"states": "stateN=x"}, "differ in type or size"),
