@@ -32,9 +32,13 @@ from onnxprune.score.spelled import DEFAULT, DEFAULT_WITH_DATA
 
 @dataclass
 class Clock:
-    """Times of stages."""
+    """Times of stages.
+
+    curves: predicted CPU seconds of the curves that were measured: what is left for steps is decided by no clock.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    curves: float = 0.0
     timer: Callable[[], float] = time.perf_counter
 
     @contextmanager
@@ -76,7 +80,8 @@ def choose(
         return {}, left_alone(channels, Names(channels.view, channels.groups), options, unfitted), []
     request, reasons, warnings = prepare(channels, options, clock, activity, unfitted)
     with clock.stage("allocate"):
-        keep, remarks = _allocate(channels, request, options, activity, runtime or Runtime(), progress, whole, quick)
+        runtime = runtime or Runtime()
+        keep, remarks = _allocate(channels, request, options, activity, runtime, progress, whole, clock, quick)
     if not keep and options.target is None:
         raise NothingToPruneError(
             f"ratio {options.level:g} rounds to no channel in any of {len(request.groups)} groups; ask for more, or "
@@ -124,6 +129,7 @@ def _allocate(
     runtime: Runtime,
     progress: Callable[[str], None],
     whole: Whole | None,
+    clock: Clock,
     quick: bool,
 ) -> tuple[Keep, list[str]]:
     if options.target is None:
@@ -131,7 +137,7 @@ def _allocate(
     name, goal = options.target
     notes: list[str] = []
     if request.scope == "sensitivity" and activity is not None:
-        table, notes = measured_curves(channels, request, activity, progress)
+        table, notes = measured_curves(channels, request, activity, progress, clock)
 
         def spend(measure: Measure, share: float) -> Keep:
             return knapsack(request, measure, share, name, table, options.tie_blocks)
@@ -157,12 +163,18 @@ def _allocate(
 
 
 def measured_curves(
-    channels: Channels, request: Request, activity: Activity, progress: Callable[[str], None]
+    channels: Channels,
+    request: Request,
+    activity: Activity,
+    progress: Callable[[str], None],
+    clock: Clock | None = None,
 ) -> tuple[dict[str, Curve], list[str]]:
     """Return what every group costs at each width, and what was left out on a large network."""
     work = effort(channels, activity.data, request.groups)
     probe = Probe(activity, [g for g in request.groups if g.name not in work.unmeasured], work.samples)
     table = curves(request, probe, progress, work.shares, work.unmeasured)
+    if clock is not None:
+        clock.curves += work.seconds
     return table, [work.note] if work.note else []
 
 

@@ -242,6 +242,7 @@ class _Pruning:
             border=border,
             short=self.short,
             substitutes=substitutes,
+            curves_seconds=clock.curves,
         )
         with clock.stage("compensate"), np.errstate(over="ignore", invalid="ignore"):
             self.progress("refitting what stays")

@@ -30,6 +30,7 @@ class PruneResult:
     reasons: group name -> why it was left alone.
     warnings: what was done otherwise than asked.
     seconds: stage -> time that it took.
+    curves_seconds: predicted CPU seconds of the curves that were measured for a target.
     uncompensated: the pruned model before its layers were refitted; `model` itself where they were not.
     compensation: what the refit did, None where there was none.
     latency: measured on both models where that was the target.
@@ -55,6 +56,7 @@ class PruneResult:
     border: Border = field(default_factory=Border)
     short: Shortened | None = None
     substitutes: tuple[Substitute, ...] = ()
+    curves_seconds: float = 0.0
 
     @property
     def removes(self) -> bool:

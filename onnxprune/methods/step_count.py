@@ -12,7 +12,6 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.compensate.closed_cost import closed_form_seconds
 from onnxprune.compensate.distil import FEWEST_STEPS, DistilOptions, too_dear
 from onnxprune.compensate.effort import Effort
-from onnxprune.graph import count
 from onnxprune.graph.cost import cost
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
@@ -20,11 +19,10 @@ from onnxprune.methods.seen import Seen
 from onnxprune.statistics.batch import batch_of, batch_size
 from onnxprune.statistics.data import Data
 
-SMALL_PARAMETERS, SMALL_SECONDS = 1_000_000, 30.0
-"""Networks with fewer parameters are refitted, steps included, within so many CPU seconds, as predicted."""
-LARGE_TIMES, LARGE_SECONDS = 3.0, 120.0
-"""Larger ones, and those that the closed form alone takes long for, within so many times what that takes, and within so
-many seconds."""
+LEAST_SECONDS = 30.0
+"""Curves, closed form and steps together may take so many CPU seconds, as predicted, whatever the network."""
+TIMES, MOST_SECONDS = 3.0, 120.0
+"""Where more is at stake, so many times what curves and closed form take, and so many seconds at most."""
 BATCH = 16
 TOO_MUCH = 2.0
 """A rough price this far above the seconds needs no exact one."""
@@ -63,7 +61,8 @@ def steps_of(
         size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), plain.samples // SIDE_BY_SIDE)
         return replace(plain, batch=size, forced=True), ""
     forced = mode == "distil"
-    left = ASKED_SECONDS if forced else _seconds_left(seen, result, data)
+    closed = closed_form_seconds(seen.model, next(iter(data.batches(BATCH))), data.samples)
+    left = ASKED_SECONDS if forced else seconds_left(result.curves_seconds + closed)
     price = _sample_seconds(result, scale)
     most = plain.samples if asked else SAMPLES
     samples = most if asked else int(np.clip(left / (WANTED_STEPS * price), FEWEST_SAMPLES, most))
@@ -78,13 +77,12 @@ def steps_of(
     return replace(options, seconds=left), ""
 
 
-def _seconds_left(seen: Seen, result: PruneResult, data: Data) -> float:
-    """Return the seconds that the closed form leaves for steps."""
-    view = result.channels.view
-    parameters = sum(count.params(view, result.channels.trace.shapes).values())
-    closed = closed_form_seconds(seen.model, next(iter(data.batches(BATCH))), data.samples)
-    left = min((LARGE_TIMES - 1) * closed, LARGE_SECONDS - closed)
-    return max(SMALL_SECONDS - closed, left) if parameters < SMALL_PARAMETERS else left
+def seconds_left(before: float) -> float:
+    """Return the predicted seconds of steps after so many of curves and closed form: the whole never falls with these.
+
+    Below 0 where they take more than all together may.
+    """
+    return max(LEAST_SECONDS, min(TIMES * before, MOST_SECONDS)) - before
 
 
 def _sample_seconds(result: PruneResult, scale: float) -> float:
