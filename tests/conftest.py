@@ -6,7 +6,9 @@ import pytest
 
 from onnxprune.compensate import distil
 from onnxprune.methods import step_count
+from onnxprune.processes.allocator import keep_freed
 
+keep_freed()
 os.environ["ONNXPRUNE_NO_MEASURE"] = "1"  # no clock decides what is quantized, where a test does not ask for it
 
 PROCESSES = 2
@@ -14,11 +16,11 @@ PROCESSES = 2
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in two processes, file by file, where pytest-xdist is there and nobody asks otherwise."""
+    """Run the whole suite in two processes, where pytest-xdist is there and nobody asks otherwise."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     alone = getattr(config.option, "usepdb", False) or config.option.collectonly or (os.cpu_count() or 1) < PROCESSES
     if whole and not alone and getattr(config.option, "numprocesses", 0) is None:
-        config.option.numprocesses, config.option.dist = PROCESSES, "loadfile"
+        config.option.numprocesses, config.option.dist = PROCESSES, "worksteal"
 
 
 @pytest.fixture(autouse=True)

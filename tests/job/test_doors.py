@@ -72,7 +72,7 @@ def test_the_keywords_of_the_functions_are_the_fields_of_the_options() -> None:
         known = typing.get_type_hints(getattr(keywords, f"{name.capitalize()}Kwargs"))
         fields = {item.name for item in dataclasses.fields(method.options)}
         targets = (
-            {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "drop", "depth"}
+            {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "depth"}
             if name == "tune"
             else {"plan", "compressed"}
         )
