@@ -10,6 +10,7 @@ Source: function matching on varied samples (Beyer et al., 2022, section 3); inn
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ HELD_RUNS, SEEN = 4, 32
 """Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
 WORSE = 2.0
 """A loss this many times that before the steps is beyond hope."""
+FULL_RATE = 300
+"""In fewer steps than these, what steps of the full rate spoil at first does not come back."""
 FEWEST_STEPS, FEWEST_AGAIN = 40, 20
 """With fewer, steps are left out: the rate has hardly risen and fallen. Slower ones need less time to come to rest."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
@@ -54,7 +57,8 @@ class DistilOptions:
     seconds: CPU seconds, as predicted, that all steps may take; None: as many as `steps`.
     forced: at least `FEWEST_STEPS` are taken whatever they cost.
     samples: for a step. batch: of one run, at most; runs go side by side on `threads` cores (None: on all).
-    rate: size of the largest step, relative to the root mean square of the weights that it changes.
+    rate: size of the largest step, relative to the root mean square of the weights that it changes; less on walks of
+    fewer than `FULL_RATE` steps.
     inner: weight of all inner tensors together in the loss; the outputs together have 1.
     augment: how samples are varied, out of `augment.KINDS`; None: as the original bears it.
     effort: a long one goes on for as long as it says, whatever stands above.
@@ -125,7 +129,8 @@ def distil(
     pool = Pool.of(draws, slopes)
     before, left = distance.held_out(gradient.weights), _affordable(slopes, pool, options)
     for slower in SLOWER:
-        descent = Descent(gradient.weights, gradient.matrices, options.rate / slower, left)
+        rate = rate_of_walk(options.rate / slower, left)
+        descent = Descent(gradient.weights, gradient.matrices, rate, left)
         walk = StepWalk(descent, distance, pool, before, Progress(progress, left))
         weights, after, steps = walk.down(np.random.default_rng(options.seed))
         if steps:
@@ -167,6 +172,11 @@ def _affordable(slopes: Slopes, pool: Pool, options: DistilOptions) -> int:
     if steps < FEWEST_STEPS and not options.forced:
         raise ModelError(too_dear(FEWEST_STEPS * (step + pool.draws.runs * teacher), options.seconds))
     return max(min(steps, options.steps), FEWEST_STEPS)
+
+
+def rate_of_walk(rate: float, steps: int) -> float:
+    """Return the largest rate of a walk of so many steps: short ones go by the root of their length."""
+    return rate * math.sqrt(min(1.0, steps / FULL_RATE))
 
 
 def too_dear(cost: float, left: float) -> str:

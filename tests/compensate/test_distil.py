@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from onnxprune.compensate import distil as walks
 from onnxprune.compensate.descent import Descent, orthogonal, spreads
 from onnxprune.compensate.distil import DistilOptions, before_last, distil
 from onnxprune.compensate.draws import draws_of
@@ -140,6 +141,24 @@ def test_steps_bring_a_small_network_nearer_to_a_large_one() -> None:
     fresh = [{"x": normal(64, 2, 5, 5)}]
     (wanted,), (before,), (after,) = (run(model, fresh) for model in (teacher, student, result))
     assert np.square(after - wanted).mean() < 0.7 * np.square(before - wanted).mean()
+
+
+def test_short_walks_take_smaller_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of the steps has half the rate, slower walks start from there, long ones have the whole."""
+    rates: list[float] = []
+
+    class Spy(Descent):
+        def __init__(self, weights: object, matrices: object, rate: float, steps: int) -> None:
+            rates.append(rate)
+            super().__init__(weights, matrices, rate, steps)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(walks, "Descent", Spy)
+    monkeypatch.setattr(walks, "FULL_RATE", 8)
+    feeds = [{"x": normal(8, 2, 5, 5)} for _ in range(4)]
+    same = small(6)
+    for steps in (2, 8, 32):
+        distil(same, same, {"y": lambda y: y}, {}, feeds, DistilOptions(steps=steps, rate=0.08, threads=1))
+    assert rates == pytest.approx([0.04, 0.005, 0.000625, 0.08, 0.01, 0.00125, 0.08, 0.01, 0.00125])
 
 
 def test_steps_that_make_it_worse_are_not_used() -> None:

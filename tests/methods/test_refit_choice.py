@@ -49,12 +49,12 @@ def mlp(width: int) -> onnx.ModelProto:
 
 
 def test_a_small_network_takes_steps_and_is_nearer_for_it() -> None:
-    result = pruned(steps=30)
+    result = pruned(steps=60)
     assert result.compensation is not None
     assert result.compensation.distilled is not None
-    assert result.compensation.distilled.curve[-1][0] == 30
-    assert 0 < result.compensation.distilled.steps <= 30
-    assert result.compensation.distilled.after < result.compensation.distilled.before
+    assert result.compensation.distilled.curve[-1][0] == 60
+    assert 0 < result.compensation.distilled.steps <= 60
+    assert result.compensation.distilled.after < 0.9 * result.compensation.distilled.before
     assert not result.warnings
 
 
