@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -23,6 +24,8 @@ from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array, IntArray
+
+Item = TypeVar("Item")
 
 MEMORY = 4 << 30
 ACTIVATIONS = 0.25
@@ -191,20 +194,18 @@ class Walk:
 
     def run(self, progress: Callable[[str], None] = lambda text: None) -> list[LayerError]:
         """Walk through all levels and return the error of every reader before and after."""
-        errors = []
+        errors: list[LayerError] = []
         levels = max([*self._level.values(), *self._shared_level], default=0) + 1
+        shared = _by_level(zip(self._shared, self._shared_level, strict=True))
+        readers = _by_level((reader, self._level[reader.y]) for reader in self.readers)
+        recurrent = _by_level((layer, self._level[layer.y]) for layer in self._recurrent)
         for level in range(levels):
             progress(f"refitting layers, level {level + 1} of {levels}")
             self._old.advance(level)
-            for together, own in zip(self._shared, self._shared_level, strict=True):
-                if own == level:
-                    errors.append(self.change_shared(together))
-            for reader in self.readers:
-                if self._level[reader.y] == level:
-                    errors.append(self.change(reader))
-            for layer in self._recurrent:
-                if self._level[layer.y] == level:
-                    errors.extend(self.change_recurrent(layer))
+            errors.extend(self.change_shared(together) for together in shared.get(level, ()))
+            errors.extend(self.change(reader) for reader in readers.get(level, ()))
+            for layer in recurrent.get(level, ()):
+                errors.extend(self.change_recurrent(layer))
             self._new.advance(level)
             self._old.release(level)
             self._new.release(level)
@@ -288,6 +289,14 @@ class Walk:
             return
         for total, other in zip(self._old.values(reader.total), self._new.values(reader.other), strict=True):
             yield self.cut(reader.total, total) - other
+
+
+def _by_level(found: Iterable[tuple[Item, int]]) -> dict[int, list[Item]]:
+    """Return what belongs to each level, in the given order."""
+    table: dict[int, list[Item]] = {}
+    for item, level in found:
+        table.setdefault(level, []).append(item)
+    return table
 
 
 def _equal(a: Iterator[Array], b: Iterator[Array]) -> bool:

@@ -90,7 +90,10 @@ class Stages:
         self._header.opset_import.extend(proto.opset_import)
         self._header.functions.extend(proto.functions)
         self._graph = proto.graph
-        self._static = [n for n in proto.graph.node if not any(name in levels for name in n.output)]
+        static = [n for n in proto.graph.node if not any(name in levels for name in n.output)]
+        self._static = {name: (number, n) for number, n in enumerate(static) for name in n.output if name}
+        self._sparse = {tensor.values.name: tensor for tensor in proto.graph.sparse_initializer}
+        self._places: dict[str, int] = {}
         self._until = dict(until)
         self._nodes = self._select()
         self._shelf = shelf or Shelf()
@@ -132,25 +135,22 @@ class Stages:
             level = max((self._levels.get(name, -1) for name in node.output if name), default=-1)
             if level < 0 or not any(name in needed for name in node.output):
                 continue
-            nodes.setdefault(level, []).insert(0, node)
+            nodes.setdefault(level, []).append(node)
             for name in reads(node):
                 needed.add(name)
                 if self._levels.get(name, level) < level or name in inputs:
                     self._until[name] = max(self._until.get(name, -1), level)
-        return nodes
+        return {level: found[::-1] for level, found in nodes.items()}
 
     def _submodel(
         self, nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Sequence[str], sample: Feed
     ) -> onnx.ModelProto:
         graph, wanted = onnx.GraphProto(name="stage"), {name for node in nodes for name in reads(node)}
-        static = []
-        for node in reversed(self._static):
-            if any(name in wanted for name in node.output):
-                static.append(node)
-                wanted.update(reads(node))
-        graph.node.extend([*reversed(static), *nodes])
-        graph.initializer.extend(embedded(self._model, t) for t in self._graph.initializer if t.name in wanted)
-        graph.sparse_initializer.extend(s for s in self._graph.sparse_initializer if s.values.name in wanted)
+        graph.node.extend([*self._static_before(wanted), *nodes])
+        places = self._stored()
+        stored = (self._graph.initializer[place] for place in sorted(places[n] for n in wanted if n in places))
+        graph.initializer.extend(embedded(self._model, tensor) for tensor in stored)
+        graph.sparse_initializer.extend(self._sparse[name] for name in sorted(wanted & self._sparse.keys()))
         for name in inputs:
             element = onnx.helper.np_dtype_to_tensor_dtype(sample[name].dtype)
             graph.input.append(onnx.helper.make_tensor_value_info(name, element, None))
@@ -159,6 +159,24 @@ class Stages:
         model.CopyFrom(self._header)
         model.graph.CopyFrom(graph)
         return model
+
+    def _static_before(self, wanted: set[str]) -> list[onnx.NodeProto]:
+        """Return the nodes that make static tensors which are wanted, in order, and add to `wanted` what they read."""
+        found: dict[int, onnx.NodeProto] = {}
+        waiting = [name for name in wanted if name in self._static]
+        while waiting:
+            number, node = self._static[waiting.pop()]
+            if number not in found:
+                found[number] = node
+                wanted.update(reads(node))
+                waiting.extend(name for name in reads(node) if name in self._static)
+        return [found[number] for number in sorted(found)]
+
+    def _stored(self) -> dict[str, int]:
+        """Return where each stored tensor stands; between two levels some may be added, none goes."""
+        for place in range(len(self._places), len(self._graph.initializer)):
+            self._places[self._graph.initializer[place].name] = place
+        return self._places
 
 
 def embedded(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:

@@ -6,6 +6,8 @@ given the kept positions only, and its result is spread out again with zeros, so
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 import onnx
 
@@ -89,20 +91,24 @@ def _divisors(channels: Channels) -> set[tuple[str, int]]:
 
 def _self_divided_axes(channels: Channels, key: str) -> set[int]:
     """Return the axes along which a weight is divided by a norm of its own (weight norm): 0 / 0 shows nothing there."""
-    view = channels.view
+    view, trace = channels.view, channels.trace
     dims = view.parameters[key].dims
     alone = {key}
     found: set[int] = set()
-    for node in view.nodes:
-        if all(k in channels.trace.first.values for k in node.outputs if k):
-            continue  # of its shape alone
-        inputs = [k for k in node.inputs if k and k not in view.parameters and k not in channels.trace.values]
-        if not any(k in alone for k in node.inputs) or any(k not in alone for k in inputs):
+    waiting = view.reader_numbers(key)
+    while waiting:
+        node = view.nodes[heapq.heappop(waiting)]
+        if alone.issuperset(node.outputs) or all(k in trace.first.values for k in node.outputs if k):
+            continue  # seen, or of its shape alone
+        if any(k not in alone for k in node.inputs if k and k not in view.parameters and k not in trace.values):
             continue
         if node.op_type == "Div" and node.inputs[1] in alone:
-            norm = channels.trace.shapes.get(node.inputs[1], ())
+            norm = trace.shapes.get(node.inputs[1], ())
             found |= {axis for axis in range(len(dims)) if len(norm) != len(dims) or norm[axis] > 1}
         alone.update(node.outputs)
+        for output in filter(None, node.outputs):
+            for number in view.reader_numbers(output):
+                heapq.heappush(waiting, number)
     return found
 
 

@@ -16,6 +16,7 @@ import onnx
 
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
+from onnxprune.graph.bodies import reads
 from onnxprune.graph.source_file import is_packed, read_bytes
 from onnxprune.processes import engine
 from onnxprune.types import Array
@@ -207,8 +208,7 @@ def _load(source: Source, options: Any, stack: ExitStack) -> str | bytes:
     if isinstance(source, bytes):
         return source
     if isinstance(source, onnx.ModelProto):
-        graph: bytes = source.SerializeToString()
-        return graph
+        return _serialised(source)
     if isinstance(source, Path):
         return read_bytes(source) if source.is_file() and is_packed(source) else str(source)
     if source.pending or source.proto.ByteSize() > 2**31 - 2**20:
@@ -219,7 +219,21 @@ def _load(source: Source, options: Any, stack: ExitStack) -> str | bytes:
         return str(folder / "model.onnx")
     if source.path is not None:
         options.add_session_config_entry(_EXTERNAL, str(source.path.parent.resolve()))
-    serialised: bytes = source.proto.SerializeToString()
+    return _serialised(source.proto)
+
+
+def _serialised(proto: onnx.ModelProto) -> bytes:
+    """Return the bytes to open, without what nothing reads: onnxruntime takes quadratic time to throw that away."""
+    given = proto.graph.initializer
+    wanted = {name for node in proto.graph.node for name in reads(node)}
+    wanted |= {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    if any(tensor.name not in wanted for tensor in given):
+        used = onnx.ModelProto()
+        used.CopyFrom(proto)
+        del used.graph.initializer[:]
+        used.graph.initializer.extend(tensor for tensor in given if tensor.name in wanted)
+        proto = used
+    serialised: bytes = proto.SerializeToString()
     return serialised
 
 

@@ -168,6 +168,14 @@ class View:
                     table.setdefault(name, []).append((node, index))
         return table
 
+    def reader_numbers(self, key: str) -> list[int]:
+        """Return which nodes read a tensor, in the order of nodes."""
+        return [self._numbers[node] for node, _ in self.readers.get(key, ())]
+
+    @cached_property
+    def _numbers(self) -> dict[Node, int]:
+        return {node: number for number, node in enumerate(self.nodes)}
+
     @cached_property
     def own_names(self) -> frozenset[str]:
         """Names that one node has, and no tensor of another."""

@@ -86,8 +86,21 @@ class Activity:
 
     def readings(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
         """Return who reads the channels of a group, and at which positions."""
-        found = [(reading, reading.positions(group)) for reading in self.all_readings]
-        return [(reading, positions) for reading, positions in found if positions is not None]
+        places: dict[tuple[str, int], IntArray] = {}
+        for site in group.sites:
+            if site.role == "reads":
+                places.setdefault((site.tensor, site.axis), site.positions)
+        found = sorted(number for place in places for number in self._numbers.get(place, ()))
+        readings = [self.all_readings[number] for number in found]
+        return [(reading, places[reading.stored]) for reading in readings]
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[str, int], list[int]]:
+        """Weight and axis -> which of all readings are theirs."""
+        table: dict[tuple[str, int], list[int]] = {}
+        for number, reading in enumerate(self.all_readings):
+            table.setdefault(reading.stored, []).append(number)
+        return table
 
     def weights(self, group: ChannelGroup) -> list[tuple[Reading, IntArray]]:
         """Return the weights that read the channels of a group, each once, and at which positions."""

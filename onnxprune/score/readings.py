@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.channels.groups import ChannelGroup
 from onnxprune.graph.view import Node, View
 from onnxprune.operators.operator import operator_of
 from onnxprune.score.stored_numbers import read_weight
-from onnxprune.types import Array, FloatArray, IntArray
+from onnxprune.types import Array, FloatArray
 
 PASSING = ("Identity", "Cast", "DequantizeLinear", "Transpose")
 
@@ -40,13 +39,6 @@ class Reading:
         """Return (positions, elements): the weights that multiply each position."""
         array = read_weight(view, self.weight).astype(np.float64)
         return np.moveaxis(array, self.weight_axis, 0).reshape(array.shape[self.weight_axis], -1)
-
-    def positions(self, group: ChannelGroup) -> IntArray | None:
-        """Return (channels, positions per channel) of a group on the axis, None if it does not stand there."""
-        for site in group.sites:
-            if (site.tensor, site.axis, site.role) == (self.weight, self.weight_axis, "reads"):
-                return site.positions
-        return None
 
 
 def find_readings(view: View) -> list[Reading]:
