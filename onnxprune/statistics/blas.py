@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, wraps
+from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
 Given = ParamSpec("Given")
@@ -27,6 +28,7 @@ def on_one_thread(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @wraps(function)
     def bounded(*given: Given.args, **named: Given.kwargs) -> Result:
+        import_module("scipy.linalg")  # what is loaded within would bring threads that nothing has bounded
         with one_thread():
             return function(*given, **named)
 
