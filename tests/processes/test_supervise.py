@@ -34,7 +34,9 @@ def run(folder: Path, *args: object, **more: str) -> "subprocess.CompletedProces
 
 
 def left(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"net.onnx", "judge.py"}
+    """Return what a command left in a folder, besides what Python itself does when it imports the user's code."""
+    found = {path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
+    return {str(path.relative_to(folder)) for path in found} - {"net.onnx", "judge.py"}
 
 
 CRASHES = {
