@@ -102,9 +102,7 @@ class NodeOperands:
             RuleError: it is unknown.
         """
         key = self.node.inputs[index]
-        if key not in self.state.trace.shapes:
-            raise RuleError(f"{self.node.label}: the shape of its input '{key}' is unknown")
-        return self.state.trace.shapes[key]
+        return self._known_shape(key, f"input '{key}'")
 
     def output_shape(self, index: int = 0) -> Shape:
         """Return the concrete shape of an output.
@@ -112,9 +110,11 @@ class NodeOperands:
         Raises:
             RuleError: it is unknown.
         """
-        key = self.node.outputs[index]
+        return self._known_shape(self.node.outputs[index], "output")
+
+    def _known_shape(self, key: str, what: str) -> Shape:
         if key not in self.state.trace.shapes:
-            raise RuleError(f"{self.node.label}: the shape of its output is unknown")
+            raise RuleError(f"{self.node.label}: the shape of its {what} is unknown")
         return self.state.trace.shapes[key]
 
     def value(self, index: int) -> Array | None:

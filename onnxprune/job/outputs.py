@@ -12,7 +12,6 @@ from onnxprune.errors import OutputError, UsageError
 from onnxprune.files.identity import real_target, refuse_inputs
 from onnxprune.files.staging import Staging
 from onnxprune.option import documented, option
-from onnxprune.report.bom import check_bom, to_bom
 
 if TYPE_CHECKING:
     from onnxprune.report import Report
@@ -60,7 +59,10 @@ def check_outputs(outputs: Outputs, target: Path, inputs: Mapping[str, Iterable[
     """
     files = (target, *outputs.texts)
     check_report_name(outputs.report)
-    check_bom(outputs.bom)
+    if outputs.bom is not None:
+        from onnxprune.report.bom import check_bom
+
+        check_bom()
     for path in files:
         check_writable(path, clobber=not outputs.no_clobber)
     check_distinct(files)
@@ -139,6 +141,8 @@ def told(outputs: Outputs, report: Report) -> Iterator[tuple[Path, str]]:
     if outputs.summary is not None:
         yield outputs.summary, summary_text(report)
     if outputs.bom is not None and report.output is not None:
+        from onnxprune.report.bom import to_bom
+
         yield outputs.bom, to_bom(report)
 
 

@@ -26,13 +26,13 @@ NAMESPACE = uuid.UUID("3f7c2b52-6f43-5e3c-9d0e-1c8f7c0d5a11")
 FIGURES = ("cosine", "sqnr_db", "agreement")
 
 
-def check_bom(path: Path | None) -> None:
+def check_bom() -> None:
     """Make sure, before any work, that a bill of materials can be written.
 
     Raises:
         UsageError: the library for it is missing.
     """
-    if path is not None and find_spec("cyclonedx") is None:
+    if find_spec("cyclonedx") is None:
         raise UsageError("a bill of materials needs cyclonedx-python-lib: pip install 'onnxprune[bom]'.")
 
 
@@ -41,6 +41,7 @@ def to_bom(report: Report) -> str:
     from cyclonedx.model import Property
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType, Pedigree
+    from cyclonedx.model.tool import ToolRepository
     from cyclonedx.output.json import JsonV1Dot6
 
     result = _model(report.output, "result")
@@ -54,7 +55,7 @@ def to_bom(report: Report) -> str:
     ]
     bom = Bom(
         serial_number=uuid.uuid5(NAMESPACE, str(report.output.sha256 if report.output else "")),
-        metadata=BomMetaData(component=result, tools=_tools(tools), timestamp=_date(report)),
+        metadata=BomMetaData(component=result, tools=ToolRepository(components=tools), timestamp=_date(report)),
         components=list(_data(report)),
     )
     bom.register_dependency(result, list(bom.components))
@@ -92,12 +93,6 @@ def _data(report: Report) -> Iterator[Component]:
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=data["sha256"])],
             properties=[Property(name="onnxprune:samples", value=str(data["samples"]))],
         )
-
-
-def _tools(tools: list[Component]) -> object:
-    from cyclonedx.model.tool import ToolRepository
-
-    return ToolRepository(components=tools)
 
 
 def _date(report: Report) -> datetime:

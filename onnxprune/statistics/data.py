@@ -137,16 +137,12 @@ class _Stream:
         if flat:
             raise DataError(f"{origin}: '{flat[0].name}' is a single number, the model wants {flat[0]}.")
         extra = {feed[s.name].ndim - len(s.shape) for s in self.inputs if s.shape is not None}
-        if mode == "feeds" or (mode is None and extra == {1}):
-            for index in range(_common_length(feed, origin))[:limit]:
-                yield Unit(
-                    {s.name: fit(feed[s.name][index, ...], s, origin, batch_axis=False) for s in self.inputs}, 1, False
-                )
+        whole = mode == "feeds" or (mode is None and extra == {1})
+        if whole or extra == {0, 1}:
+            longer = {s.name for s in self.inputs if s.shape is not None and feed[s.name].ndim > len(s.shape)}
+            yield from self._feeds(feed, set(feed) if whole else longer, origin, limit)
             return
         stacked, count = can_stack(self.inputs), 1
-        if extra == {0, 1}:
-            yield from self._mixed(feed, origin, limit)
-            return
         if stacked and extra == {-1}:
             feed = {name: array[None] for name, array in feed.items()}
         if stacked:
@@ -161,13 +157,12 @@ class _Stream:
             if count > size:
                 let_go(feed.values())
 
-    def _mixed(self, feed: Feed, origin: str, limit: int | None) -> Iterator[Unit]:
-        """Yield a feed a sample, where some arrays have an axis of samples more than their inputs, and others none.
+    def _feeds(self, feed: Feed, counted: set[str], origin: str, limit: int | None) -> Iterator[Unit]:
+        """Yield a feed a sample: `counted` arrays have an axis of samples more than their inputs.
 
         The others have their samples on axis 0 too where as many stand there as axis 0 of the input may have any
         size; else they are the same for all.
         """
-        counted = {s.name for s in self.inputs if s.shape is not None and feed[s.name].ndim > len(s.shape)}
         count = _common_length({name: feed[name] for name in counted}, origin)
         rows = {
             s.name
