@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from onnxprune.evidence.validation import validate as validate
     from onnxprune.graph.model import Model as Model
     from onnxprune.graph.model import load as load
+    from onnxprune.graph.signature import verify as verify
     from onnxprune.job.carry_out import JobResult as JobResult
     from onnxprune.job.gates import Gates as Gates
     from onnxprune.job.job import Job as Job
@@ -87,6 +88,7 @@ _NAMES = {
     "differences.difference": "Difference diff",
     "errors": "DataError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError",
     "graph.model": "Model load",
+    "graph.signature": "verify",
     "job.carry_out": "JobResult",
     "job.gates": "Gates",
     "job.job": "Job Step step",

@@ -25,6 +25,7 @@ EXAMPLES = {
     "sparsify": ("onnxprune sparsify model.onnx --pattern 2:4 --data calib.npz", "sparsify.md"),
     "trim": ("onnxprune trim model.onnx --keep logits=0-3 -o four-classes.onnx", "trim.md"),
     "tune": ("onnxprune tune model.onnx --data calib.npz --min-agreement 0.98 -o small.onnx", "data.md"),
+    "verify": ("onnxprune verify small.onnx --key public.pem", "reports.md"),
     "validate": ("onnxprune validate model.onnx small.onnx --data calib.npz", "validate.md"),
 }
 """Command -> how it is used, and the page of docs/ that tells more."""

@@ -34,6 +34,9 @@ class Outputs:
     bom: Path | None = option(
         None, "Write a CycloneDX bill of materials, what the model was made from, to a .json file.", metavar="FILE"
     )
+    sign: Path | None = option(
+        None, "Sign it with this private key (PEM); the signature goes beside it, see verify.", metavar="KEY"
+    )
     plan: Path | None = option(None, "Write the plan, what is removed, to a .json file.", metavar="FILE")
     intermediates: Path | None = option(None, "Keep the model after every step there.", metavar="FOLDER", flag="--keep")
     keep_last_good: bool = option(False, "If a gate fails, write the model of the step before.")
@@ -57,8 +60,13 @@ def check_outputs(outputs: Outputs, target: Path, inputs: Mapping[str, Iterable[
         OutputError: a place that cannot be written, is an input, or exists and must stay.
         UsageError: a report of an unknown kind, or one name for two outputs.
     """
-    files = (target, *outputs.texts)
+    files: tuple[Path | None, ...] = (target, *outputs.texts)
     check_report_name(outputs.report)
+    if outputs.sign is not None:
+        from onnxprune.graph.signature import check_signing, signature_beside
+
+        check_signing(outputs.sign)
+        files = (*files, signature_beside(target))
     if outputs.bom is not None:
         from onnxprune.report.bom import check_bom
 

@@ -16,6 +16,7 @@ from onnxprune.graph.external import WeightFiles
 from onnxprune.graph.model import Model, file_sha256, load
 from onnxprune.graph.provenance import with_provenance
 from onnxprune.graph.save import save as save_model
+from onnxprune.graph.signature import check_signing, sign, signature_beside
 from onnxprune.job.beside import config_of, stage_config
 from onnxprune.job.carry_out import JobResult, carry_out
 from onnxprune.job.job import Job
@@ -91,6 +92,8 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
                 source=original,
                 staging=staging,
             )
+            if job.outputs.sign is not None:
+                staging.text(signature_beside(target), sign(drafts[-1], job.outputs.sign, name=target.name))
 
         try:
             done = carry_out(job, stage=stage, deliver=deliver)
@@ -104,6 +107,8 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
         report.details["recipe"] = job.as_data()
         _describe_output(report, done.model, target, drafts[-1])
         stage_config(job.source_path, target, sources[-1], done.model, staging, report)
+        if job.outputs.sign is not None:
+            report.details["signature"] = signature_beside(target).name
         report.details["next"] = next_steps(report, job, target)
         if job.outputs.plan is not None and done.plan is not None:
             staging.text(job.outputs.plan, done.plan.to_json())
@@ -118,6 +123,7 @@ def write_job(job: Job, *, stage: Stage = unseen, suffix: str | None = None, als
 
 def read_by(job: Job, also: tuple[Path, ...] = ()) -> dict[str, Iterable[Path]]:
     """Return the files that a job reads, by what they are: no output may be one of them."""
+    key = job.outputs.sign
     spec = job.gates.eval if isinstance(job.gates.eval, str) else None
     given = [item for item in (job.data, job.gates.judge_data) if isinstance(item, str | Path)]
     model = job.source_path
@@ -126,6 +132,7 @@ def read_by(job: Job, also: tuple[Path, ...] = ()) -> dict[str, Iterable[Path]]:
         "weights of the model": WeightFiles(model) if model is not None else [],
         "read besides the model": [*job.reads, *also, *(path for path in [config_of(model)] if path is not None)],
         "code of the evaluation": list(files_of(spec)),
+        "the key": [key] if key is not None else [],
         "part of the data": [path for item in given for path in files_of(item)],
     }
 
@@ -140,6 +147,7 @@ def save(
     check: Check | None = None,
     source: Model | None = None,
     staging: Staging | None = None,
+    sign_with: str | Path | None = None,
 ) -> None:
     """Write a model atomically; a result says in its metadata where it comes from.
 
@@ -149,6 +157,7 @@ def save(
         clobber: replace an existing output.
         provenance: leave the onnxprune.* keys of a result in its metadata.
         inputs, check, source, staging: see `onnxprune.graph.save.save`.
+        sign_with: private key (PEM) that signs the model; the signature goes beside it, see `verify`.
 
     Raises:
         OutputError: the place cannot be written, is an input, or exists and may not be replaced.
@@ -156,12 +165,26 @@ def save(
     """
     if provenance and model.origin is not None:
         model = replace(model, proto=with_provenance(model.proto, *model.origin), file_bytes=None)
-    if staging is not None or model.origin is None or config_of(model.path) is None:
+    has_config = model.origin is not None and config_of(model.path) is not None
+    if staging is not None or not (has_config or sign_with):
         save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source, staging=staging)
         return
+    drafts: list[Path] = []
+
+    def checked(draft: Path) -> None:
+        drafts.append(draft)
+        if check is not None:
+            check(draft)
+
+    if sign_with is not None:
+        check_signing(Path(sign_with))
     with Staging(clobber=clobber) as together:
-        save_model(model, path, clobber=clobber, inputs=inputs, check=check, source=source, staging=together)
-        stage_config(model.path, Path(path), load(model.path or path), model, together)
+        save_model(model, path, clobber=clobber, inputs=inputs, check=checked, source=source, staging=together)
+        if has_config:
+            stage_config(model.path, Path(path), load(model.path or path), model, together)
+        if sign_with is not None:
+            text = sign(drafts[-1], Path(sign_with), name=Path(path).name)
+            together.text(signature_beside(Path(path)), text)
         together.commit()
 
 

@@ -131,9 +131,8 @@ def _step(source: Text, node: Node, gates: Gates, folder: Path, number: int) -> 
 
 
 def _outputs(outputs: Outputs, folder: Path) -> Outputs:
-    paths = ("output", "report", "summary", "bom", "plan", "intermediates")
-    values = {name: getattr(outputs, name) for name in paths}
-    return replace(outputs, **{name: folder / value for name, value in values.items() if value is not None})
+    placed: dict[str, Any] = {name: folder / value for name, value in vars(outputs).items() if isinstance(value, Path)}
+    return replace(outputs, **placed)
 
 
 def _placed(folder: Path, path: str | Path | None) -> str | None:

@@ -19,6 +19,7 @@ from onnxprune.allocate import measures
 from onnxprune.cli.group import Commands, cli
 from onnxprune.cli.sections import EXAMPLES
 from onnxprune.compensate import compensate, terms
+from onnxprune.graph.signature import sign
 from onnxprune.job.gates import Gates
 from onnxprune.job.methods import METHODS
 from onnxprune.job.outputs import Outputs
@@ -29,7 +30,7 @@ from onnxprune.option import said
 from onnxprune.score import criteria
 from onnxprune.score.spelled import spelled_names
 from onnxprune.statistics.image_options import ImageOptions
-from tests import networks
+from tests import keys, networks
 from tests.cli import page
 from tests.cli.conftest import Run
 from tests.job import spelled
@@ -76,6 +77,7 @@ OWN = {
     "trim": ["net.onnx", "--keep", "logits=0-4"],
     "tune": ["net.onnx", "--compensate", "none", "--step", "0.5", "--finest", "0.5"],
     "validate": ["net.onnx", "net.onnx"],
+    "verify": ["net.onnx", "--key", "public.pem"],
 }
 
 
@@ -93,6 +95,10 @@ def desk(run: Run, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_json_is_one_document_with_every_common_option(run: Run, desk: Path, command: str) -> None:
     if command in ("apply", "diff"):
         run("prune", "net.onnx", "--compensate", "none", "--no-verify", "--plan", "plan.json", "-o", "other.onnx")
+    if command == "verify":
+        private, _ = keys.pair(desk)
+        (desk / "key-public.pem").rename(desk / "public.pem")
+        (desk / "net.onnx.sig").write_text(sign(desk / "net.onnx", private, name="net.onnx"))
     known = Commands().get_command(click.Context(cli), command)
     assert known is not None
     flags = [flag for option in known.params for flag in (*option.opts, *option.secondary_opts)]
