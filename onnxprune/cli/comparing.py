@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import UsageError
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
 
 
 def note_layers(
-    record: Report, models: tuple[Model, Model], feeds: Iterable[Feeds], bound: float | None, run: Run
+    record: Report,
+    models: tuple[Model, Model],
+    feeds: Iterable[Feeds],
+    bound: float | None,
+    run: Run,
+    plan: Path | None = None,
 ) -> LayerParity | None:
     """Put every layer into the report; return the first one whose SQNR is below the bound."""
+    from onnxprune.differences.link import kept_between
     from onnxprune.evidence.layer_parity import compare_layers, first_below
 
-    found = compare_layers(*models, feeds, threads=run.threads, provider=run.provider)
+    kept = kept_between(*models, plan)
+    found = compare_layers(*models, feeds, kept=kept, threads=run.threads, provider=run.provider)
     record.details["compared_layers"] = [layer.to_json() for layer in found]
     below = first_below(found, bound) if bound is not None else None
     record.details["first_below"] = below.to_json() if below else None

@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.plan import Plan
-from onnxprune.differences.link import Link, linked
+from onnxprune.differences.link import Link, linked, read_plan
 from onnxprune.differences.nodes import Change, compare_nodes
+from onnxprune.differences.overlay import node_data
 from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.view import Parameter, View
 from onnxprune.types import Array
@@ -26,6 +27,7 @@ class Difference:
     nodes: "added", "removed" and "changed" -> what and where. tensors: "added", "removed", "changed", "renamed".
     interface: inputs and outputs of other names, types or shapes.
     settings: opsets, IR version, producer, metadata.
+    views: both models.
     """
 
     link: Link
@@ -34,6 +36,7 @@ class Difference:
     tensors: Mapping[str, list[Change]]
     interface: list[Change]
     settings: list[Change]
+    views: tuple[View, View]
 
     @property
     def is_equal(self) -> bool:
@@ -45,6 +48,10 @@ class Difference:
     def removed(self) -> dict[str, dict[int, list[int]]]:
         """Tensor -> axis -> positions that are gone, as far as they are known."""
         return self.link.removed
+
+    def to_model_explorer(self, overlay: str = "change") -> str:
+        """Return node data for Google's Model Explorer, see `onnxprune.differences.overlay.node_data`."""
+        return node_data(self, *self.views, overlay)
 
     def to_json(self) -> dict[str, object]:
         """Return everything as plain data."""
@@ -73,9 +80,7 @@ def diff(original: Source, other: Source, plan: Plan | str | Path | None = None)
         UsageError: the plan is none, or of another model.
     """
     if isinstance(plan, str | Path):
-        from onnxprune.graph.source_file import read_bytes
-
-        plan = Plan.from_json(read_bytes(Path(plan)).decode("utf-8", "replace"))
+        plan = read_plan(plan)
     before, after = View(load(original)), View(load(other))
     link = linked(before, after, plan)
     return Difference(
@@ -85,6 +90,7 @@ def diff(original: Source, other: Source, plan: Plan | str | Path | None = None)
         _tensors(before, after, link),
         _interface(before.model.proto.graph, after.model.proto.graph),
         _settings(before.model, after.model),
+        (before, after),
     )
 
 

@@ -1,9 +1,10 @@
-"""What links a model to the one that it was pruned from: a plan, or the values of its tensors through the groups."""
+"""What links a model to the one that it was pruned from: a plan, what it says of itself, or values of its tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -11,10 +12,12 @@ from onnxprune.channels.analyse import Channels, analyse
 from onnxprune.channels.groups import Keep, Site
 from onnxprune.channels.plan import Plan, Positions
 from onnxprune.differences.lost_positions import kept_positions
+from onnxprune.differences.recorded import from_record
 from onnxprune.errors import OnnxpruneError, UsageError
 from onnxprune.graph.model import Model
+from onnxprune.graph.source_file import read_bytes
 from onnxprune.graph.view import Parameter, View
-from onnxprune.types import BoolArray
+from onnxprune.types import BoolArray, IntArray
 
 LARGEST = 1 << 24
 """Elements of a tensor whose values are still looked up; larger ones follow from their groups."""
@@ -24,7 +27,8 @@ LARGEST = 1 << 24
 class Link:
     """How the tensors of two models belong together.
 
-    how: "plan", "values" (positions found by values) or "names" (nothing but names and shapes).
+    how: "plan", "record" (the second model says what it lost), "values" (positions found by values) or "names" (nothing
+        but names and shapes).
     removed: tensor -> axis -> positions that are gone, as in a plan. keep: masks of the groups that lost channels.
     """
 
@@ -42,10 +46,53 @@ def linked(before: View, after: View, plan: Plan | None) -> Link:
     """
     if plan is not None:
         return Link("plan", dict(_checked(plan, before.model).removed), *_groups_of(before.model, plan))
+    if (told := from_record(before.model, after.model)) is not None:
+        channels, keep = told
+        removed = channels.plan(keep).removed
+        if all(_fits(before, after, name, axes) for name, axes in removed.items() if name in after.parameters):
+            return Link("record", removed, channels, keep)
+    return _by_values(before, after)
+
+
+def kept_between(before: Model, after: Model, plan: Path | None = None) -> dict[str, dict[int, IntArray]]:
+    """Return tensor of the first model -> axis -> positions that the second one still has, where it lost some.
+
+    Args:
+        plan: file of the prune that made the second model from the first.
+
+    Raises:
+        UsageError: the plan is none, of another model, or of a trim.
+    """
+    link = linked(View(before), View(after), read_plan(plan) if plan is not None else None)
+    if link.channels is None or not link.keep:
+        return {}
+    shapes = link.channels.trace.shapes
+    found = {}
+    for name, axes in link.channels.positions(link.keep).items():
+        whole = shapes.get(name, ())
+        cut = {axis: kept for axis, (kept, size) in enumerate(zip(axes, whole, strict=False)) if len(kept) < size}
+        if cut:
+            found[name] = cut
+    return found
+
+
+def read_plan(path: str | Path) -> Plan:
+    """Read the file of a plan.
+
+    Raises:
+        ModelError: it cannot be read.
+        UsageError: it is no plan.
+    """
+    return Plan.from_json(read_bytes(Path(path)).decode("utf-8", "replace"))
+
+
+def _by_values(before: View, after: View) -> Link:
     shared = _shrunk(before, after)
     if not shared:
         return Link("names", {})
     gone = _found(before, after, shared)
+    channels: Channels | None
+    keep: Keep | None
     try:
         channels = analyse(before.model)
         found = ((group.name, _kept(group.sites, group.size, gone)) for group in channels.groups)

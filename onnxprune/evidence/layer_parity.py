@@ -1,26 +1,33 @@
 """Two models layer by layer: where the second one leaves the first.
 
 Layers are matched by the names of their tensors, else by the names of their nodes; what follows dequantization of a
-tensor stands for it. Widths that differ (pruned layers) cannot be compared, only named.
+tensor stands for it. Of a pruned layer the channels that are left are compared, where it is known which they are;
+other shapes that differ can only be named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import MappingProxyType
 
+import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.evidence.parity import Meter
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import Feeds, Session, open_session
+from onnxprune.graph.trace import Shape
+from onnxprune.types import Array, IntArray
 
 SAMPLES = 8
 """Feeds that layers are compared on: all their tensors are held at once."""
 AT_ONCE = 48
 """Tensors that one session hands out."""
+Kept = Mapping[str, Mapping[int, IntArray]]
+"""Tensor of the original -> axis -> positions that the other model still has, where it lost some."""
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -28,15 +35,17 @@ _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 class LayerParity:
     """One layer of both models.
 
-    sqnr_db: of its output, None where the shapes differ or nothing could be compared.
+    sqnr_db: of its output, None where nothing could be compared.
     shapes: of the first feed, in the original and in the other model, where they differ.
+    kept: channels that were compared and how many the original has, where the shapes differ and could be compared.
     """
 
     name: str
     operator: str
     output: str
     sqnr_db: float | None
-    shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    shapes: tuple[Shape, Shape] | None = None
+    kept: tuple[int, int] | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the fields that the report shows."""
@@ -44,13 +53,23 @@ class LayerParity:
         sqnr_db = None if self.sqnr_db is None else round(self.sqnr_db, 2)
         line: dict[str, object] = {"name": self.name, "operator": self.operator, "output": self.output}
         line["sqnr_db"] = sqnr_db
+        line |= {"kept": list(self.kept)} if self.kept else {}
         return {**line, "shapes": shapes} if shapes else line
 
 
 def compare_layers(
-    original: Model, other: Model, feeds: Iterable[Feeds], *, threads: int = 0, provider: str | None = None
+    original: Model,
+    other: Model,
+    feeds: Iterable[Feeds],
+    *,
+    kept: Kept = MappingProxyType({}),
+    threads: int = 0,
+    provider: str | None = None,
 ) -> list[LayerParity]:
     """Return every layer that both models have, in the order of the original.
+
+    Args:
+        kept: see `Kept`; of a tensor that is missing here, only whole ones are compared.
 
     Raises:
         ModelError: a model does not run, or the two have no layer in common.
@@ -66,7 +85,7 @@ def compare_layers(
             watching(original, [here for _, here, _ in part], threads, provider) as one,
             watching(other, [there for _, _, there in part], threads, provider) as two,
         ):
-            found += _measured(part, one, two, samples)
+            found += _measured(part, one, two, samples, kept)
     return found
 
 
@@ -76,19 +95,39 @@ def first_below(layers: Iterable[LayerParity], bound: float) -> LayerParity | No
 
 
 def _measured(
-    part: list[tuple[onnx.NodeProto, str, str]], one: Session, two: Session, samples: list[Feeds]
+    part: list[tuple[onnx.NodeProto, str, str]], one: Session, two: Session, samples: list[Feeds], kept: Kept
 ) -> Iterator[LayerParity]:
     kinds = {port.name: port.kind for port in one.outputs}
     floats = [item for item in part if kinds.get(item[1]) in _FLOATS]
     meters = [Meter() for _ in floats]
+    shapes: dict[str, tuple[Shape, Shape]] = {}
     for feeds in samples:
         first, second = one.run(_fed(one, feeds)), two.run(_fed(two, feeds))
         for meter, (_, here, there) in zip(meters, floats, strict=True):
             if here in first and there in second:
-                meter.add(first[here], second[there])
+                values, others = first[here], second[there]
+                if values.shape != others.shape:
+                    shapes.setdefault(here, (values.shape, others.shape))
+                meter.add(_left(values, others.shape, kept.get(here, {})), others)
     for meter, (node, here, _) in zip(meters, floats, strict=True):
-        parity = meter.result()
-        yield LayerParity(node.name or here, node.op_type, here, parity.sqnr_db if parity else None, meter.shapes)
+        parity, differing = meter.result(), shapes.get(here)
+        sqnr_db, counts = (parity.sqnr_db, _counts(differing)) if parity else (None, None)
+        yield LayerParity(node.name or here, node.op_type, here, sqnr_db, differing, counts)
+
+
+def _left(values: Array, shape: Shape, cut: Mapping[int, IntArray]) -> Array:
+    """Return the positions that the other model still has, the whole where that gives another shape than it has."""
+    part = values
+    for axis, positions in cut.items():
+        if axis < values.ndim and (not len(positions) or positions[-1] < values.shape[axis]):
+            part = np.take(part, positions, axis)
+    return part if part.shape == shape else values
+
+
+def _counts(shapes: tuple[Shape, Shape] | None) -> tuple[int, int] | None:
+    """Return how many channels are left, and how many there were, of the first axis that lost some."""
+    pairs = zip(*shapes, strict=False) if shapes else ()
+    return next(((left, whole) for whole, left in pairs if left < whole), None)
 
 
 def _fed(session: Session, feeds: Feeds) -> Feeds:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.differences.recorded import recorded
 from onnxprune.errors import GateError, OnnxpruneError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.files.staging import Staging
@@ -102,6 +103,7 @@ class _JobWork:
 
     def __post_init__(self) -> None:
         self.done: list[Done] = []
+        self.records: list[dict[str, object]] = []
         self.notes = StepNotes(self.job, self.original, self.report)
         self.examiner = Examiner(self.original, self.job.run)
 
@@ -128,6 +130,7 @@ class _JobWork:
             if not self.notes.is_run:
                 self.notes.result(step, result)
         made = model_of(result)
+        self.records.append(recorded(getattr(getattr(result, "result", result), "plan", None)))
         mode: str = getattr(result, "mode", "")
         if job.measure_latency and mode:
             with self.stage(self.report, "latency", "measuring"):
@@ -199,7 +202,10 @@ class _JobWork:
         return replace(self.job.gates, **limits)
 
     def _settings(self, count: int) -> Mapping[str, object]:
-        return replace(self.job, steps=self.job.steps[:count]).settings
+        """Return what the first steps were asked for, and what went where that tells it."""
+        steps = zip(self.job.steps[:count], self.records, strict=False)
+        done = [{**step.settings, **record} for step, record in steps]
+        return done[0] if len(done) == 1 else {"command": "run", "steps": done}
 
     def _file(self, done: Done) -> Path:
         return self.original.folder / f"{done.number}-{done.step.method.name}.onnx"

@@ -10,6 +10,7 @@ from onnxprune.report.section import Section, Table
 
 LINKS = {
     "plan": "Positions are those of the plan.",
+    "record": "Positions are those that the second model says it lost.",
     "values": "Positions were found by the values of the tensors.",
     "names": "Tensors and nodes were put together by names, shapes and contents.",
 }

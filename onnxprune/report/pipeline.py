@@ -28,8 +28,9 @@ def layers(report: Report) -> Iterator[Section]:
         return
     rows = []
     for layer in found:
-        shapes = layer.get("shapes")
+        shapes, kept = layer.get("shapes"), layer.get("kept")
         note = f"{shapes[0]} against {shapes[1]}" if shapes else ""
+        note = f"{kept[0]} of {kept[1]} channels" if kept else note
         rows.append((layer["name"], layer["operator"], figures.decibels(layer["sqnr_db"]), note))
     below, bound = report.details.get("first_below"), report.details.get("layer_bound_db")
     lines = (f"First below {bound:g} dB: {below['name']} ({below['operator']}).",) if below else ()

@@ -119,9 +119,37 @@ def test_layers_of_a_pruned_and_of_a_quantized_model_are_matched(run: Run, model
     run("quantize", model, "--mode", "static", "-o", model.with_name("q.onnx"), "--no-latency")
     pruned = json.loads(run("validate", model, model.with_name("p.onnx"), "--layers", "--json").stdout)
     assert any("shapes" in layer for layer in pruned["compared_layers"])
+    cut = [layer for layer in pruned["compared_layers"] if "kept" in layer]
+    assert cut and all(layer["kept"][0] < layer["kept"][1] and layer["sqnr_db"] is not None for layer in cut)
     quantized = json.loads(run("validate", model, model.with_name("q.onnx"), "--layers", "--json").stdout)
     convolutions = [layer for layer in quantized["compared_layers"] if layer["operator"] == "Conv"]
     assert convolutions and all(15 < layer["sqnr_db"] < 80 for layer in convolutions)
+
+
+@pytest.mark.parametrize("source", ["record", "plan", "values"])
+def test_kept_channels_of_a_prune_without_refit_are_what_they_were(
+    run: Run, model: Path, tmp_path: Path, source: str
+) -> None:
+    """The first layer reads the input, so each of its channels gives what it gave, whoever tells which are left."""
+    networks.store(networks.convnet(width=16), model)
+    plan, pruned = tmp_path / "plan.json", tmp_path / "p.onnx"
+    more = [] if source == "record" else ["--no-provenance"]
+    made = run("prune", model, "--ratio", 0.5, "--compensate", "none", "-o", pruned, "--plan", plan, *more)
+    assert made.exit_code == 0, made.output
+    with_plan = ["--layer-plan", plan] if source == "plan" else []
+    told = run("validate", model, pruned, "--layers", *with_plan, "--threads", 1, "--report", tmp_path / "r.json")
+    assert told.exit_code == 0 and "8 of 16 channels" in told.output, told.output
+    layers = json.loads((tmp_path / "r.json").read_text())["compared_layers"]
+    first = next(layer for layer in layers if layer["operator"] == "Conv")
+    assert first["kept"] == [8, 16] and first["sqnr_db"] > 100
+    assert all(layer["sqnr_db"] is not None for layer in layers)
+
+
+def test_a_plan_of_layers_is_refused_without_layers(run: Run, model: Path, tmp_path: Path) -> None:
+    refused = run("validate", model, model, "--layer-plan", tmp_path / "plan.json")
+    assert refused.exit_code == 2 and "--layers" in refused.stderr
+    missing = run("validate", model, model, "--layers", "--layer-plan", tmp_path / "plan.json")
+    assert missing.exit_code == 2 and missing.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from onnxprune.cli.group import cli
 from onnxprune.differences.lost_positions import kept_positions
 
 
-def network(seed: int = 0) -> onnx.ModelProto:
+def network(seed: int = 0, width: int = 8) -> onnx.ModelProto:
     """Return x -> Conv -> Relu -> Conv -> y, with vectors that say nothing about positions."""
     random = np.random.default_rng(seed)
     arrays = {
-        "w1": random.standard_normal((8, 3, 3, 3)),
-        "b1": np.zeros(8),
-        "w2": random.standard_normal((4, 8, 1, 1)),
+        "w1": random.standard_normal((width, 3, 3, 3)),
+        "b1": np.zeros(width),
+        "w2": random.standard_normal((4, width, 1, 1)),
     }
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["a"], "first", pads=[1, 1, 1, 1]),
@@ -36,7 +36,7 @@ def network(seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def pruned(model: onnx.ModelProto) -> onnxprune.PruneResult:
+def pruned(model: onnx.ModelProto | Path) -> onnxprune.PruneResult:
     return onnxprune.prune(model, ratio=0.5, align=1, compensate="none", run=onnxprune.Run(verify=False))
 
 
@@ -51,6 +51,61 @@ def test_positions_that_values_tell_are_those_of_the_plan(name: str) -> None:
     assert {tensor: stayed[tensor] for tensor in found.removed} == dict.fromkeys(found.removed, 0.0)
     with_plan = onnxprune.diff(source, result.model.proto, result.plan)
     assert with_plan.removed == found.removed and with_plan.tensors == found.tensors
+
+
+@pytest.mark.parametrize("steps", [["prune"], ["prune", "quantize"], ["prune", "sparsify"]])
+def test_a_refitted_result_says_itself_what_it_lost(tmp_path: Path, steps: list[str]) -> None:
+    """Values tell nothing after a refit, and names of weights change when they are stored in fewer bits."""
+    onnx.save(network(width=64), tmp_path / "a.onnx")
+    data = {"x": np.random.default_rng(1).standard_normal((32, 3, 5, 5)).astype(np.float32)}
+    options = {"prune": {"ratio": 0.5, "align": 1, "compensate": "lstsq"}, "quantize": {"mode": "fp16"}, "sparsify": {}}
+    job = onnxprune.Job(tuple(onnxprune.step(name, **options[name]) for name in steps), tmp_path / "a.onnx", data)
+    done = onnxprune.run_recipe(job)
+    onnxprune.save(done.model, tmp_path / "b.onnx")
+    found = onnxprune.diff(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert found.link.how == "record" and found.removed == {k: v for k, v in done.plan.removed.items() if v}
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "x", '{"removed": 3}', '{"removed": {"first": "////"}}'])
+def test_a_record_that_does_not_fit_is_not_believed(tmp_path: Path, damage: str) -> None:
+    onnx.save(network(), tmp_path / "a.onnx")
+    onnxprune.save(pruned(tmp_path / "a.onnx").model, tmp_path / "b.onnx")
+    other = onnx.load(tmp_path / "b.onnx")
+    for item in other.metadata_props:
+        item.value = damage if item.key == "onnxprune.options" else item.value
+    assert onnxprune.diff(tmp_path / "a.onnx", other).link.how == "values"
+
+
+def test_node_data_of_a_viewer_tell_every_node(tmp_path: Path) -> None:
+    source, other = network(), pruned(network()).model.proto
+    other.graph.node.add(op_type="Identity", input=["y"], output=["z"])
+    found = onnxprune.diff(source, other)
+    told = json.loads(found.to_model_explorer())["g"]["results"]
+    assert {name: line["value"] for name, line in told.items()} == {
+        "first": "narrower",
+        "relu": "equal",
+        "second": "narrower",
+        "z": "added",
+    }
+    width = json.loads(found.to_model_explorer("width"))["g"]
+    assert {name: line["value"] for name, line in width["results"].items()} == {
+        "first": 0.5,
+        "relu": 0.5,
+        "second": 1.0,
+    }
+    assert [stop["stop"] for stop in width["gradient"]] == [0.0, 0.5, 1.0]
+    cost = json.loads(found.to_model_explorer("cost"))["g"]["results"]
+    assert cost == {"first": {"value": 4 * 3 * 9 * 25.0}, "second": {"value": 4 * 4 * 25.0}}
+    with pytest.raises(onnxprune.UsageError, match="change, width, cost"):
+        found.to_model_explorer("colour")
+    for name, proto in (("a", source), ("b", other)):
+        onnx.save(proto, tmp_path / f"{name}.onnx")
+    words = ["diff", *(str(tmp_path / name) for name in ("a.onnx", "b.onnx"))]
+    file = tmp_path / "nodes.json"
+    assert CliRunner().invoke(cli, [*words, "--model-explorer", str(file), "--overlay", "cost"]).exit_code == 1
+    assert json.loads(file.read_text())["g"]["name"] == "multiply-adds"
+    assert CliRunner().invoke(cli, [*words, "--overlay", "cost"]).exit_code == 2
+    assert CliRunner().invoke(cli, [*words, "--model-explorer", words[1]]).exit_code == 2
 
 
 def test_a_model_equals_itself_and_its_copy() -> None:

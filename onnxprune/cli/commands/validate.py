@@ -12,7 +12,7 @@ from onnxprune.cli import options, words
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
 from onnxprune.cli.sections import SectionedCommand
-from onnxprune.errors import GateError
+from onnxprune.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from onnxprune.job.gates import Gates
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 @click.argument("compressed", type=options.PATH)
 @options.report
 @click.option("--layers", is_flag=True, help="Compare layer by layer as well, where both models have the layer.")
+@click.option(
+    "--layer-plan",
+    type=options.PATH,
+    metavar="FILE",
+    help="Plan of the prune, for --layers of a model that does not say itself what it lost.",
+)
 @click.option("--layer-sqnr", type=float, metavar="DB", help="Name the first layer below it and fail (with --layers).")
 @click.option(
     "--tolerance",
@@ -39,6 +45,7 @@ def command(
     compressed: Path,
     report: Path | None,
     layers: bool,
+    layer_plan: Path | None,
     layer_sqnr: float | None,
     tolerance: tuple[tuple[str, float], ...],
     data: str | None,
@@ -62,7 +69,10 @@ def command(
     from onnxprune.job.write import read_by
 
     job = Job((), original, data, run, gates)
-    reads = {**read_by(job, (compressed,)), "weights of a model": WeightFiles(compressed)}
+    if layer_plan is not None and not layers and layer_sqnr is None:
+        raise UsageError("a plan tells which channels of layers are left: give it with --layers.")
+    also = (compressed,) if layer_plan is None else (compressed, layer_plan)
+    reads = {**read_by(job, also), "weights of a model": WeightFiles(compressed)}
     with telling("validate", screen, report, reads, seed=run.seed) as record:
         check_sources(job)
         with screen.stage(record, "load", "reading the models"):
@@ -79,7 +89,7 @@ def command(
         if layers or layer_sqnr is not None:
             with screen.stage(record, "layers", "comparing the layers"):
                 feeds = source.reference.samples
-                below = comparing.note_layers(record, (before, after), feeds, layer_sqnr, run)
+                below = comparing.note_layers(record, (before, after), feeds, layer_sqnr, run, layer_plan)
         drop = None
         if gates.eval is not None:
             with screen.stage(record, "evaluate", "evaluating both models"):
