@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from onnxprune.errors import OutputError as OutputError
     from onnxprune.errors import UsageError as UsageError
     from onnxprune.evidence.bench import bench as bench
+    from onnxprune.evidence.robust import robustness as robustness
     from onnxprune.evidence.validation import validate as validate
     from onnxprune.graph.model import Model as Model
     from onnxprune.graph.model import load as load
@@ -115,6 +116,7 @@ _NAMES = {
     "report": "Report",
     "statistics.collect": "Statistics",
     "statistics.image_options": "ImageOptions",
+    "evidence.robust": "robustness",
     "evidence.validation": "validate",
     "evidence.bench": "bench",
     "version": "__version__",

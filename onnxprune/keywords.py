@@ -19,6 +19,7 @@ class CandidateKwargs(TypedDict, total=False):
     """See `CandidateOptions`."""
 
     score: str | None
+    randomize: float | None
     align: int | None
     min_channels: int
     tie_blocks: bool

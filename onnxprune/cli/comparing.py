@@ -10,7 +10,7 @@ from onnxprune.errors import UsageError
 from onnxprune.report import Report
 
 if TYPE_CHECKING:
-    from onnxprune.evidence.compare import Comparison
+    from onnxprune.evidence.compare import Comparison, Reference
     from onnxprune.evidence.layer_parity import LayerParity
     from onnxprune.graph.model import Model
     from onnxprune.graph.session import Feeds
@@ -36,6 +36,20 @@ def note_layers(
     record.details["first_below"] = below.to_json() if below else None
     record.details["layer_bound_db"] = bound
     return below
+
+
+def note_robust(record: Report, reference: Reference, models: tuple[Model, Model], run: Run) -> None:
+    """Put into the report how steady both models are under small changes of their inputs."""
+    from onnxprune.evidence.robust import steadiness
+
+    found = steadiness(reference, *models, seed=run.seed, threads=run.threads, provider=run.provider)
+    record.details["robustness"] = {
+        "brittle": found.is_brittle,
+        "sentence": found.sentence,
+        "lines": [line.to_json() for line in found.lines],
+    }
+    for warning in found.warnings:
+        record.warn(warning)
 
 
 def beyond(comparison: Comparison, tolerances: Sequence[tuple[str, float]]) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxprune.evidence.compare import Comparison
-    from onnxprune.graph.model import Source
+    from onnxprune.evidence.compare import Comparison, Reference
+    from onnxprune.graph.model import Model, Source
     from onnxprune.graph.trace import Shape
 
 
@@ -37,22 +37,43 @@ def validate(
         ModelError: a model does not load or run, or the two differ in inputs or outputs.
         DataError: the data do not fit.
     """
-    from onnxprune.evidence.compare import compare, open_reference, self_noise
+    from onnxprune.evidence.compare import compare, self_noise
     from onnxprune.graph.model import load
     from onnxprune.graph.session import file_of, open_session
 
     before, after = load(original), load(compressed)
+    reference = reference_on(original, before, data, samples, seed, input_shapes, threads, provider)
+    with reference.session, open_session(file_of(compressed) or after, threads=threads, provider=provider) as session:
+        noise = self_noise(reference, threads=threads, provider=provider).results()
+        return replace(compare(reference, session), noise=noise)
+
+
+def reference_on(
+    source: Source,
+    model: Model,
+    data: object,
+    samples: int | None,
+    seed: int,
+    input_shapes: Mapping[str, Shape] | None,
+    threads: int,
+    provider: str | None,
+) -> Reference:
+    """Return the original with samples that it runs on, see `validate`."""
+    from onnxprune.evidence.compare import open_reference
+    from onnxprune.graph.session import file_of
+
     count = None
     if data is not None:
         from onnxprune.statistics.data import read
         from onnxprune.statistics.feeds import input_specs
 
-        data = read(data, input_specs(before.proto), samples=samples)
+        data = read(data, input_specs(model.proto), samples=samples)
         count = data.samples
-    reference = open_reference(
-        before,
-        file=file_of(original),
-        data=data,
+    feeds: Any = data
+    return open_reference(
+        model,
+        file=file_of(source),
+        data=feeds,
         data_count=count,
         samples=samples,
         seed=seed,
@@ -60,6 +81,3 @@ def validate(
         threads=threads,
         provider=provider,
     )
-    with reference.session, open_session(file_of(compressed) or after, threads=threads, provider=provider) as session:
-        noise = self_noise(reference, threads=threads, provider=provider).results()
-        return replace(compare(reference, session), noise=noise)

@@ -130,7 +130,8 @@ class _JobWork:
             if not self.notes.is_run:
                 self.notes.result(step, result)
         made = model_of(result)
-        self.records.append(recorded(getattr(getattr(result, "result", result), "plan", None)))
+        hides = getattr(step.options, "randomize", None) is not None
+        self.records.append({} if hides else recorded(getattr(getattr(result, "result", result), "plan", None)))
         mode: str = getattr(result, "mode", "")
         if job.measure_latency and mode:
             with self.stage(self.report, "latency", "measuring"):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from onnxprune.errors import UsageError
 from onnxprune.methods.compensate_options import CompensateOptions
 from onnxprune.option import option
 
@@ -17,6 +18,8 @@ def criteria() -> Iterable[str]:
     return spelled_names()
 
 
+LARGEST_SIGMA = 10
+"""Of the logarithm of scores: beyond it nothing is left of them."""
 DROP = "Residual branches that go, by the names that inspect lists (repeatable); a prune without a target cuts no more."
 
 
@@ -28,6 +31,15 @@ class CandidateOptions(CompensateOptions):
 
     score: str | None = option(
         None, "How much a channel matters [default: lstsq with --data, else l2].", metavar="NAME", listed=criteria
+    )
+    randomize: float | None = option(
+        None,
+        "Change scores by chance, by so much of themselves (0.1: about a tenth), drawn by the seed: what the model "
+        "lost cannot be told from its weights.",
+        metavar="SIGMA",
+        least=0,
+        most=LARGEST_SIGMA,
+        open="<",
     )
     align: int | None = option(
         None,
@@ -53,3 +65,5 @@ class CandidateOptions(CompensateOptions):
             from onnxprune.score.criteria import find
 
             find(self.score)
+        if self.randomize is not None and not 0 < self.randomize <= LARGEST_SIGMA:
+            raise UsageError(f"randomize {self.randomize!r}: give a number above 0, at most {LARGEST_SIGMA}.")

@@ -114,7 +114,7 @@ def prepare(
         raise UsageError("--scope sensitivity measures errors on inputs of the model: give --data.")
     with clock.stage("score"):
         name = options.score or (DEFAULT_WITH_DATA if activity else DEFAULT)
-        scores, warnings = score_groups(channels.view, groups, name, options.seed, activity)
+        scores, warnings = score_groups(channels.view, groups, name, options.seed, activity, options.randomize)
         warnings += activity.notes if activity else []
     align = ALIGN if options.latency is not None and options.align is None else options.align
     sizes = _axis_sizes(channels, groups)

@@ -47,7 +47,7 @@ def sections(report: Report) -> list[Section]:
             _curve,
             _layers,
         ),
-        *(_parity, pipeline.layers, _latency, pipeline.grid, _locks, why.reasons, _ending),
+        *(_parity, pipeline.layers, pipeline.robustness, _latency, pipeline.grid, _locks, why.reasons, _ending),
     )
     return [part for make in makers for part in make(report) if part.lines or part.table]
 

@@ -38,6 +38,25 @@ def layers(report: Report) -> Iterator[Section]:
     yield Section("Layers, original against compressed", lines, table, picture="compared")
 
 
+def robustness(report: Report) -> Iterator[Section]:
+    """Show how much of what each model says stays when its inputs change a little."""
+    found = report.details.get("robustness")
+    if not found:
+        return
+    rows = tuple(
+        (
+            line["change"],
+            line["output"],
+            line["figure"],
+            *(f"{line[name]:.4f}" for name in ("original", "compressed", "both")),
+            "more brittle" if line["brittle"] else "",
+        )
+        for line in found["lines"]
+    )
+    headers = ("change", "output", "figure", "original keeps", "compressed keeps", "both alike", "")
+    yield Section("Small changes of inputs", (found["sentence"],), Table(headers, rows, 3) if rows else None)
+
+
 def grid(report: Report) -> Iterator[Section]:
     """Show latency by threads and batch; ratios are to the first model under the same setting."""
     rows = []

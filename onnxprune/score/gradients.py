@@ -7,6 +7,7 @@ original, whose first one is zero. No labels are needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +113,8 @@ class _Gates:
                 for number, (key, reading) in enumerate(readings.items())
                 if values[key[0]].dtype == np.float32
             }
-            return _Gates(open_session(_derivative(proto, gates, floats), threads=activity.threads or None),
-                          gates, floats, feeds)  # fmt: skip
+            slopes = derivative_of_projection(proto, [name for name, _ in gates.values()], floats)
+            return _Gates(open_session(slopes, threads=activity.threads or None), gates, floats, feeds)
         except ModelError as error:
             raise UsageError(f"this score needs derivatives: {error} Choose another --score.") from error
 
@@ -154,11 +155,18 @@ def _gate(proto: onnx.ModelProto, reading: Reading, value: Array, number: int) -
     return name, shape
 
 
-def _derivative(
-    proto: onnx.ModelProto,
-    gates: dict[tuple[str, int], tuple[str, tuple[int, ...]]],
-    outputs: dict[str, tuple[int, ...]],
+def derivative_of_projection(
+    proto: onnx.ModelProto, inputs: list[str], outputs: Mapping[str, tuple[int, ...]]
 ) -> onnx.ModelProto:
+    """Return dL / dx as a graph, L = the sum over outputs of y * `<output>.projection`, an input of its shape.
+
+    Args:
+        proto: a graph of fixed sizes, which is changed.
+        inputs: x, each of which has an output `adj_<input>`.
+
+    Raises:
+        ModelError: an operator has no derivative, or onnx-ad is missing.
+    """
     graph, terms = proto.graph, []
     graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1], np.int64), "onnxprune.flat"))
     for number, (name, shape) in enumerate(outputs.items()):
@@ -181,7 +189,6 @@ def _derivative(
         raise ModelError("onnx-ad is missing: pip install onnx-ad.") from error
     try:
         inferred = onnx.shape_inference.infer_shapes(proto)
-        wanted = [name for name, _ in gates.values()]
-        return reverse(inferred, inputs=wanted, outputs=[LOSS], layout="onnx")  # type: ignore[no-any-return]  # untyped
+        return reverse(inferred, inputs=inputs, outputs=[LOSS], layout="onnx")  # type: ignore[no-any-return]  # untyped
     except Exception as error:  # onnx-ad refuses with errors of many kinds
         raise ModelError(f"{error}".splitlines()[0][:300]) from error

@@ -27,6 +27,7 @@ def score_groups(
     name: str = "l2",
     seed: int = 0,
     activity: Activity | None = None,
+    randomize: float | None = None,
 ) -> tuple[Scores, list[str]]:
     """Score the channels of every group.
 
@@ -40,6 +41,7 @@ def score_groups(
         name: a criterion of `names()`.
         seed: of the criteria that draw.
         activity: what the model does on data, if there are data.
+        randomize: see `randomized`; None leaves the scores alone.
 
     Returns:
         The scores, and what a criterion had to do otherwise than asked.
@@ -57,8 +59,22 @@ def score_groups(
         generator = np.random.default_rng([seed, zlib.crc32(group.name.encode())])
         slices = Slices(group, weights, generator, activity=activity)
         scores[group.name] = _score(criterion, slices)
+        if randomize is not None:
+            chance = np.random.default_rng([seed, zlib.crc32(group.name.encode()), 1])
+            scores[group.name] = randomized(scores[group.name], randomize, chance)
         notes.update(slices.notes)
     return scores, [f"score {name}: {count} of {len(scores)} groups {note}" for note, count in notes.items()]
+
+
+def randomized(scores: FloatArray, sigma: float, chance: np.random.Generator) -> FloatArray:
+    """Return s[c] exp(sigma z[c]) with normal z: a choice that the weights alone do not tell, near to the best one.
+
+    Scores span orders of magnitude, so each moves by a share of itself; what is infinite stays.
+
+    Source: choosing among random masks instead of the one of the sorted scores follows Li et al. 2023, Breaking through
+    Deterministic Barriers: Randomized Pruning Mask Generation and Selection; the lognormal factor is ours.
+    """
+    return np.asarray(scores * np.exp(sigma * chance.standard_normal(len(scores))))
 
 
 def _score(criterion: Criterion, slices: Slices) -> FloatArray:

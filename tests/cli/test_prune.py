@@ -254,3 +254,18 @@ def test_a_pipe_that_closes_early_is_no_defect(model: Path) -> None:
     command = f"{sys.executable} -m onnxprune inspect {model} -v | head -c 1"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "defect" not in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_random_choice_follows_the_seed_and_tells_no_channels(run: Run, model: Path) -> None:
+    networks.store(networks.convnet(width=16), model)
+    plans = []
+    for number, seed in enumerate((1, 1, 2)):
+        plan = model.with_name(f"{number}.json")
+        words = ("--randomize", "1.0", "--seed", seed, "--compensate", "none", "--plan", plan)
+        assert run("prune", model, "--ratio", 0.5, *words, "-o", model.with_name("p.onnx")).exit_code == 0
+        plans.append(json.loads(plan.read_text())["removed"])
+    assert plans[0] == plans[1] != plans[2]
+    options = {item.key: item.value for item in onnx.load(model.with_name("p.onnx")).metadata_props}
+    assert "removed" not in json.loads(options["onnxprune.options"])
+    for wrong in ("0", "-1", "11", "nan"):
+        assert run("prune", model, "--randomize", wrong).exit_code == 2, wrong

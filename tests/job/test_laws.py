@@ -25,7 +25,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"ratio": 0.25, "scope": "global", "score": "l1", "align": 1},
         {"params": 0.6, **LSTSQ, **DATA},
         {"macs": 0.7, "scope": "sensitivity", "tie_blocks": True, "compensate": "bias", **DATA},
-        {"size": 0.8, "score": "random", "seed": 3, "min_channels": 8, "compensate": "none"},
+        {"size": 0.8, "score": "l1", "randomize": 0.5, "seed": 3, "min_channels": 8, "compensate": "none"},
         {"ratios": {"conv1": 0.5}, "compensate": "none"},
         {"ratio": 0.5, "compensate": "distil", "steps": 2, **DATA},
         {"ratio": 0.5, "skip": ["conv1"], "exact_only": True, "heads": False, "head_dim": True, **LSTSQ},
@@ -112,7 +112,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         for more in (
             {},
             {"score": "l1"},
-            {"align": 4, "min_channels": 4},
+            {"align": 4, "min_channels": 4, "randomize": 0.2},
             {"skip": ["conv1"]},
             {"only": ["conv2"], "exact_only": True},
             {"tie_blocks": True, "state": "kept.json"},

@@ -15,7 +15,7 @@ from onnxprune.score import group_slices as slices_module
 from onnxprune.score.criteria import names
 from onnxprune.score.criterion import criterion
 from onnxprune.score.group_slices import SlicedWeights, maximum, sum_of_absolutes, sum_of_squares
-from onnxprune.score.scoring import score_groups
+from onnxprune.score.scoring import randomized, score_groups
 
 
 def view_of(nodes: list[onnx.NodeProto] = [], **arrays: np.ndarray) -> View:  # noqa: B006
@@ -146,3 +146,14 @@ def test_every_score_says_its_formula_and_source():
     for entry in SCORES.values():
         assert entry.summary
         assert entry.name == "random" or ("Source:" in entry.function.__doc__ and "s[c]" in entry.function.__doc__)
+
+
+def test_chance_moves_a_score_by_a_share_of_itself_and_by_the_seed_alone():
+    view, of = view_of(w=weights(64, 3)), group(site("w", 0, 64))
+    plain = scores(view, of, "l2")
+    moved = [score_groups(view, [of], "l2", seed, None, 0.1)[0]["g"] for seed in (1, 1, 2)]
+    assert np.array_equal(moved[0], moved[1]) and not np.array_equal(moved[0], moved[2])
+    shares = np.log(moved[0] / plain)
+    assert 0.07 < shares.std() < 0.13 and abs(shares.mean()) < 0.04
+    infinite = randomized(np.array([1.0, np.inf]), 3.0, np.random.default_rng(0))
+    assert np.isinf(infinite[1]) and np.isfinite(infinite[0])

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @options.report
 @click.option("--layers", is_flag=True, help="Compare layer by layer as well, where both models have the layer.")
 @click.option(
+    "--robust", is_flag=True, help="See whether noise, brightness, shifts and steps against it change it more easily."
+)
+@click.option(
     "--layer-plan",
     type=options.PATH,
     metavar="FILE",
@@ -45,6 +48,7 @@ def command(
     compressed: Path,
     report: Path | None,
     layers: bool,
+    robust: bool,
     layer_plan: Path | None,
     layer_sqnr: float | None,
     tolerance: tuple[tuple[str, float], ...],
@@ -90,6 +94,9 @@ def command(
             with screen.stage(record, "layers", "comparing the layers"):
                 feeds = source.reference.samples
                 below = comparing.note_layers(record, (before, after), feeds, layer_sqnr, run, layer_plan)
+        if robust:
+            with screen.stage(record, "robust", "changing the inputs a little"):
+                comparing.note_robust(record, source.reference, (before, after), run)
         drop = None
         if gates.eval is not None:
             with screen.stage(record, "evaluate", "evaluating both models"):
