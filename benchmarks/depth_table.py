@@ -54,10 +54,7 @@ def branches(given: argparse.Namespace, goal: float) -> tuple[str, ...]:
     choice = BranchChoice(
         model, PruneOptions(latency=goal), calibration(model, given.data), Runtime(threads=1), lambda text: None
     )
-    order = choice.order()
-    shares = [choice.share(order[:count]) for count in range(1, len(order) + 1)]
-    count = next((count for count, share in enumerate(shares, 1) if share <= goal + 0.01), len(order))
-    return tuple(order[:count])
+    return choice.path()
 
 
 def main() -> None:

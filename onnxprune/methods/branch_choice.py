@@ -1,18 +1,23 @@
-"""Which branches go, and how much is left for widths to save: whole choices are fitted and compared.
+"""Which branches go, and how much is left for widths to save: choices that are worth a trial.
 
-Each branch alone is dropped and what is left refitted in closed form; the error of the outputs for each share of the
-target that it saves puts branches in order. Then the first none, one, two, .. of that order go, widths save the rest,
-everything is refitted, and the choice whose outputs are nearest on samples that nothing was fitted to stays.
+Branches go one by one, always the one whose loss, with everything that is left refitted in closed form, adds least to
+the error of the outputs for each share of the target that it saves: what one branch costs depends on those that went
+before. Three choices come out: widths alone, branches alone, and of those in between, where widths save the rest, the
+one that is nearest in the closed form on samples that nothing was fitted to.
 Source: blocks instead of widths, judged by what a linear repair recovers: Wang and Wu, CVPR 2023, Practical Network
-Acceleration with Tiny Sets (PRACTISE).
+Acceleration with Tiny Sets (PRACTISE). A price that was found with fewer branches gone is taken for a lower bound:
+Minoux, 1978, Accelerated greedy algorithms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+
+import numpy as np
 
 from onnxprune.allocate.measures import MEASURES
 from onnxprune.channels.analyse import analyse
@@ -29,7 +34,8 @@ from onnxprune.graph.view import Node, View
 from onnxprune.methods.choice import choose
 from onnxprune.methods.depth import Whole, border_left, plan_of, sizes_left, whole_of
 from onnxprune.methods.distances import Distance, parts
-from onnxprune.methods.latency_target import TOLERANCE, time_both
+from onnxprune.methods.finalists import Choices
+from onnxprune.methods.latency_target import CLOSE_ENOUGH, time_both
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
@@ -39,10 +45,8 @@ from onnxprune.methods.substitutes import goal_left, likely_substitutes
 from onnxprune.methods.unfitted import unfitted
 from onnxprune.statistics.data import Data
 
-FALLBACKS = 2
-"""So many choices with more branches follow the best one."""
-WORSE_IN_A_ROW = 2
-"""So many choices in a row that are worse than the best end the search."""
+REFITS = 3
+"""About so many refits are needed for each branch on the way."""
 
 
 @dataclass(eq=False)
@@ -59,37 +63,18 @@ class BranchChoice:
     progress: Callable[[str], None]
     errors: dict[tuple[str, ...], float] = field(default_factory=dict)
 
-    def run(self) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Return the names of the branches that go, and what is to be said of it.
-
-        Behind the best choice stand those with more branches: what is predicted for widths may not hold when measured.
-
-        Raises:
-            NothingToPruneError: no choice reaches the target.
-        """
-        order = self.order()
-        best: tuple[float, tuple[str, ...]] | None = None
-        refused: NothingToPruneError | None = None
-        worse = 0
-        for count in range(len(order) + 1):
-            names = tuple(order[:count])
-            if count and self.share(names) < self.goal * (1 - TOLERANCE) and best is not None:
-                break
-            self.progress(f"trying {count} of {len(order)} branches")
-            try:
-                error = self._error(names)
-            except NothingToPruneError as given:
-                refused = given
-                continue
-            self.errors[names] = error
-            worse = 0 if best is None or error < best[0] else worse + 1
-            best = (error, names) if not worse or best is None else best
-            if worse == WORSE_IN_A_ROW:
-                break
-        if best is None:
-            raise refused or NothingToPruneError("no choice of branches and widths reaches the target.")
-        more = [tuple(order[:count]) for count in range(len(best[1]) + 1, len(order) + 1)]
-        return [best[1], *more[:FALLBACKS]], [self._note(order, best[1])]
+    def run(self) -> Choices:
+        """Return the choices that are worth a trial: widths alone, branches alone, and the nearest in between."""
+        path = self.path()
+        counts = [*range(len(path) + 1)]
+        for count in counts[1:-1]:
+            self.progress(f"trying widths with {count} of {len(path)} branches")
+            with suppress(NothingToPruneError):
+                self.errors[path[:count]] = self._error(path[:count])
+        between = sorted(self.errors, key=lambda names: self.errors[names])
+        contenders = [(), *between[:1], *([path] if path else [])]
+        more = [path[:count] for count in reversed(counts) if path[:count] not in contenders]
+        return Choices(contenders, more, (self._note(path),) if path else ())
 
     @property
     def target(self) -> str:
@@ -126,7 +111,7 @@ class BranchChoice:
     @cached_property
     def parts(self) -> tuple[Data, Data]:
         """Samples to fit to, and samples to compare on."""
-        return parts(self.model, self.data, len(self.free))
+        return parts(self.model, self.data, REFITS * len(self.free))
 
     @cached_property
     def distance(self) -> Distance:
@@ -141,15 +126,34 @@ class BranchChoice:
         every |= {branch.end.outputs[0]: branch for branch in every.values()}
         return without(self.view, self.trace, [every[name] for name in dict.fromkeys(named)])
 
-    def order(self) -> list[str]:
-        """Return names of branches, first those that lose least for what they save."""
-        prices = {}
-        for number, name in enumerate(self.free, 1):
-            self.progress(f"measuring branch {number} of {len(self.free)}")
-            saved = 1 - self._predicted((name,))
-            if saved > 0:
-                prices[name] = self._fitted((name,), thin=False) / saved
-        return sorted(prices, key=lambda name: prices[name])
+    def path(self) -> tuple[str, ...]:
+        """Return names of branches in the order in which they go, so many that the target is reached if any do."""
+        prices: dict[str, float] = dict.fromkeys(self.free, 0.0)
+        gone: tuple[str, ...] = ()
+        error = 0.0
+        while prices and self.share(gone) > self.goal + CLOSE_ENOUGH:
+            name, error = self._cheapest(gone, error, prices)
+            if not np.isfinite(prices.pop(name)):
+                break
+            gone = (*gone, name)
+        return gone
+
+    def _cheapest(self, gone: tuple[str, ...], error: float, prices: dict[str, float]) -> tuple[str, float]:
+        """Return the branch that costs least for what it saves, and the error without it; prices become those of now.
+
+        Args:
+            error: of the outputs without the branches that are gone.
+        """
+        known: dict[str, float] = {}
+        left = self._predicted(gone)
+        while True:
+            name = min(prices, key=lambda name: prices[name])
+            if name in known or not np.isfinite(prices[name]):
+                return name, known.get(name, error)
+            self.progress(f"measuring branch {name}, {len(gone)} are gone")
+            saved = left - self._predicted((*gone, name))
+            known[name] = self._fitted((*gone, name), thin=False) if saved > 0 else error
+            prices[name] = max(known[name] - error, 0.0) / saved if saved > 0 else np.inf
 
     def _predicted(self, names: Sequence[str]) -> float:
         """Return the share of the target that is left without branches; of a latency as predicted."""
@@ -194,10 +198,10 @@ class BranchChoice:
         result = PruneResult(cut, plan, channels, keep, border=border, short=short, substitutes=instead)
         return self.distance.of(refit(result, fit, "lstsq", self.runtime).model)
 
-    def _note(self, order: Sequence[str], names: tuple[str, ...]) -> str:
-        tried = ", ".join(f"{len(n)}: {error:.3g}" for n, error in sorted(self.errors.items(), key=lambda i: len(i[0])))
-        what = f"{len(names)} of {len(order)} branches that may go were dropped" if names else "no branch was dropped"
-        return f"{what}; error of the outputs at the target, by branches dropped: {tried}"
+    def _note(self, path: Sequence[str]) -> str:
+        tried = ", ".join(f"{len(names)}: {error:.3g}" for names, error in self.errors.items())
+        found = f"; error of the outputs with widths at the target, by branches dropped: {tried}" if tried else ""
+        return f"{len(path)} of {len(self.free)} branches that may go were looked at{found}"
 
 
 def _named(node: Node, patterns: Sequence[str]) -> bool:

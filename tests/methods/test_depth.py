@@ -26,6 +26,9 @@ def with_faint(name: str, factor: float = 1e-3) -> onnx.ModelProto:
     return proto
 
 
+CLOSED = {"compensate": "lstsq", "substitute": "none"}
+
+
 @pytest.fixture(scope="module")
 def data() -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(0).normal(size=(64, 3, 8, 8)).astype(np.float32)}
@@ -35,12 +38,12 @@ def data() -> dict[str, np.ndarray]:
 def test_a_branch_that_gives_nothing_goes_first_and_widths_save_the_rest(data, target: str) -> None:
     original = with_faint("first")
     asked = {"macs": 0.6, "params": 0.7}[target]
-    result = plain.prune(original, data, depth=True, align=1, compensate="lstsq", **{target: asked})
+    result = plain.prune(original, data, depth=True, align=1, **CLOSED, **{target: asked})
     assert result.plan.dropped == ["first"]
     assert result.keep
     assert any("of 2 branches that may go" in warning for warning in result.warnings)
     if target == "macs":
-        report = onnxprune.prune(original, data, depth=True, align=1, compensate="lstsq", macs=asked).report
+        report = onnxprune.prune(original, data, depth=True, align=1, **CLOSED, macs=asked).report
         assert report.output.macs / report.input.macs == pytest.approx(asked, rel=0.03)
 
 
@@ -57,14 +60,14 @@ def test_the_choice_is_nearer_than_widths_alone(data) -> None:
     expected = run(original, fresh)[0]
     errors = []
     for depth in (True, False):
-        result = plain.prune(original, data, macs=0.6, depth=depth, align=1, compensate="lstsq")
+        result = plain.prune(original, data, macs=0.6, depth=depth, align=1, **CLOSED)
         errors.append(float(np.square(run(result.model.proto, fresh)[0] - expected).mean()))
     assert errors[0] < 0.8 * errors[1]
 
 
 def test_a_target_out_of_reach_of_widths_may_be_in_reach_of_branches(data) -> None:
     original = residual.convnet()
-    options = {"macs": 0.5, "align": 16, "compensate": "lstsq"}
+    options = {"macs": 0.5, "align": 16, "compensate": "lstsq", "substitute": "none"}
     with pytest.raises(NothingToPruneError):
         plain.prune(original, data, **options)
     assert plain.prune(original, data, depth=True, **options).plan.dropped
@@ -78,13 +81,13 @@ def test_what_is_skipped_or_a_cache_is_not_dropped(data) -> None:
     decoder = residual.decoder()
     rng = np.random.default_rng(0)
     feeds = [random_inputs(decoder, rng, 4) for _ in range(8)]
-    chosen = plain.prune(decoder, feeds, params=0.6, depth=True, align=1, compensate="lstsq").plan.dropped
+    chosen = plain.prune(decoder, feeds, params=0.6, depth=True, align=1, **CLOSED).plan.dropped
     assert not {"attention0", "attention1"} & set(chosen)
 
 
 def test_branches_that_are_named_go_besides(data) -> None:
     original = with_faint("first")
-    result = plain.prune(original, data, macs=0.5, depth=True, drop=["scaled"], align=1, compensate="lstsq")
+    result = plain.prune(original, data, macs=0.5, depth=True, drop=["scaled"], align=1, **CLOSED)
     assert result.plan.dropped[0] == "scaled"
 
 
@@ -102,22 +105,73 @@ def test_depth_without_what_it_needs_is_one_line(options: dict, match: str) -> N
         onnxprune.prune(residual.convnet(), run=Run(verify=False), **options)
 
 
-def test_where_widths_do_not_reach_the_target_one_more_branch_goes(data, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxprune.methods import prune as method
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_choices_that_do_not_reach_the_target_make_room_for_others(data, monkeypatch, times: int) -> None:
+    """Widths alone, one branch and two branches are worth a trial."""
+    from onnxprune.methods import pruning as method
 
     refused: list[int] = []
 
-    def choose(channels, options, *args, whole=None, **more):  # type: ignore[no-untyped-def]
-        if not refused:
+    def choose(channels, options, *args, **more):  # type: ignore[no-untyped-def]
+        if len(refused) < times and not more.get("quick"):
             refused.append(len(options.drop))
             raise NothingToPruneError("as measured, it cannot be reached.")
         return right(channels, options, *args, **more)
 
     right = method.choose
-    original = with_faint("first")
-    best = plain.prune(original, data, macs=0.6, depth=True, align=1, compensate="lstsq", substitute="none")
     monkeypatch.setattr(method, "choose", choose)
-    result = plain.prune(original, data, macs=0.6, depth=True, align=1, compensate="lstsq", substitute="none")
-    assert refused == [len(best.plan.dropped)]
-    assert set(best.plan.dropped) < set(result.plan.dropped)
-    assert any("one more went" in warning for warning in result.warnings)
+    options = {"macs": 0.3, "depth": True, "align": 8, "compensate": "lstsq", "substitute": "none"}
+    if times == 3:
+        with pytest.raises(NothingToPruneError, match="as measured"):
+            plain.prune(with_faint("first"), data, **options)
+        return
+    result = plain.prune(with_faint("first"), data, **options)
+    assert refused == [0, 1, 2][:times] and len(result.plan.dropped) not in refused
+    assert sum("another choice was taken" in warning for warning in result.warnings) == times
+
+
+def test_finalists_are_compared_after_the_steps_that_the_result_has(data, monkeypatch) -> None:
+    from onnxprune.methods import pruning as method
+
+    asked: list[tuple[int, str, int]] = []
+
+    def refit(result, samples, mode, runtime, steps, *args):  # type: ignore[no-untyped-def]
+        asked.append((samples.samples, mode, steps))
+        return right(result, samples, "lstsq", runtime)
+
+    right = method.refit
+    monkeypatch.setattr(method, "refit", refit)
+    options = {"macs": 0.6, "depth": True, "align": 8, "substitute": "none", "compensate": "distil", "steps": 50}
+    plain.prune(with_faint("first", 0.2), data, **options)
+    *trials, last = asked
+    assert len(trials) >= 2 and {call[1:] for call in asked} == {("distil", 50)}
+    assert {call[0] for call in trials} == {last[0] * 3 // 4}
+
+
+ERRORS = {"": 0.0, "a": 1.0, "b": 2.0, "c": 3.0, "ab": 9.0, "ac": 4.0, "bc": 5.0, "abc": 12.0}
+
+
+@pytest.mark.parametrize(("goal", "expected"), [(0.75, "a"), (0.5, "ac"), (0.25, "acb"), (0.1, "acb")])
+def test_what_a_branch_costs_depends_on_those_that_went_before(monkeypatch, goal: float, expected: str) -> None:
+    """Each saves a quarter; `b` is cheap alone, dear after `a`."""
+    from onnxprune.graph.model import load
+    from onnxprune.methods.branch_choice import BranchChoice
+    from onnxprune.methods.calibration import calibration
+    from onnxprune.methods.prune_options import PruneOptions
+    from onnxprune.methods.runtime import Runtime
+
+    asked: list[str] = []
+
+    def fitted(self, names, *, thin):  # type: ignore[no-untyped-def]
+        asked.append("".join(sorted(names)))
+        return ERRORS[asked[-1]]
+
+    monkeypatch.setattr(BranchChoice, "_fitted", fitted)
+    for name in ("_predicted", "share"):
+        monkeypatch.setattr(BranchChoice, name, lambda self, names: 1 - len(names) / 4)
+    model = load(residual.convnet())
+    feeds = calibration(model, {"x": np.zeros((4, 3, 8, 8), np.float32)})
+    choice = BranchChoice(model, PruneOptions(macs=goal), feeds, Runtime(), lambda text: None)
+    choice.free = dict.fromkeys("abc")  # type: ignore[misc]
+    assert "".join(choice.path()) == expected
+    assert len(asked) == len(set(asked))

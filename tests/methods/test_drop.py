@@ -79,7 +79,7 @@ def test_the_masked_original_of_the_package_equals_that_of_the_tests() -> None:
 
 
 def test_a_wrong_result_is_found_by_the_verification(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxprune.methods import prune as method
+    from onnxprune.methods import pruning as method
 
     def wrong(channels: object, keep: object) -> Model:
         given = right(channels, keep)  # type: ignore[arg-type]
