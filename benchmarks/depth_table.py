@@ -1,82 +1,100 @@
 """Widths, branches, and both: what is left of latency and accuracy.
 
-    python benchmarks/depth_table.py MODEL --data calib.npz --eval eval.py:evaluate --latency 0.9 0.8 --drop NAME ..
+    python benchmarks/depth_table.py MODEL --data calib.npz --eval eval.py:evaluate --latency 0.9 0.8
 
-The function gets the path of a model and returns its accuracy. Every row is a prune with the default recovery:
-`widths` thinner layers alone, `branches` those that cost least for what they save, so many that the latency is reached,
-nothing else, `both` as `--depth` chooses. Latencies are measured on one thread, in turns with the original.
+The function gets the path of a model and returns its accuracy. For each latency the choices that `--depth` compares are
+carried out with the default recovery: widths alone, branches alone, and what lies between; the one that it takes, by
+their trials on held-out samples, is marked. Latencies are measured on one thread, in turns with the original. One
+sample in four is kept away from all of it, as the command does.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnxprune
-from onnxprune import Run
-from onnxprune.graph.model import load
+from onnxprune.errors import NothingToPruneError
+from onnxprune.graph.model import Model, load
 from onnxprune.job.gates import Gates
 from onnxprune.methods.branch_choice import BranchChoice
 from onnxprune.methods.calibration import calibration
+from onnxprune.methods.choice import Clock
+from onnxprune.methods.finalists import nearest, reached_of
 from onnxprune.methods.latency_target import time_both
+from onnxprune.methods.prune import ready_to_prune
 from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.methods.pruning import Chosen, Pruning
 from onnxprune.methods.runtime import Runtime
+from onnxprune.statistics.blas import on_one_thread
+from onnxprune.statistics.data import Data
+from onnxprune.statistics.split import split
+from onnxprune.statistics.turning import turned_if_few
 
-WAYS = ("widths", "branches", "both")
+RUNTIME = Runtime(threads=1)
 
 
-def row(label: str, given: argparse.Namespace, **options: Any) -> None:
+def seconds() -> float:
+    """Return the CPU seconds of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def row(label: str, work: Pruning, chosen: Chosen, model: Model, samples: Data, evaluation: str) -> None:
     """Print one line of the table."""
-    target = Path(f"/tmp/depth-{Path(given.model).stem}.onnx")
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    try:
-        result = onnxprune.prune(given.model, given.data, run=Run(threads=1), **options)
-    except onnxprune.NothingToPruneError as error:
-        print(f"| {label} | - | - | - | {str(error)[:60]} |", flush=True)
-        return
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    target, before = Path(f"/tmp/depth-{Path(evaluation).parent.name}.onnx"), seconds()
+    result = work.finish(chosen, samples)
     onnxprune.save(result.model, target)
-    share = time_both(load(given.model), result.model, 1.0, None, Runtime(threads=1), effort=2).share
-    function = Gates(eval=given.eval).function()
+    taken = seconds() - before
+    share = time_both(model, result.model, 1.0, None, RUNTIME, effort=2).share
+    function = Gates(eval=evaluation).function()
     value = function(str(target)) if function is not None else float("nan")
     value = value["value"] if isinstance(value, dict) else value
-    instead = {one.total: one.kind for one in result.substitutes}
-    dropped = ", ".join(result.plan.dropped) + (f" ({', '.join(instead.values())})" if instead else "")
-    print(f"| {label} | {share:.3f} | {value:.4f} | {seconds:.0f} | {dropped or '-'} |", flush=True)
+    instead = ", ".join(one.kind for one in result.substitutes)
+    names = ", ".join(result.plan.dropped) + (f" ({instead})" if instead else "")
+    print(f"| {label} | {share:.3f} | {value:.4f} | {taken:.0f} | {names or '-'} |", flush=True)
 
 
-def branches(given: argparse.Namespace, goal: float) -> tuple[str, ...]:
-    """Return the branches that cost least for what they save, so many that the latency is reached."""
-    model = load(given.model)
-    choice = BranchChoice(
-        model, PruneOptions(latency=goal), calibration(model, given.data), Runtime(threads=1), lambda text: None
-    )
-    return choice.path()
+@on_one_thread
+def table(given: argparse.Namespace, goal: float, effort: str | None) -> None:
+    """Print the lines of one latency: all choices, and which of them is taken."""
+    model, start = load(given.model), seconds()
+    whole = calibration(model, given.data)
+    samples = turned_if_few(split(whole)[0])
+    options = PruneOptions(latency=goal, depth=True, effort=effort)
+
+    def ready(names: tuple[str, ...]) -> Pruning:
+        single = replace(options, drop=names, depth=None)
+        return ready_to_prune(model, single, samples, Clock(), RUNTIME, lambda text: None)
+
+    choices = BranchChoice(model, options, samples, RUNTIME, lambda text: None).run()
+    reached, missed = reached_of(choices.contenders, ready, samples)
+    best, _, notes = nearest(model, reached, samples, RUNTIME, lambda text: None)
+    print(f"<!-- {goal:g}: {seconds() - start:.0f} CPU s to choose; {'; '.join(notes)}; missed {list(missed)} -->")
+    for work, chosen in reached:
+        gone, widths = work.short is not None, bool(chosen.keep)
+        what = "branches and widths" if gone and widths else "branches" if gone else "widths"
+        label = f"{goal:g}, {what}{', taken' if work is best else ''}"
+        try:
+            row(label, work, chosen, model, samples, given.eval)
+        except NothingToPruneError as error:
+            print(f"| {label} | - | - | - | {str(error)[:60]} |", flush=True)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", required=True)
     parser.add_argument("--eval", required=True)
-    parser.add_argument("--latency", type=float, nargs="*", default=[])
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
-    parser.add_argument("--drop", nargs="*", default=[])
+    parser.add_argument("--latency", type=float, nargs="+", required=True)
+    parser.add_argument("--effort")
     given = parser.parse_args()
-    print("| what | latency | accuracy | CPU s | branches dropped |\n| --- | ---: | ---: | ---: | --- |")
-    if given.drop:
-        row("named branches", given, drop=given.drop)
-    for share in given.latency:
-        if "widths" in given.ways:
-            row(f"{share:g}, widths", given, latency=share)
-        if "branches" in given.ways:
-            row(f"{share:g}, branches", given, drop=branches(given, share))
-        if "both" in given.ways:
-            row(f"{share:g}, both", given, latency=share, depth=True)
+    print("| what | latency | accuracy | CPU s | branches dropped |\n| --- | ---: | ---: | ---: | --- |", flush=True)
+    for goal in given.latency:
+        table(given, goal, given.effort)
 
 
 if __name__ == "__main__":

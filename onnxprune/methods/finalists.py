@@ -23,6 +23,7 @@ HELD = 512
 """Samples at most that finalists are compared on."""
 
 Names = tuple[str, ...]
+Reached = tuple[Pruning, Chosen]
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,12 @@ def carried_out(
     Raises:
         NothingToPruneError: none reaches the target.
     """
-    notes, refused = [*warnings, *choices.notes], NothingToPruneError("no choice reaches the target.")
-    reached: list[tuple[Pruning, Chosen]] = []
-    for names in choices.contenders:
-        try:
-            work = ready(names)
-            reached.append((work, work.choose(samples)))
-        except NothingToPruneError as error:
-            refused = error
-            notes.append(_missed(names))
+    reached, missed = reached_of(choices.contenders, ready, samples)
+    notes = [*warnings, *choices.notes, *(_missed(names) for names in missed)]
     if reached:
-        work, chosen, said = _nearest(model, reached, samples, runtime, progress)
+        work, chosen, said = nearest(model, reached, samples, runtime, progress)
         return work.finish(chosen, samples, (*notes, *said))
+    refused = next(iter(missed.values()), NothingToPruneError("no choice reaches the target."))
     for names in choices.more:
         try:
             return ready(names).run(samples, tuple(notes))
@@ -75,13 +70,28 @@ def carried_out(
     raise refused
 
 
+def reached_of(
+    contenders: Sequence[Names], ready: Callable[[Names], Pruning], samples: Data
+) -> tuple[list[Reached], dict[Names, NothingToPruneError]]:
+    """Return the choices that reach the target, as measured, and why others do not."""
+    reached: list[Reached] = []
+    missed: dict[Names, NothingToPruneError] = {}
+    for names in contenders:
+        try:
+            work = ready(names)
+            reached.append((work, work.choose(samples)))
+        except NothingToPruneError as error:
+            missed[names] = error
+    return reached, missed
+
+
 def _missed(names: Names) -> str:
     return f"widths did not reach the target with {len(names)} branches dropped; another choice was taken"
 
 
-def _nearest(
+def nearest(
     model: Model,
-    reached: Sequence[tuple[Pruning, Chosen]],
+    reached: Sequence[Reached],
     samples: Data,
     runtime: Runtime,
     progress: Callable[[str], None],

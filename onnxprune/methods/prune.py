@@ -80,7 +80,7 @@ def prune(
     def ready(names: tuple[str, ...]) -> Pruning:
         with clock.stage("analyse"):
             dropped = replace(options, drop=(*options.drop, *names), depth=None)
-            return _ready(model, dropped, given, clock, runtime, progress)
+            return ready_to_prune(model, dropped, given, clock, runtime, progress)
 
     def doubts() -> tuple[str, ...]:
         return tuple(suspicions(model, given, runtime.threads, runtime.provider)) if given is not None else ()
@@ -94,7 +94,7 @@ def prune(
     return carried_out(model, choices, ready, samples, runtime, progress, doubts())
 
 
-def _ready(
+def ready_to_prune(
     model: Model,
     options: PruneOptions,
     given: Data | None,
