@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan as Plan
     from onnxprune.differences.difference import Difference as Difference
     from onnxprune.differences.difference import diff as diff
+    from onnxprune.errors import ClusterError as ClusterError
     from onnxprune.errors import DataError as DataError
     from onnxprune.errors import GateError as GateError
     from onnxprune.errors import ModelError as ModelError
@@ -87,7 +88,7 @@ _NAMES = {
     "channels.groups": "ChannelGroup Lock Site",
     "channels.plan": "Plan",
     "differences.difference": "Difference diff",
-    "errors": "DataError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError",
+    "errors": "ClusterError DataError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError",
     "graph.model": "Model load",
     "graph.signature": "verify",
     "job.carry_out": "JobResult",

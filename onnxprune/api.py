@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.analyse import analyse as find_channels
 from onnxprune.channels.plan import Plan
+from onnxprune.cluster.hiring import hired
 from onnxprune.graph.model import Source, load
 from onnxprune.job.carry_out import JobResult, carry_out
 from onnxprune.job.gates import Gates
@@ -270,7 +271,8 @@ def sensitivity(
     run, source = run or Run(), load(model)
     wanted = step("prune", **options).shared(run).options
     samples = calibration(source, data, run.samples, run.images)
-    return measure(source, samples, wanted, ratios=ratios or RATIOS, runtime=run, progress=progress or _quiet)
+    with hired(run.cluster):
+        return measure(source, samples, wanted, ratios=ratios or RATIOS, runtime=run, progress=progress or _quiet)
 
 
 def analyse(

@@ -35,6 +35,12 @@ class DataError(OnnxpruneError):
     exit_code = 2
 
 
+class ClusterError(OnnxpruneError):
+    """A cluster that does not answer, has nobody to work, or other versions."""
+
+    exit_code = 2
+
+
 class OutputError(OnnxpruneError):
     """An output that cannot be written, is the input, or exists and may not be replaced."""
 

@@ -18,6 +18,7 @@ ROOMS = [
     {"channels"},
     {"graph"},
     {"operators"},
+    {"cluster"},
     {"files", "processes"},
     {"option"},
     {"errors", "types", "version"},

@@ -22,6 +22,7 @@ from onnxprune.allocate.targets import TOLERANCE, nearest
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError
 from onnxprune.score.probe import Probe
+from onnxprune.score.probing import answers
 from onnxprune.types import FloatArray
 
 
@@ -39,19 +40,32 @@ def curves(
     """
     table = {}
     measured = [group for group in request.groups if group.name not in unmeasured] or list(request.groups)
-    for number, group in enumerate(measured, 1):
-        tick(f"measuring group {number} of {len(measured)}")
-        table[group.name] = _curve(request, group, probe, shares)
+    asked = [_Widths(group, widths_of(request, group), request.scores[group.name], tuple(shares)) for group in measured]
+    tick(f"measuring group 1 of {len(measured)}")
+    for number, (group, curve) in enumerate(zip(measured, answers(probe, asked), strict=True), 2):
+        table[group.name] = curve
+        tick(f"measuring group {min(number, len(measured))} of {len(measured)}")
     for group in request.groups:
         if group.name not in table:
             table[group.name] = like(widths_of(request, group), [table[other.name] for other in measured])
     return {group.name: table[group.name] for group in request.groups}
 
 
-def _curve(request: Request, group: ChannelGroup, probe: Probe, shares: Sequence[float]) -> Curve:
-    scores = request.scores[group.name]
-    order = np.argsort(scores, kind="stable")
-    return measured_curve(widths_of(request, group), scores, shares, lambda count: probe.alone(group, order[:count]))
+@dataclass(frozen=True, eq=False)
+class _Widths:
+    """What the error of a group is at the widths that it may keep."""
+
+    group: ChannelGroup
+    widths: list[int]
+    scores: FloatArray
+    shares: tuple[float, ...]
+
+    def ask(self, probe: Probe) -> Curve:
+        """Return its curve, measured where that is needed."""
+        order = np.argsort(self.scores, kind="stable")
+        return measured_curve(
+            self.widths, self.scores, self.shares, lambda count: probe.alone(self.group, order[:count])
+        )
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +19,8 @@ from onnxprune.graph.cost import MAC64, REPEATED, cost_of
 from onnxprune.graph.cost_rules import NANO
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import Session, open_session
+from onnxprune.processes.crew import Crew
+from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
@@ -41,6 +43,10 @@ class Teacher:
         self._session = open_session(observed(model, cuts), threads=1, folder=model.folder)
         self._model, self._cuts = model, cuts
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel without a session."""
+        return type(self), (self._model, self._cuts)
+
     def __call__(self, feed: Feed) -> dict[str, Array]:
         """Return the compared tensors, what was cut left out."""
         values = self._session.values(list(self._cuts), feed)
@@ -55,7 +61,7 @@ class Teacher:
 class Slopes:
     """Runs both networks on feeds and tells the loss and its gradient by every weight.
 
-    judge: gives the loss alone.
+    judge: gives the loss alone. crew: takes a part of the feeds of every step; None: they run here.
     """
 
     session: Session
@@ -63,6 +69,7 @@ class Slopes:
     gradient: Gradient
     teacher: Teacher
     workers: int
+    crew: Crew | None = field(default=None, kw_only=True)
 
     @staticmethod
     def open(gradient: Gradient, teacher: Teacher, threads: int | None) -> Slopes:
@@ -72,9 +79,21 @@ class Slopes:
 
     def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
         """Return the gradient by every weight, averaged over feeds."""
-        names = self.gradient.outputs()
-        found = self._side_by_side(lambda feed: self.session.values(names, self._whole(weights, feed))[1:], feeds)
+        if self.crew is not None:
+            pieces = [(dict(weights), feed) for feed in feeds]
+            found = list(self.crew.map(_slopes, self, pieces, lambda n: f"batch {n + 1} of {len(pieces)} of a step"))
+        else:
+            found = self._side_by_side(lambda feed: self.slopes(weights, feed), feeds)
         return [np.asarray(np.mean(same, axis=0, dtype=np.float64), np.float32) for same in zip(*found, strict=True)]
+
+    def slopes(self, weights: Mapping[str, Array], feed: Feed) -> list[Array]:
+        """Return the gradient by every weight on one feed."""
+        return self.session.values(self.gradient.outputs(), self._whole(weights, feed))[1:]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel without sessions: they are opened again where it arrives."""
+        more = {item.name: getattr(self, item.name) for item in fields(self)[5:] if item.name != "crew"}
+        return _opened_again, (type(self), self.gradient, self.teacher, more)
 
     def over(self, weights: Mapping[str, Array], feeds: Iterable[Feed]) -> float:
         """Return the loss, averaged over feeds."""
@@ -110,6 +129,16 @@ class Slopes:
             return {}
         wanted = self.teacher(feed)
         return {target: wanted[name] for name, target in self.gradient.targets.items()}
+
+
+def _opened_again(kind: type[Slopes], gradient: Gradient, teacher: Teacher, more: Mapping[str, object]) -> Slopes:
+    plain = Slopes.open(gradient, teacher, 1)
+    return kind(plain.session, plain.judge, gradient, teacher, 1, **more)  # type: ignore[arg-type]  # fields of that kind
+
+
+@on_one_thread
+def _slopes(slopes: Slopes, piece: tuple[Mapping[str, Array], Feed]) -> list[Array]:
+    return slopes.slopes(*piece)
 
 
 def update_seconds(gradient: Gradient) -> float:

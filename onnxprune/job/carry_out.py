@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.cluster.hiring import hired
 from onnxprune.differences.recorded import recorded
 from onnxprune.errors import GateError, OnnxpruneError, UsageError
 from onnxprune.files.scratch import scratch_folder
@@ -75,7 +76,8 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         with scratch_folder() as folder:
             reads_all = any(step.method.all_data for step in job.steps)
             original = Original(source, job.data, job.run, job.gates, Path(folder), reads_all=reads_all)
-            with closing(original):
+            shares = any(step.method.shares for step in job.steps)
+            with closing(original), hired(job.run.cluster if shares else None):
                 if job.gates.eval is not None:
                     with stage(report, "evaluate", "evaluating the original"):
                         report.details["evaluation"] = {"before": original.value}

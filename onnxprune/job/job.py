@@ -114,6 +114,7 @@ class Job:
             "threads": run.threads or None,
             "provider": run.provider,
             "memory": run.memory,
+            "cluster": run.cluster,
             "verify": run.verify,
             "measure_latency": self.measure_latency,
             "input_shapes": run.input_shapes,

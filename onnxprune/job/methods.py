@@ -49,6 +49,7 @@ class Method:
     same_work: the result does the same work on as many parameters.
     all_data: it reads all samples of the user, not a few hundred.
     timed: the command measures the result against the original.
+    shares: a cluster can take a part of its work.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Method:
     same_work: bool = False
     all_data: bool = False
     timed: bool = False
+    shares: bool = False
 
     @cached_property
     def options(self) -> Any:
@@ -248,6 +250,7 @@ Give at most one target out of --params, --macs and --energy.""",
 Any model whose tensors correspond to the original's: pruned, trimmed, factorized, sparse (zeros stay zero).""",
             usual="COMPRESSED-finetuned.onnx",
             all_data=True,
+            shares=True,
         ),
         Method(
             "prune",
@@ -260,6 +263,7 @@ Any model whose tensors correspond to the original's: pruned, trimmed, factorize
 What stays is refitted to --data, else to made-up inputs. Give at most one target out of --ratio, --macs, --params,
 --size and --latency.""",
             plans=True,
+            shares=True,
         ),
         Method(
             "quantize",
@@ -305,6 +309,7 @@ SPEC: 0-3,7, labels of the axis (person,car), or @FILE with one of these a line.
 The bound is --max-drop with --eval, --min-cosine, --min-agreement or --min-sqnr. Interrupted, the same command goes
 on where it was.""",
             plans=True,
+            shares=True,
         ),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from onnxprune.cluster.hiring import check_address
 from onnxprune.errors import UsageError
 from onnxprune.methods.runtime import Runtime
 from onnxprune.option import check_whole, documented, option, said
@@ -45,3 +46,5 @@ class Run(Runtime):
             value, least = getattr(self, item.name), said(item).least
             if value is not None and least is not None:
                 check_whole(item.name, value, int(least))
+        if self.cluster is not None:
+            check_address(self.cluster)

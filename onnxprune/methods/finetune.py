@@ -36,6 +36,7 @@ from onnxprune.methods.finetuning.labels import Labels, fitted, labels_of
 from onnxprune.methods.quantization.recognise import quantized_as
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.step_count import ACTIVATION_BYTES
+from onnxprune.processes.crew import at_work
 from onnxprune.report import Report
 from onnxprune.statistics.batch import batch_size
 from onnxprune.statistics.blas import on_one_thread
@@ -217,7 +218,8 @@ class _Finetuning:
             raise ModelError("the compressed model has no floating-point weights of its own that steps could change.")
         plain = Labelled.open(gradient, teacher, self.runtime.threads or None)
         ready = labels.ready if labels is not None else np.asarray
-        slopes = Labelled(plain.session, plain.judge, gradient, teacher, plain.workers, ready)
+        crew = at_work()
+        slopes = Labelled(plain.session, plain.judge, gradient, teacher, plain.workers, ready, crew=crew)
         return slopes, tuple(compared)
 
     def _terms(self, pairs: Pairs, labels: Labels | None, example: Feed) -> list[Term]:

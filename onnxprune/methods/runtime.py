@@ -22,3 +22,9 @@ class Runtime:
         spelt="bytes",
         least=1,
     )
+    cluster: str | None = option(
+        None,
+        "Workers that share the work: tcp://HOST:8786 of a Dask scheduler, or local:N for N processes here [default: "
+        "none; see docs/cluster.md].",
+        metavar="ADDRESS",
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.allocate.measuring import effort
 from onnxprune.channels.analyse import Channels, analyse
-from onnxprune.channels.groups import keep_all
+from onnxprune.channels.groups import ChannelGroup, keep_all
 from onnxprune.errors import UsageError
 from onnxprune.graph.count import macs
 from onnxprune.graph.model import Source, load
@@ -20,8 +20,10 @@ from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
 from onnxprune.score.probe import Probe
+from onnxprune.score.probing import answers
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.suspicion import suspicions
+from onnxprune.types import IntArray
 
 RATIOS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
@@ -67,6 +69,20 @@ class Sensitivity:
         ]
 
 
+@dataclass(frozen=True, eq=False)
+class _Cuts:
+    """What cutting some ratios of a group costs, in the order in which its channels go."""
+
+    group: ChannelGroup
+    order: IntArray
+    ratios: tuple[float, ...]
+
+    def ask(self, probe: Probe) -> tuple[float, ...]:
+        """Return the error at each ratio."""
+        counts = [min(self.group.size - 1, round(ratio * self.group.size)) for ratio in self.ratios]
+        return tuple(probe.alone(self.group, self.order[:count]) for count in counts)
+
+
 @on_one_thread
 def sensitivity(
     source: Source,
@@ -105,11 +121,12 @@ def sensitivity(
     probe = Probe(activity, request.groups, work.samples)
     total = max(1, sum(macs(channels.view, channels.trace.shapes).values()))
     costs = []
-    for number, group in enumerate(request.groups, 1):
+    orders = [np.argsort(request.scores[group.name], kind="stable") for group in request.groups]
+    asked = [_Cuts(group, order, tuple(ratios)) for group, order in zip(request.groups, orders, strict=True)]
+    found = answers(probe, asked)
+    for number, (group, order) in enumerate(zip(request.groups, orders, strict=True), 1):
         progress(f"group {number} of {len(request.groups)}: {group.name}")
-        order = np.argsort(request.scores[group.name], kind="stable")
-        counts = [min(group.size - 1, round(ratio * group.size)) for ratio in ratios]
-        errors = tuple(probe.alone(group, order[:count]) for count in counts)
+        errors = next(found)
         half = keep_all((group,))
         half[group.name][order[: group.size // 2]] = False
         left = sum(macs(channels.view, channels.shapes(half)).values())

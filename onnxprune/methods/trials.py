@@ -8,7 +8,8 @@ import pickle
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -29,8 +30,10 @@ from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.processes import parent
+from onnxprune.processes.crew import at_work
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
+from onnxprune.statistics.sources import FileFunction
 from onnxprune.statistics.stored import store
 
 
@@ -129,6 +132,12 @@ class Trials:
             DataError: the user's function raises or returns no number.
             ModelError: a process died.
         """
+        crew = at_work()
+        if crew is not None:
+            task = self._task
+            if isinstance(task.evaluate, FileFunction):
+                task = replace(task, evaluate=FileFunction(task.evaluate.path.resolve(), task.evaluate.name))
+            return list(crew.map(_measure_kit, _BenchKit(task), keeps, lambda number: f"candidate {number + 1}"))
         if self.workers == 1:
             self._bench = self._bench or Bench(self._task)
             return [self._bench.measure(keep) for keep in keeps]
@@ -166,6 +175,23 @@ class Trials:
             ) from error
         spawn = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.workers, spawn, parent.begin, (os.getpid(), content))
+
+
+@dataclass(frozen=True, eq=False)
+class _BenchKit:
+    """What a bench is made of, as it travels."""
+
+    task: SearchTask
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The bench."""
+        return Bench(self.task)
+
+
+@on_one_thread
+def _measure_kit(kit: _BenchKit, keep: Keep) -> Judgement:
+    return kit.bench.measure(keep)
 
 
 _bench: Bench | None = None

@@ -31,6 +31,7 @@ from onnxprune.methods.seen import look
 from onnxprune.methods.share_search import SearchPlace, SearchPoint, SearchState
 from onnxprune.methods.trials import SearchTask, Trials, build
 from onnxprune.methods.unfitted import Unfitted, unfitted
+from onnxprune.processes.crew import at_work
 from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
@@ -100,7 +101,8 @@ def tune(
     wanted = replace(options or PruneOptions(), ratio=None)
     search = _TuneSearch(source, data, judged, gates, wanted, evaluate, runtime or Runtime(), progress, state)
     try:
-        best = search.run(step, finest, max(1, workers))
+        crew = at_work()
+        best = search.run(step, finest, crew.size if crew is not None else max(1, workers))
     except NothingToPruneError:
         if state is not None:
             state.unlink(missing_ok=True)

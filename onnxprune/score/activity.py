@@ -30,6 +30,7 @@ class Activity:
 
     threads, provider: how the model is run.
     ablation, slopes, inverses: what criteria keep from one group to the next.
+    given: statistics that were collected elsewhere; None: they are collected here.
     """
 
     view: View
@@ -40,6 +41,7 @@ class Activity:
     ablation: Any = None
     slopes: dict[tuple[str, int], Array] | None = None
     inverses: dict[str, FloatArray] = field(default_factory=dict)
+    given: Statistics | None = None
 
     @cached_property
     def all_readings(self) -> list[Reading]:
@@ -60,15 +62,22 @@ class Activity:
     @cached_property
     def statistics(self) -> Statistics:
         """Mean, size, variance, zeros and Gram matrix of what every weight reads."""
-        wanted = [Wanted(r.tensor, r.axis, pool=self.pools[r.stored]) for r in self.all_readings]
+        if self.given is not None:
+            return self.given
         return collect(
             self.view.model,
             self.data,
-            list(dict.fromkeys(wanted)),
+            self.wanted,
             threads=self.threads or None,
             provider=self.provider,
             memory_bytes=int(GRAM_SHARE * self.allowed),
         )
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """What the statistics are of."""
+        wanted = [Wanted(r.tensor, r.axis, pool=self.pools[r.stored]) for r in self.all_readings]
+        return list(dict.fromkeys(wanted))
 
     @property
     def allowed(self) -> int:

@@ -5,22 +5,23 @@ Activations of a batch are dropped as soon as they are added up, so memory does 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 
-from onnxprune.errors import DataError
 from onnxprune.graph.external import data_files
 from onnxprune.graph.model import Model
-from onnxprune.graph.session import open_session
 from onnxprune.statistics import cache
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.moments import Accumulator, ChannelStatistics
+from onnxprune.statistics.moments import ChannelStatistics
+from onnxprune.statistics.observed import Wanted, observed
+from onnxprune.statistics.shards import SHARD, ShardWork, all_sums, shard_size
 from onnxprune.types import Array
+
+__all__ = ["BATCH", "GRAM_BYTES", "Statistics", "Wanted", "collect", "observed", "shard_work"]
 
 BATCH = 8
 """Samples a run, so that all observed tensors of a large network fit into memory at once."""
@@ -30,24 +31,6 @@ OBSERVED_BYTES = 1 << 28
 
 GRAM_BYTES = 2 << 30
 """Gram matrices of all tensors together may take this much by default."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A tensor to observe along one axis, with or without its Gram matrix.
-
-    pool: what it is counted under; tensors of one pool add up. "": under its own name.
-    """
-
-    tensor: str
-    axis: int
-    gram: bool = True
-    pool: str = ""
-
-    @property
-    def key(self) -> str:
-        """The name by which its statistics are found."""
-        return self.pool or self.tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +51,6 @@ class Statistics:
         return key in self.tensors
 
 
-def observed(model: Model, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of the model that also gives the named tensors of the main graph as outputs."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    outputs = {value.name for value in proto.graph.output}
-    known = {name for node in proto.graph.node for name in node.output if name} | {v.name for v in proto.graph.input}
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise DataError(f"tensor '{missing[0]}' is not in the main graph of the model; it cannot be observed.")
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in outputs)
-    return proto
-
-
 def collect(
     model: Model,
     data: Data,
@@ -89,6 +59,7 @@ def collect(
     threads: int | None = None,
     provider: str | None = None,
     memory_bytes: int = GRAM_BYTES,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Statistics:
     """Return statistics of tensors over the data; a second call with the same model and data reads the cache.
 
@@ -104,8 +75,11 @@ def collect(
     if stored is not None:
         with suppress(KeyError, ValueError, IndexError):  # of another form than ours: as if there were none
             return _unpack(stored, data.samples)
-    accumulators, notes = _run(model, data, wanted, threads, provider, memory_bytes)
-    statistics = Statistics(data.samples, {name: a.result() for name, a in accumulators.items()}, tuple(notes))
+    work, notes = shard_work(
+        model, data, wanted, threads=threads, provider=provider, memory_bytes=memory_bytes, size=SHARD
+    )
+    sums, _ = all_sums(work, progress)
+    statistics = Statistics(data.samples, {name: found.statistics() for name, found in sums.items()}, tuple(notes))
     cache.store(key, _pack(statistics))
     return statistics
 
@@ -116,46 +90,52 @@ def _beside(model: Model) -> list[tuple[str, int, int]]:
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
-def _run(
-    model: Model, data: Data, wanted: Sequence[Wanted], threads: int | None, provider: str | None, memory_bytes: int
-) -> tuple[dict[str, Accumulator], list[str]]:
-    inputs = {spec.name for spec in data.inputs}
-    names = list(dict.fromkeys(w.tensor for w in wanted if w.tensor not in inputs))
-    session = open_session(observed(model, names), threads=threads, provider=provider, folder=model.folder)
+def shard_work(
+    model: Model,
+    data: Data,
+    wanted: Sequence[Wanted],
+    *,
+    threads: int | None = None,
+    provider: str | None = None,
+    memory_bytes: int = GRAM_BYTES,
+    size: int = SHARD,
+    copies: int | None = None,
+) -> tuple[ShardWork, list[str]]:
+    """Return what adds up the statistics, and which Gram matrices are left out of them.
 
-    def run(feed: Feed) -> Feed:
-        return dict(zip(names, session.values(names, feed) if names else (), strict=True)) | feed
-
+    Args:
+        size: samples of a shard. copies: of the sums that are kept at a time; None: what the number of shards asks for.
+    """
+    size = shard_size(data, size)
+    copies = copies or (2 if data.samples > size else 1)
+    work = ShardWork(model, data, tuple(wanted), frozenset(), BATCH, size, threads, provider)
     one = next(iter(data.batches(1)))
-    first = run(one)
-    accumulators, notes = _accumulators(wanted, first, memory_bytes)
-    size = sum(array.nbytes for array in first.values()) // max(1, len(next(iter(one.values()))))
-    del first
-    batch = int(min(BATCH, max(1, min(OBSERVED_BYTES, memory_bytes // 4) // max(1, size))))
-    for feed in data.batches(batch):
-        values = run(feed)
-        for item in wanted:
-            accumulators[item.key].add(values[item.tensor], item.axis)
-    return accumulators, notes
+    first = work.run(one)
+    grams, notes = _granted(wanted, first, memory_bytes // copies)
+    bytes_each = sum(array.nbytes for array in first.values()) // max(1, len(next(iter(one.values()))))
+    batch = int(min(BATCH, max(1, min(OBSERVED_BYTES, memory_bytes // 4) // max(1, bytes_each))))
+    found = replace(work, grams=frozenset(grams), batch=batch)
+    found.opened_like(work)
+    return found, notes
 
 
-def _accumulators(
-    wanted: Sequence[Wanted], values: Feed, memory_bytes: int
-) -> tuple[dict[str, Accumulator], list[str]]:
+def _granted(wanted: Sequence[Wanted], values: Feed, memory_bytes: int) -> tuple[set[str], list[str]]:
     """Grant Gram matrices from the smallest up while they fit."""
-    table: dict[str, Accumulator] = {}
+    seen: set[str] = set()
+    granted: set[str] = set()
     notes: list[str] = []
     left = memory_bytes
     for item in sorted(wanted, key=lambda w: values[w.tensor].shape[w.axis]):
-        if item.key in table:
+        if item.key in seen:
             continue
+        seen.add(item.key)
         size = 8 * values[item.tensor].shape[item.axis] ** 2
         fits = item.gram and size <= left
         left -= size if fits else 0
         if item.gram and not fits:
             notes.append(f"no Gram matrix of '{item.tensor}': it needs {size >> 20} MB more; raise --memory.")
-        table[item.key] = Accumulator(item.axis, gram=fits)
-    return table, notes
+        granted |= {item.key} if fits else set()
+    return granted, notes
 
 
 def _pack(statistics: Statistics) -> dict[str, Array]:

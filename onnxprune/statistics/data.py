@@ -119,6 +119,10 @@ class _Stream:
     def __iter__(self) -> Iterator[Unit]:
         yield from self.units([]) if self.kept is None else self.kept
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what another process needs: the path, or what has none."""
+        return vars(self) | ({"kept": None} if self.source.is_path else {})
+
     def units(self, notes: list[str]) -> Iterator[Unit]:
         """Yield units up to the limit of samples; what is odd about them is added to `notes`."""
         left = self.samples

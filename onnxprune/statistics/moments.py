@@ -42,6 +42,44 @@ class ChannelStatistics:
         return np.asarray(self.gram - np.outer(self.mean, self.mean))
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What was added up over the rows of a tensor; sums of parts of the data are added in a fixed order.
+
+    axis: where its channels stand. count: number of rows.
+    rows: (4, channels) sums of values, absolute values, squares, zeros.
+    gram: (channels, channels) sum of products; None if it was not asked for.
+    """
+
+    axis: int
+    count: int
+    rows: FloatArray
+    gram: FloatArray | None = None
+
+    def plus(self, other: Sums) -> Sums:
+        """Return the sums over both.
+
+        Raises:
+            ValueError: they are of tensors that differ.
+        """
+        if self.axis != other.axis or self.rows.shape != other.rows.shape or self.has_gram != other.has_gram:
+            raise ValueError("sums of tensors that differ")
+        gram = None if self.gram is None or other.gram is None else self.gram + other.gram
+        return Sums(self.axis, self.count + other.count, self.rows + other.rows, gram)
+
+    @property
+    def has_gram(self) -> bool:
+        """Whether products were added up."""
+        return self.gram is not None
+
+    def statistics(self) -> ChannelStatistics:
+        """Return means out of the sums."""
+        mean, abs_mean, square, zeros = self.rows / self.count
+        gram = self.gram / self.count if self.gram is not None else None
+        variance = np.maximum(square - mean**2, 0.0)
+        return ChannelStatistics(self.axis, self.count, mean, abs_mean, variance, zeros, gram)
+
+
 class Accumulator:
     """Adds up batches; products of a block in float32, sums in float64."""
 
@@ -89,8 +127,8 @@ class Accumulator:
         if self._gram is not None:
             self._gram += block.T @ block
 
-    def result(self) -> ChannelStatistics:
-        """Return the statistics of what was added.
+    def sums(self) -> Sums:
+        """Return the sums of what was added.
 
         Raises:
             ValueError: nothing was added.
@@ -98,8 +136,12 @@ class Accumulator:
         if self._sums is None or not self._count:
             raise ValueError("no rows were added")
         self._multiply_waiting()
-        mean, abs_mean, square, zeros = self._sums / self._count
-        gram = self._gram / self._count if self._gram is not None else None
-        return ChannelStatistics(
-            self._axis, self._count, mean, abs_mean, np.maximum(square - mean**2, 0.0), zeros, gram
-        )
+        return Sums(self._axis, self._count, self._sums, self._gram)
+
+    def result(self) -> ChannelStatistics:
+        """Return the statistics of what was added.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        return self.sums().statistics()

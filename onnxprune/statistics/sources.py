@@ -22,8 +22,44 @@ from onnxprune.statistics.packed import Rows, read_npz, wanted_rows
 from onnxprune.types import Array
 
 Arrays = Mapping[str, Array]
-Source = Callable[[], Iterator[tuple[str, Arrays]]]
-"""Yields (where it comes from, arrays by name), and can be called again."""
+Feeds = Callable[[], Iterator[tuple[str, Arrays]]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Yields (where it comes from, arrays by name) when it is called, as often as that is.
+
+    What has a path can be sent to another process, which reads it there.
+    """
+
+    feeds: Feeds
+    spec: object
+    inputs: tuple[InputSpec, ...]
+    images: ImageOptions
+    samples: int | None
+
+    def __call__(self) -> Iterator[tuple[str, Arrays]]:
+        return self.feeds()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether others can read it by its name."""
+        return isinstance(self.spec, str | Path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        spec = str(Path(self.spec).resolve()) if isinstance(self.spec, str | Path) else None
+        return _sent, (spec, self.inputs, self.images, self.samples)
+
+
+def _sent(spec: str | None, inputs: tuple[InputSpec, ...], images: ImageOptions, samples: int | None) -> Source:
+    """Return a source as another process sees it: its file is opened when it is read."""
+
+    def feeds() -> Iterator[tuple[str, Arrays]]:
+        if spec is None:
+            raise DataError("data that are no file cannot be read in another process; give a path.")
+        yield from open_source(spec, inputs, images, samples)()
+
+    return Source(feeds, spec, inputs, images, samples)
 
 
 def open_source(
@@ -37,6 +73,15 @@ def open_source(
     Raises:
         DataError: there is nothing of a known kind.
     """
+    return Source(_feeds_of(spec, inputs, images, samples), spec, tuple(inputs), images, samples)
+
+
+def _feeds_of(
+    spec: str | Path | Iterable[object] | object,
+    inputs: Sequence[InputSpec],
+    images: ImageOptions,
+    samples: int | None,
+) -> Feeds:
     if isinstance(spec, Mapping):
         return lambda: iter([("data", spec)])
     if not isinstance(spec, str | Path):
@@ -81,7 +126,7 @@ def read_arrays(path: Path, rows: Rows | None = None) -> Arrays:
         ) from error
 
 
-def _folder_source(folder: Path, inputs: Sequence[InputSpec], images: ImageOptions, samples: int | None) -> Source:
+def _folder_source(folder: Path, inputs: Sequence[InputSpec], images: ImageOptions, samples: int | None) -> Feeds:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     arrays = [path for path in files if path.suffix in (".npz", ".npy")]
     pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
@@ -106,7 +151,7 @@ def _only(inputs: Sequence[InputSpec], path: Path) -> InputSpec:
     return inputs[0]
 
 
-def _function_source(path: Path, name: str) -> Source:
+def _function_source(path: Path, name: str) -> Feeds:
     if not path.is_file():
         raise DataError(f"{path}: no such file; give file.py:function.")
     function = load_function(path, name)
@@ -168,7 +213,7 @@ def load_function(path: Path, name: str) -> Callable[..., object]:
     return function  # type: ignore[no-any-return]  # callable was just checked, of a module of the user
 
 
-def _object_source(source: object) -> Source:
+def _object_source(source: object) -> Feeds:
     """A reader or one-shot iterator is read once and kept; a list or other iterable is read as often as asked."""
     if hasattr(source, "get_next") or isinstance(source, Iterator):
         kept = list(_named(source, "data"))

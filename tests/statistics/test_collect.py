@@ -1,5 +1,6 @@
 """Statistics of one streamed pass are those of all activations at once, and come from the cache the second time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnxprune.errors import DataError
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.session import Session
 from onnxprune.statistics import cache
-from onnxprune.statistics.collect import Wanted, collect
+from onnxprune.statistics.collect import Wanted, collect, shard_work
 from onnxprune.statistics.data import Data, read
 from onnxprune.statistics.feeds import input_specs
 
@@ -57,7 +58,7 @@ def test_a_second_call_reads_the_cache_and_other_data_do_not(own_cache: Path, mo
     model, data = model_and_data()
     first = collect(model, data, [Wanted("y", 1)], threads=1)
     assert len(list(own_cache.rglob("*.statistics"))) == 1
-    monkeypatch.setattr("onnxprune.statistics.collect._run", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr("onnxprune.statistics.collect.all_sums", lambda *_: pytest.fail("ran again"))
     again = collect(model, data, [Wanted("y", 1)], threads=1)
     np.testing.assert_array_equal(again["y"].gram, first["y"].gram)
     assert again["y"].count == first["y"].count
@@ -125,3 +126,23 @@ def test_fewer_samples_run_at_a_time_where_they_take_more_memory(monkeypatch: py
     bounded = collect(model, data, [Wanted("y", 1)], threads=1, memory_bytes=4 * 2 * 180 * 4)["y"]
     assert set(sizes[1:-1]) == {2}
     np.testing.assert_allclose(bounded.gram, plain.gram, rtol=1e-5)
+
+
+def test_sums_are_added_shard_by_shard_whoever_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a crew, and statistics of several files, give the same bytes."""
+    from onnxprune.statistics.shards import all_sums, shard_size
+
+    model, data = model_and_data()
+    size = shard_size(data, 3)
+    assert data.samples > size
+    work, _ = shard_work(model, data, [Wanted("y", 1)], threads=1, size=size)
+    whole, sizes = all_sums(work)
+    assert sum(sizes) == data.samples
+    parts = [work.sums(number)["y"] for number in reversed(range(len(sizes)))][::-1]  # read in another order
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.plus(part)
+    np.testing.assert_array_equal(whole["y"].gram, total.gram)
+    np.testing.assert_array_equal(whole["y"].rows, total.rows)
+    with pytest.raises(ValueError, match="tensors that differ"):
+        total.plus(replace(parts[0], axis=2))

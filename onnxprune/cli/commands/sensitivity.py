@@ -38,6 +38,7 @@ def command(
     Channels go in the order of the score, the readers of a group make up for them. An error of 1 is as large as the
     variance of the outputs.
     """
+    from onnxprune.cluster.hiring import hired
     from onnxprune.errors import UsageError
     from onnxprune.graph.model import load
     from onnxprune.job.job import Job
@@ -62,7 +63,7 @@ def command(
         check_sources(job)
         with screen.stage(record, "load", "reading the model"):
             source = load(model)
-        with screen.stage(record, "sensitivity", "running the model") as tell:
+        with screen.stage(record, "sensitivity", "running the model") as tell, hired(run.cluster):
             samples = calibration(source, data, run.samples, run.images)
             found = sensitivity(source, samples, wanted, runtime=run, progress=tell)
         record.input = describe_view(found.channels.view, found.channels.trace)
