@@ -80,9 +80,20 @@ def with_branches(masked: MaskedOriginal, short: Shortened) -> MaskedOriginal:
         nothing = free_name(f"{name}_nothing", taken)
         nodes.append(_times_zero(proto, branch, short, nothing, taken))
         nodes.append(helper.make_node("Add", [skips.get(name, branch.skip), nothing], [name]))
+        nodes += _norm_again(branch, nothing, there)
     _put_back(graph, short)
     _write(graph, _sorted(nodes))
     return replace(masked, proto=proto)
+
+
+def _norm_again(branch: Branch, nothing: str, there: Collection[str]) -> list[onnx.NodeProto]:
+    """Return the norm of an end that nothing reads but other branches that went: they are put back and read it."""
+    if branch.end.op_type not in BIASES or branch.end.proto.output[0] in there:
+        return []
+    norm = onnx.NodeProto.FromString(branch.end.proto.SerializeToString())
+    norm.input[branch.place] = nothing
+    del norm.output[1:], norm.input[BIASES[norm.op_type] :]
+    return [norm]
 
 
 def _times_zero(
