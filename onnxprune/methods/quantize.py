@@ -75,7 +75,8 @@ def quantize(
     """
     options = options or QuantizeOptions()
     model = load(source)
-    recognise.refuse_quantized(model.proto)
+    if options.mode is None or not mode_named(options.mode).back:
+        recognise.refuse_quantized(model.proto)
     mode = mode_named(options.mode or default_mode(model.proto, bool(feeds) and not synthetic))
     task = Task(model, mode, options, feeds, judge, threads, synthetic)
     if mode.needs_data and not feeds:

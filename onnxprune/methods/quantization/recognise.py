@@ -74,8 +74,8 @@ def refuse_quantized(proto: onnx.ModelProto) -> None:
     how = quantized_as(proto)
     if how is not None:
         raise ModelError(
-            f"the model is quantized already (it has {how}); quantize the float model, or give --pass-through to "
-            "get it back as it is."
+            f"the model is quantized already (it has {how}); quantize the float model, make its weights float "
+            "(mode float), or give --pass-through to get it back as it is."
         )
 
 

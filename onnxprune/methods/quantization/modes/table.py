@@ -24,6 +24,7 @@ class Mode:
     needs_data: it takes ranges from inputs, and stops without.
     smaller: it exists for the size of the file, and stops where that does not fall.
     without_layers: it changes more than layers, so a model without any can be asked for.
+    back: it undoes what others did, and takes models that are quantized already.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Mode:
     needs_data: bool = False
     smaller: bool = True
     without_layers: bool = False
+    back: bool = False
 
 
 def table(*modes: Mode) -> Mapping[str, Mode]:
@@ -60,6 +62,7 @@ MODES = table(
     Mode("weight-only", ("blocks", "Blocks"), ("rounding", "block_size"), bits=(4, 8)),
     Mode("fp16", ("float16", "Float16"), ("keep_io_types",), bits=(16,), word="fp", without_layers=True),
     Mode("bf16", ("bfloat16", "BFloat16"), bits=(16,), word="bf", opset=13, without_layers=True),
+    Mode("float", ("unpacked", "Unpacked"), bits=(32,), word="float", smaller=False, back=True),
 )
 
 
