@@ -68,7 +68,7 @@ input { font: inherit; color: inherit; background: var(--paper); border: 1px sol
   .6rem; border-radius: 4px; font-size: .85rem; max-width: min(26rem, 90vw); overflow-wrap: anywhere; }
 footer { padding-bottom: 2rem; color: var(--soft); font-size: .85rem; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } svg .tick {
-  font-size: 10px; } }
+  font-size: 10px; } th, td { min-width: 4.5rem; padding-right: .5rem; } .number { min-width: 3rem; } }
 @media print { .scroll { max-height: none; overflow: visible; } section, figure, tr { break-inside: avoid; }
   button.copy, .filter { display: none; } body { font-size: 11pt; } thead th { position: static; } }
 """.strip()
