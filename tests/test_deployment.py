@@ -67,3 +67,36 @@ def test_the_action_hands_its_inputs_to_the_command_line_as_they_are(tmp_path: P
 def test_the_install_step_of_the_action_names_files_that_exist() -> None:
     text = ACTION["runs"]["steps"][1]["run"]
     assert "requirements.txt" in shlex.split(text.splitlines()[1])[-1] and (ROOT / "requirements.txt").exists()
+
+
+RELEASE = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+
+
+def test_the_release_tries_every_interpreter_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {text.split(" :: ")[-1] for text in project["classifiers"] if re.search(r"Python :: 3\.\d+$", text)}
+    assert set(RELEASE["jobs"]["try"]["strategy"]["matrix"]["python"]) == named
+    lowest = min(named, key=lambda text: int(text.split(".")[1]))
+    assert project["requires-python"] == f">={lowest}"
+
+
+def test_nothing_is_published_that_was_not_tried_and_only_that_job_may_write() -> None:
+    jobs = RELEASE["jobs"]
+    assert jobs["publish"]["needs"] == "try" and jobs["try"]["needs"] == "build"
+    assert RELEASE["permissions"] == {"contents": "read"}
+    assert [name for name, job in jobs.items() if "permissions" in job] == ["publish"]
+    uses = [step.get("uses", "") for step in jobs["publish"]["steps"]]
+    order = [next(place for place, use in enumerate(uses) if part in use) for part in ("attest", "publish")]
+    assert order == sorted(order)
+    for job in jobs.values():
+        for step in job["steps"]:
+            assert "${{" not in step.get("run", ""), "a name of a tag is no text of a script"
+            script = step.get("run", "").split()[0] if step.get("run", "").startswith(".ci/") else ".ci/run"
+            assert os.access(ROOT / script, os.X_OK)
+
+
+def test_the_sdist_takes_what_its_tests_read() -> None:
+    told = (ROOT / "MANIFEST.in").read_text()
+    for name in ("tests", "models", "docs", "benchmarks", "recipes", ".ci", ".github"):
+        assert f"graft {name}\n" in told and (ROOT / name).exists()
+    assert all((ROOT / name).exists() for name in re.findall(r"(?m)^include (.*)$", told)[0].split())
