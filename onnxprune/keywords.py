@@ -21,6 +21,8 @@ class CandidateKwargs(TypedDict, total=False):
     score: str | None
     randomize: float | None
     align: int | None
+    target: str | None
+    precision: str | None
     min_channels: int
     tie_blocks: bool
     skip: str | tuple[str, ...] | list[str]
@@ -60,6 +62,7 @@ class FactorizeKwargs(TypedDict, total=False):
     macs: float | None
     energy: float | None
     align: int | None
+    target: str | None
     whiten: bool | None
     refit: bool | None
     effort: str | None
@@ -124,6 +127,7 @@ class QuantizeKwargs(TypedDict, total=False):
     pass_through: bool
     guard: bool
     measure: bool | None
+    target: str | None
     skip: str | tuple[str, ...] | list[str]
     only: str | tuple[str, ...] | list[str]
     input_shapes: Mapping[str, tuple[int, ...]]

@@ -16,6 +16,7 @@ ROOMS = [
     {"compensate"},
     {"statistics"},
     {"channels"},
+    {"hardware"},
     {"graph"},
     {"operators"},
     {"cluster"},

@@ -3,41 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import gcd
+from dataclasses import dataclass
+from math import gcd, lcm
+from typing import Self
 
 from onnxprune.channels.groups import ChannelGroup
+from onnxprune.hardware.target import Target
 
 AxisSizes = Mapping[tuple[str, int], int]
 """(parameter tensor, axis) -> its length before pruning."""
 
+USUAL = ((32, 8), (128, 16))
+"""Where nobody names a target: what onnxruntime's CPU kernels gain from, and narrow groups bear. Whatever the machine,
+so that a command writes the same file everywhere."""
+INTEGERS = ((16, 16),)
+"""The same for what computes in eight bits: onnxruntime's kernels take sixteen columns at a time."""
 
-def multiple_for(length: int, align: int | None) -> int:
-    """Return what the length of an axis is rounded to.
 
-    Args:
-        length: of the axis before pruning.
-        align: the multiple asked for; None: 16 from 128 positions, 8 from 32, else 1. An axis shorter than the
-            multiple is not aligned.
+@dataclass(frozen=True)
+class Widths:
+    """What lengths of axes are rounded to.
+
+    steps: (from this length on, multiple), narrow ones first.
+    whole: axes shorter than the first are not cut; else they may have any length.
+    least: that a group keeps.
     """
-    if align is not None:
-        return align if length >= align else 1
-    return 16 if length >= 128 else 8 if length >= 32 else 1
 
+    steps: tuple[tuple[int, int], ...] = USUAL
+    whole: bool = False
+    least: int = 1
 
-def step_of(group: ChannelGroup, align: int | None, sizes: AxisSizes) -> int:
-    """Return the number whose multiples a group keeps.
+    @classmethod
+    def of(cls, align: int | None) -> Self:
+        """Return multiples of a number, or the usual ones."""
+        return cls() if align is None else cls(((align, align),))
 
-    What counts is the length of the axes that are left: a head of 64 positions is aligned however many heads stay.
-    Axes that a group shares with others are left to `counts`. Positions inside heads are also an axis of the attention
-    product, so they are aligned by themselves.
-    """
-    steps = [multiple_for(group.size, align)] if group.kind == "head-dim" else [1]
-    for site in group.sites:
-        length = sizes.get((site.tensor, site.axis), site.positions.size)
-        if site.positions.size == length:
-            multiple = multiple_for(length, align)
-            steps.append(multiple // gcd(multiple, site.positions.shape[1]))
-    return max(steps)
+    @classmethod
+    def on(cls, target: Target, precision: str) -> Self:
+        """Return what suits a target."""
+        return cls(target.multiple[precision], target.narrow == "whole", target.minimum)
+
+    def multiple(self, length: int) -> int:
+        """Return what the length of an axis is rounded to: itself where it is not cut."""
+        fitting = [multiple for start, multiple in self.steps if length >= start]
+        return fitting[-1] if fitting else length if self.whole else 1
+
+    def step(self, group: ChannelGroup, sizes: AxisSizes) -> int:
+        """Return the number whose multiples a group keeps.
+
+        What counts is the length of the axes that are left: a head of 64 positions is aligned however many heads stay.
+        Axes that a group shares with others are left to `counts`, except for short ones that are not cut. Positions
+        inside heads are also an axis of the attention product, so they are aligned by themselves.
+        """
+        found = self.multiple(group.size) if group.kind == "head-dim" else 1
+        for site in group.sites:
+            length = sizes.get((site.tensor, site.axis), site.positions.size)
+            if site.positions.size == length:
+                multiple = self.multiple(length)
+                found = lcm(found, multiple // gcd(multiple, site.positions.shape[1]))
+        return found
+
+    def __str__(self) -> str:
+        """Return the rule in words."""
+        words = [f"multiples of {self.steps[0][1]}"]
+        if self.steps[0][0] != self.steps[0][1]:
+            words[0] += f" from {self.steps[0][0]} channels"
+        return ", ".join([*words, *(f"{multiple} from {start}" for start, multiple in self.steps[1:])])
 
 
 def to_multiple(wanted: float, step: int, least: int, size: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.allocate.alignment import multiple_for, to_multiple
+from onnxprune.allocate.alignment import to_multiple
 from onnxprune.allocate.request import Request
 from onnxprune.channels.groups import ChannelGroup, Site
 
@@ -59,7 +59,7 @@ def _aligned_surplus(request: Request, exact: float, fixed: int, locked: int) ->
     """What has to be added to the exact length of a shared axis to make the whole axis a multiple."""
     if exact >= fixed:
         return 0.0
-    multiple = multiple_for(fixed + locked, request.align)
+    multiple = request.rounding.multiple(fixed + locked)
     return to_multiple(exact + locked, multiple, 1, fixed + locked) - locked - exact
 
 

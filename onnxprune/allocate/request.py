@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from onnxprune.allocate.alignment import AxisSizes, step_of
+from onnxprune.allocate.alignment import AxisSizes, Widths
 from onnxprune.channels.groups import ChannelGroup
 from onnxprune.score.scoring import Scores
 
@@ -20,7 +20,7 @@ class Request:
 
     scope: "uniform" (every group loses the same share), "global" (one threshold on the scores of all groups) or
         "sensitivity" (measured errors decide).
-    align: kept counts make axes multiples of this; None chooses by width.
+    rounding: which lengths of axes kept counts make.
     min_channels: every group keeps at least so many (or all it has).
     ratios: group name -> its own share removed, whatever the level of the others.
     sizes: (tensor, axis) -> length, for axes that also hold positions outside of every group.
@@ -29,16 +29,16 @@ class Request:
     groups: tuple[ChannelGroup, ...]
     scores: Scores
     scope: str = "uniform"
-    align: int | None = None
+    rounding: Widths = field(default_factory=Widths)
     min_channels: int = 1
     ratios: Mapping[str, float] = field(default_factory=dict)
     sizes: AxisSizes = field(default_factory=dict)
 
     def step(self, group: ChannelGroup) -> int:
         """Return the number whose multiples the group keeps."""
-        return step_of(group, self.align, self.sizes)
+        return self.rounding.step(group, self.sizes)
 
     def least(self, group: ChannelGroup) -> int:
         """Return how many channels the group keeps at least."""
         share = LEAST_LEFT_GLOBAL if self.scope != "uniform" and group.name not in self.ratios else 0.0
-        return min(group.size, max(1, self.min_channels, ceil(share * group.size)))
+        return min(group.size, max(1, self.min_channels, self.rounding.least, ceil(share * group.size)))

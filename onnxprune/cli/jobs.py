@@ -58,7 +58,7 @@ def method_command(method: Method) -> click.Command:
     bundles: tuple[options.Decorator, ...] = (
         options.screen,
         options.gates,
-        options.runs(without=() if method.shares else ("cluster",)),
+        options.runs(without=method.needless),
         options.outputs(method.usual or f"MODEL-{method.ending}.onnx", without=unasked),
         *([_TIMED] if method.timed else []),
         options.asked("asked", lambda values: options.given(kind, values), options.made_from(kind, without=SHARED)),

@@ -153,7 +153,7 @@ def given_from(argument: str, kind: type, *names: str, **helps: str) -> Decorato
     return asked(argument, lambda values: given(kind, values), made_from(kind, *names, **helps))
 
 
-def runs(*names: str, without: Collection[str] = ("verify", "memory", "cluster")) -> Decorator:
+def runs(*names: str, without: Collection[str] = ("verify", "memory", "cluster", "target")) -> Decorator:
     """Add the options of how models are run, or the named ones, as `run`, and `data` with all of them."""
     add = asked("run", _of(Run), [*made_from(Run, *names, without=without), _NO_CACHE])
     return add if names else lambda function: _DATA(add(function))

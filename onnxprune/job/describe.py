@@ -80,6 +80,8 @@ def _prune(report: Report, source: Model, result: PruneResult, data: Data | None
     channels, keep = result.channels, result.keep
     report.groups = pruned(channels, keep, result.reasons)
     report.input, report.output = describe_pruned(channels, keep)
+    if result.rounding is not None:
+        report.details["widths"] = result.rounding.told
     if result.short is not None:
         report.input = describe_view(result.view, result.trace)
         short = result.short

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,13 @@ class Step:
         taken = {name: getattr(run, name) for name in said if getattr(self.options, name) == default_of(said[name])}
         return replace(self, options=replace(self.options, **taken)) if taken else self
 
+    def before(self, later: Sequence[Step]) -> Step:
+        """Return the step with widths that suit the numbers which a later step makes the model compute in."""
+        if getattr(self.options, "precision", "-") is not None or self.method.name == "quantize":
+            return self
+        found = [step.options.precision for step in later if step.method.name == "quantize"]
+        return replace(self, options=replace(self.options, precision=found[-1])) if found and found[-1] else self
+
 
 @dataclass(frozen=True)
 class Job:
@@ -63,7 +70,8 @@ class Job:
     argv: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(step.shared(self.run) for step in self.steps))
+        shared = [step.shared(self.run) for step in self.steps]
+        object.__setattr__(self, "steps", tuple(step.before(shared[number:]) for number, step in enumerate(shared, 1)))
 
     @property
     def settings(self) -> dict[str, object]:
@@ -115,6 +123,7 @@ class Job:
             "provider": run.provider,
             "memory": run.memory,
             "cluster": run.cluster,
+            "target": run.target,
             "verify": run.verify,
             "measure_latency": self.measure_latency,
             "input_shapes": run.input_shapes,

@@ -75,6 +75,11 @@ class Method:
         """The names of its options."""
         return tuple(item.name for item in fields(self.options))
 
+    @property
+    def needless(self) -> tuple[str, ...]:
+        """Names of what can be said of a run and would not be looked at."""
+        return (*(() if self.shares else ("cluster",)), *(() if "target" in self.option_names else ("target",)))
+
     def suffix(self, options: object) -> str:
         """Return what the default name of the output gets."""
         return self.ending if isinstance(self.ending, str) else self.ending(options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from onnxprune.cluster.hiring import check_address
 from onnxprune.errors import UsageError
+from onnxprune.hardware.target import target_names
 from onnxprune.methods.runtime import Runtime
 from onnxprune.option import check_whole, documented, option, said
 from onnxprune.statistics.image_options import ImageOptions
@@ -14,7 +15,7 @@ from onnxprune.statistics.image_options import ImageOptions
 LARGEST_SIZE = 2**31 - 1
 """Of an axis: what does not fit into 32 bits is a mistake."""
 
-SHARED = ("seed", "input_shapes", "memory")
+SHARED = ("seed", "input_shapes", "memory", "target")
 """What the options of methods take from the run, unless a step says it itself."""
 
 
@@ -27,6 +28,13 @@ class Run(Runtime):
     seed: int = option(0, "Seed of what is random [default: 0].", metavar="N", least=0)
     input_shapes: Mapping[str, tuple[int, ...]] = option(
         dict, "Sizes of an input: name:1,3,224,224 (repeatable).", flag="--input-shape", spelt="shape"
+    )
+    target: str | None = option(
+        None,
+        "What the result will run on: its widths, and the types of quantize, follow it [default: onnxruntime on any "
+        "CPU].",
+        metavar="NAME",
+        listed=target_names,
     )
     images: ImageOptions = option(ImageOptions(), "How images become inputs.", spelt="group")
     verify: bool | None = option(

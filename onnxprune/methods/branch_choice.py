@@ -79,12 +79,12 @@ class BranchChoice:
     @property
     def target(self) -> str:
         """What is to be saved."""
-        return self.options.target[0] if self.options.target else "macs"
+        return self.options.budget[0] if self.options.budget else "macs"
 
     @property
     def goal(self) -> float:
         """The share of it that is to be left."""
-        return self.options.target[1] if self.options.target else 1.0
+        return self.options.budget[1] if self.options.budget else 1.0
 
     @cached_property
     def view(self) -> View:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnxprune.errors import UsageError
+from onnxprune.hardware.target import PRECISIONS, target_named, target_names
 from onnxprune.methods.compensate_options import CompensateOptions
 from onnxprune.option import option
 
@@ -47,6 +48,15 @@ class CandidateOptions(CompensateOptions):
         metavar="N",
         least=1,
     )
+    target: str | None = option(
+        None, "What the result will run on: widths are those that it is fast with.", metavar="NAME", listed=target_names
+    )
+    precision: str | None = option(
+        None,
+        "Numbers that the result will compute in, which widths depend on [default: those of the model; int8 where a "
+        "later step of the recipe quantizes].",
+        choices=PRECISIONS,
+    )
     min_channels: int = option(1, "Least that a group keeps.", metavar="N", least=1)
     tie_blocks: bool = option(False, "Groups of the same shape keep the same number (sensitivity).")
     skip: tuple[str, ...] = option((), "Leave nodes, tensors or groups alone (repeatable).", metavar="PATTERN")
@@ -67,3 +77,5 @@ class CandidateOptions(CompensateOptions):
             find(self.score)
         if self.randomize is not None and not 0 < self.randomize <= LARGEST_SIGMA:
             raise UsageError(f"randomize {self.randomize!r}: give a number above 0, at most {LARGEST_SIGMA}.")
+        if self.target is not None:
+            target_named(self.target)

@@ -21,9 +21,10 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.methods.depth import Whole
-from onnxprune.methods.latency_target import ALIGN, meet_latency
+from onnxprune.methods.latency_target import meet_latency
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.runtime import Runtime
+from onnxprune.methods.width_rule import rounding
 from onnxprune.score.activity import Activity
 from onnxprune.score.probe import Probe
 from onnxprune.score.scoring import score_groups
@@ -76,13 +77,13 @@ def choose(
         UsageError: a pattern matches nothing.
     """
     clock = clock or Clock()
-    if not (options.target is not None or options.level > 0 or any(options.ratios.values())):
+    if not (options.budget is not None or options.level > 0 or any(options.ratios.values())):
         return {}, left_alone(channels, Names(channels.view, channels.groups), options, unfitted), []
     request, reasons, warnings = prepare(channels, options, clock, activity, unfitted)
     with clock.stage("allocate"):
         runtime = runtime or Runtime()
         keep, remarks = _allocate(channels, request, options, activity, runtime, progress, whole, clock, quick)
-    if not keep and options.target is None:
+    if not keep and options.budget is None:
         raise NothingToPruneError(
             f"ratio {options.level:g} rounds to no channel in any of {len(request.groups)} groups; ask for more, or "
             "give --align 1."
@@ -107,18 +108,20 @@ def prepare(
     reasons = left_alone(channels, names, options, unfitted)
     groups = tuple(group for group in channels.groups if group.name not in reasons)
     ratios = ratios_of_groups(names, groups, options.ratios)
+    rounded = rounding(options, channels.view, latency=options.latency is not None)
+    sizes = _axis_sizes(channels, groups)
+    if held := rounded.held(groups, sizes, ratios):
+        reasons, groups = reasons | held, tuple(group for group in groups if group.name not in held)
     if not groups:
         raise NothingToPruneError(_why_nothing(channels, reasons))
-    scope = options.scope or ("sensitivity" if activity and options.target else "uniform")
+    scope = options.scope or ("sensitivity" if activity and options.budget else "uniform")
     if scope == "sensitivity" and activity is None:
         raise UsageError("--scope sensitivity measures errors on inputs of the model: give --data.")
     with clock.stage("score"):
         name = options.score or (DEFAULT_WITH_DATA if activity else DEFAULT)
         scores, warnings = score_groups(channels.view, groups, name, options.seed, activity, options.randomize)
         warnings += activity.notes if activity else []
-    align = ALIGN if options.latency is not None and options.align is None else options.align
-    sizes = _axis_sizes(channels, groups)
-    return Request(groups, scores, scope, align, options.min_channels, ratios, sizes), reasons, warnings
+    return Request(groups, scores, scope, rounded.widths, options.min_channels, ratios, sizes), reasons, warnings
 
 
 def _allocate(
@@ -132,9 +135,9 @@ def _allocate(
     clock: Clock,
     quick: bool,
 ) -> tuple[Keep, list[str]]:
-    if options.target is None:
+    if options.budget is None:
         return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
-    name, goal = options.target
+    name, goal = options.budget
     notes: list[str] = []
     if request.scope == "sensitivity" and activity is not None:
         table, notes = measured_curves(channels, request, activity, progress, clock)

@@ -119,7 +119,7 @@ def factorize(
         wanted = RefitOptions(mix=False, threads=runtime.threads or None)
         form = seen.form(result)
         result = seen.restored(refit_layers(seen.model, form, {}, samples, wanted).model, form, result)
-    settings = {"target": dict([options.target]), "whitened": whiten, "refitted": refits}
+    settings = {"target": dict([options.budget]), "whitened": whiten, "refitted": refits}
     lines = _report(layers, candidates, choice, reasons)
     made, shapes = Model(result.proto, model.path, dict(result.pending)), options.input_shapes
     better, told = improved(model, made, options.effort, samples, runtime, options.seed, shapes, progress)
@@ -141,13 +141,13 @@ def _grams(layers: list[Linear], seen: Seen | None, runtime: Runtime) -> tuple[d
 def _candidate(
     view: View, traced: Trace, layer: Linear, grams: dict[str, Array], options: FactorizeOptions
 ) -> Candidate:
-    item = candidate(view, traced, layer, layer.matrix(view.model), grams.get(layer.name), options.align)
+    item = candidate(view, traced, layer, layer.matrix(view.model), grams.get(layer.name), options.multiple)
     item.is_table = layer.node.op_type == "Gather"
     return item
 
 
 def _choose(view: View, traced: Trace, candidates: list[Candidate], options: FactorizeOptions) -> Choice:
-    name, value = options.target
+    name, value = options.budget
     if name == "energy":
         return by_energy(candidates, value)
     count = params if name == "params" else macs

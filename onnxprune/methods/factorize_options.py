@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import UsageError
+from onnxprune.hardware.target import target_named, target_names
 from onnxprune.methods.compensate_options import EFFORT, EFFORTS, check_effort
 from onnxprune.methods.layer_options import LayerOptions
 from onnxprune.option import documented, option
@@ -31,6 +32,7 @@ class FactorizeOptions(LayerOptions):
     align: int | None = option(
         None, "Ranks are multiples of N [default: 8 from rank 64, 4 from 32].", metavar="N", least=1
     )
+    target: str | None = option(None, "What the result will run on.", metavar="NAME", listed=target_names)
     whiten: bool | None = option(None, "Nearest on the inputs of --data, or as matrices [default: with --data].")
     refit: bool | None = option(None, "Fit last factors to what the original gave [default: with --data].")
     effort: str | None = option(None, EFFORT, metavar=EFFORTS)
@@ -38,6 +40,8 @@ class FactorizeOptions(LayerOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_effort(self.effort)
+        if self.target is not None:
+            target_named(self.target)
         given = [name for name in TARGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are given; a factorization has one target, leave the others out.")
@@ -47,7 +51,7 @@ class FactorizeOptions(LayerOptions):
                 raise UsageError(f"{name} {value:g} is outside (0, 1).")
 
     @property
-    def target(self) -> tuple[str, float]:
+    def budget(self) -> tuple[str, float]:
         """Name and value of what is asked for."""
         for name in TARGETS:
             value = getattr(self, name)
@@ -55,6 +59,14 @@ class FactorizeOptions(LayerOptions):
                 return name, float(value)
         return "params", DEFAULT_PARAMS
 
+    @property
+    def multiple(self) -> int | None:
+        """What ranks are multiples of: what is asked for, or what the target wants; None: as usual."""
+        if self.align is not None or self.target is None:
+            return self.align
+        target = target_named(self.target)
+        return target.multiple[target.precision_for(None, "float32")][-1][1]
+
     def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data, with the target."""
-        return {self.target[0]: self.target[1], **super().to_dict()}
+        return {self.budget[0]: self.budget[1], **super().to_dict()}

@@ -31,8 +31,6 @@ RUNS, SECONDS = 20_000, 2.5
 """Of one measurement. Short networks run often, so that a busy second does not decide."""
 FINALISTS = 3
 """So many candidates are measured again, longer, before one is chosen."""
-ALIGN = 8
-"""Kept counts are multiples of it by default: other widths leave the fast convolution kernels."""
 
 
 @dataclass(frozen=True)

@@ -74,17 +74,17 @@ class PruneOptions(CandidateOptions):
         self._check_target()
         if self.latency is not None and (self.resize_io or self.states):
             raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
-        if self.depth and self.target is None:
+        if self.depth and self.budget is None:
             raise UsageError("depth spends a budget: give macs, params, size or latency instead of a ratio.")
         if self.depth and (self.resize_io or self.states):
             raise UsageError("depth compares outputs with the original's, which change here: leave one of them out.")
-        if self.scope == "sensitivity" and self.target is None:
+        if self.scope == "sensitivity" and self.budget is None:
             raise UsageError(
                 "scope 'sensitivity' spends a budget: give macs, params, size or latency instead of a ratio."
             )
 
     @property
-    def target(self) -> tuple[str, float] | None:
+    def budget(self) -> tuple[str, float] | None:
         """Name and share of what is to be left; None where a ratio is asked for."""
         return next(((name, getattr(self, name)) for name in TARGETS if getattr(self, name) is not None), None)
 
@@ -95,7 +95,7 @@ class PruneOptions(CandidateOptions):
 
     def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data."""
-        level = {"ratio": self.level} if self.target is None and not self.ratios else {}
+        level = {"ratio": self.level} if self.budget is None and not self.ratios else {}
         return {**level, **super().to_dict()}
 
     def _check_target(self) -> None:

@@ -30,6 +30,7 @@ from onnxprune.methods.short_trial import Thin, trial_of
 from onnxprune.methods.substitutes import choose_substitutes, goal_left
 from onnxprune.methods.synthetic import WEAKER
 from onnxprune.methods.unfitted import Unfitted, unfitted
+from onnxprune.methods.width_rule import Rounding, for_integers, rounding
 from onnxprune.statistics.data import Data
 
 
@@ -38,6 +39,7 @@ class Chosen:
     """What goes: the masks of channels, what takes the place of branches, and what is to be said of it.
 
     reasons: group name -> why it was left alone. seen: the model as the samples see it, None without samples.
+    rounding: which widths groups may keep.
     """
 
     keep: Keep
@@ -45,6 +47,7 @@ class Chosen:
     notes: tuple[str, ...]
     substitutes: tuple[Substitute, ...] = ()
     seen: Seen | None = None
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Pruning:
     def thins(self) -> bool:
         """Whether channels are to be removed."""
         options = self.options
-        return options.target is not None or options.level > 0 or any(options.ratios.values())
+        return options.budget is not None or options.level > 0 or any(options.ratios.values())
 
     def run(self, samples: Data | None, warnings: tuple[str, ...] = ()) -> PruneResult:
         """Choose, rewrite, refit and, where that is the target, time."""
@@ -105,7 +108,7 @@ class Pruning:
             left, whole = goal_left(wanted, self.short, substitutes), whole_of(self.short)
             return choose(channels, left, clock, activity, runtime, self.progress, alone.reasons, whole)
 
-        substitutes = self._substitutes(samples, thin if options.target is not None else None)
+        substitutes = self._substitutes(samples, thin if options.budget is not None else None)
         self.progress("choosing channels")
         with np.errstate(over="ignore", invalid="ignore"):
             try:
@@ -117,9 +120,18 @@ class Pruning:
                     substitutes = ()
                     keep, reasons, notes = met(substitutes)
             except NothingToPruneError as error:
+                if for_integers(options):
+                    return self._as_for_floats(samples, error)
                 raise NothingToPruneError(f"{error} {alone.note}".strip()) from error
         said = [*([alone.note] if alone.note else []), *unfit.cut(keep), *notes]
-        return Chosen(keep, reasons, tuple(said), substitutes, seen)
+        rounded = rounding(options, channels.view, latency=options.latency is not None)
+        return Chosen(keep, reasons, tuple(said), substitutes, seen, rounded)
+
+    def _as_for_floats(self, samples: Data | None, error: NothingToPruneError) -> Chosen:
+        """Return what goes where no width that integer kernels want could be kept."""
+        chosen = replace(self, options=replace(self.options, precision=None)).choose(samples)
+        note = f"widths are those of float kernels, as no others could be kept: {error}"
+        return replace(chosen, notes=(note, *chosen.notes))
 
     def finish(self, chosen: Chosen, samples: Data | None, warnings: tuple[str, ...] = ()) -> PruneResult:
         """Return the result of what was chosen, refitted and, where that is the target, timed."""
@@ -165,6 +177,7 @@ class Pruning:
             border=border,
             short=self.short,
             substitutes=chosen.substitutes,
+            rounding=chosen.rounding,
         )
 
     def _refitted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from onnxprune.errors import UsageError
+from onnxprune.hardware.target import target_named, target_names
 from onnxprune.methods.layer_options import LayerOptions
 from onnxprune.methods.quantization.modes.table import MODES, belongs, mode_named
 from onnxprune.option import documented, option
@@ -75,16 +76,36 @@ class QuantizeOptions(LayerOptions):
         None,
         "Parts that are slower in 8 bits here stay float, static mode [default: do, unless CI is set].",
     )
+    target: str | None = option(None, "What the result will run on.", metavar="NAME", listed=target_names)
     skip: tuple[str, ...] = option((), "Keep nodes float (repeatable).", metavar="PATTERN")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._suit_target()
         self._check_mode()
         self._check_bits()
         if self.block_size < 16 or self.block_size & (self.block_size - 1):
             raise UsageError(f"block-size {self.block_size}: onnxruntime takes powers of two from 16.")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile {self.percentile:g}: give a share in percent, above 50 and up to 100.")
+
+    def _suit_target(self) -> None:
+        """Take what nobody asked for from the target; types that it does not compute in are refused."""
+        if self.target is None:
+            return
+        target = target_named(self.target)
+        if self.mode is not None and mode_named(self.mode).precision not in (*target.multiple, None):
+            able = " and ".join(target.multiple)
+            raise UsageError(f"target '{target.name}' computes in {able}; mode {self.mode} does not fit.")
+        fitting = self.mode in (None, target.quantize.get("mode"))
+        for item in fields(self):
+            if fitting and item.name in target.quantize and getattr(self, item.name) == item.default:
+                object.__setattr__(self, item.name, target.quantize[item.name])
+
+    @property
+    def precision(self) -> str | None:
+        """Numbers that the result computes in; None: those of before."""
+        return mode_named(self.mode or "static").precision
 
     def _check_bits(self) -> None:
         """Refuse bits that this mode has not."""

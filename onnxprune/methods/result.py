@@ -15,6 +15,7 @@ from onnxprune.graph.substitute import Substitute
 from onnxprune.graph.trace import Trace
 from onnxprune.graph.view import View
 from onnxprune.methods.latency_target import Latency
+from onnxprune.methods.width_rule import Rounding
 from onnxprune.report import Report
 from onnxprune.statistics.data import Data
 
@@ -39,6 +40,7 @@ class PruneResult:
     border: how its inputs and outputs follow from the original's.
     short: the source without branches, and what it was; None where none were dropped.
     substitutes: what takes the place of dropped branches in a refit.
+    rounding: which widths groups may keep.
     """
 
     model: Model
@@ -57,6 +59,7 @@ class PruneResult:
     short: Shortened | None = None
     substitutes: tuple[Substitute, ...] = ()
     curves_seconds: float = 0.0
+    rounding: Rounding | None = None
 
     @property
     def removes(self) -> bool:

@@ -160,9 +160,9 @@ def share_of(short: Shortened | None, substitutes: Sequence[Substitute]) -> floa
 
 def goal_left(options: PruneOptions, short: Shortened | None, substitutes: Sequence[Substitute]) -> PruneOptions:
     """Return the options whose target leaves room for what substitutes need."""
-    if short is None or not substitutes or options.target is None:
+    if short is None or not substitutes or options.budget is None:
         return options
-    name, goal = options.target
+    name, goal = options.budget
     if name == "latency":
         more = share_of(short, substitutes)
     else:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from onnxprune.report import branch_section, changes, explained, facts, figures, pipeline, thin, why
+from onnxprune.report import branch_section, changes, explained, facts, figures, pipeline, target_section, thin, why
 from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
@@ -34,6 +34,7 @@ def sections(report: Report) -> list[Section]:
             _gates,
             _cost,
             facts.model,
+            target_section.target,
             changes.changes,
             explained.explained,
             pipeline.steps,
@@ -111,10 +112,17 @@ def _groups(report: Report) -> Iterator[Section]:
     removed = sum(group.size - (group.kept or 0) for group in touched)
     total = sum(group.size for group in open_ones)
     line = f"Removed {removed} of {total} channels, in {len(touched)} of {_many(len(open_ones), 'group')}."
-    yield Section("", (line,))
+    yield Section("", (line, *_rounding(report)))
     rows = tuple((g.name, g.kind, str(g.size), str(g.kept), g.reason or "") for g in chosen)
     table = Table(("group", "kind", "size", "kept", "note"), rows, numbers=2)
     yield Section("Groups", table=table, detail=True, picture="widths")
+
+
+def _rounding(report: Report) -> Iterator[str]:
+    """Say which widths were kept, and what for."""
+    found = report.details.get("widths")
+    if found:
+        yield f"Widths are {found['widths']}, for {found['target']} in {found['precision']}."
 
 
 def _compensation(report: Report) -> Iterator[Section]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.allocate.alignment import multiple_for, step_of
+from onnxprune.allocate.alignment import Widths
 from onnxprune.allocate.counts import counts_at
 from onnxprune.allocate.masks import best_channels
 from onnxprune.allocate.request import Request
@@ -23,6 +23,7 @@ def group(name: str, *sites: Site, kind: str = "channel") -> ChannelGroup:
 def request(*groups: ChannelGroup, seed: int = 0, **options) -> Request:
     generator = np.random.default_rng(seed)
     options.setdefault("scores", {g.name: generator.random(g.size) for g in groups})
+    options.setdefault("rounding", Widths.of(options.pop("align", None)))
     return Request(groups, **options)
 
 
@@ -75,13 +76,13 @@ def test_heads_need_no_alignment_and_positions_inside_them_do():
     heads = group("h", site("q", 12, per_channel=64), kind="head")
     inside = group("d", site("q", 64, per_channel=12), kind="head-dim")
     grouped = group("k", site("c", 32, per_channel=4), kind="group")
-    assert [step_of(g, None, {}) for g in (heads, inside, grouped)] == [1, 8, 4]
+    assert [Widths().step(g, {}) for g in (heads, inside, grouped)] == [1, 8, 4]
 
 
 def test_hidden_units_are_aligned_by_their_own_axis_not_by_that_of_the_gates():
     hidden = group("h", site("w", 64, per_channel=4), site("r", 64, axis=2, role="reads"))
-    assert step_of(hidden, None, {}) == 8
-    assert step_of(hidden, 16, {}) == 16
+    assert Widths().step(hidden, {}) == 8
+    assert Widths.of(16).step(hidden, {}) == 16
 
 
 def test_min_channels_and_own_ratios_hold_at_every_level():
@@ -99,7 +100,7 @@ def test_global_takes_more_from_groups_with_low_scores_but_never_all():
 
 
 def test_multiples_follow_the_length():
-    assert [multiple_for(n, None) for n in (31, 32, 127, 128)] == [1, 8, 8, 16]
+    assert [Widths().multiple(n) for n in (31, 32, 127, 128)] == [1, 8, 8, 16]
 
 
 def test_the_best_stay_and_of_equals_the_first():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune.allocate.alignment import Widths
 from onnxprune.allocate.curve import Curve
 from onnxprune.allocate.measured_errors import knapsack, units_of
 from onnxprune.allocate.request import Request
@@ -85,7 +86,7 @@ def test_refitted_rows_make_up_for_a_copy():
 def test_a_knapsack_takes_what_is_cheapest_first(data):
     groups = analyse(onnxprune.load(convnet())).groups
     scores = {group.name: np.arange(32.0) for group in groups}
-    request = Request(groups, scores, "sensitivity", align=1)
+    request = Request(groups, scores, "sensitivity", rounding=Widths.of(1))
     widths = list(range(32, 3, -1))
     table = {group.name: Curve(widths, np.linspace(0, cost, 29)) for group, cost in zip(groups, (1, 100), strict=True)}
 
@@ -100,7 +101,7 @@ def test_a_knapsack_takes_what_is_cheapest_first(data):
 def coarse():
     """A group of 32 in steps of 16, one of 32 in single steps that save little, and what they leave."""
     groups = analyse(onnxprune.load(convnet())).groups
-    request = Request(groups, {group.name: np.arange(32.0) for group in groups}, "sensitivity", align=4)
+    request = Request(groups, {group.name: np.arange(32.0) for group in groups}, "sensitivity", rounding=Widths.of(4))
 
     def measure(keep):
         first, second = (keep[g.name].sum() if g.name in keep else 32 for g in groups)

@@ -23,6 +23,7 @@ class Mode:
     opset: least version of ONNX's operators that the result needs.
     needs_data: it takes ranges from inputs, and stops without.
     smaller: it exists for the size of the file, and stops where that does not fall.
+    precision: numbers that the result computes in; None: those of before.
     without_layers: it changes more than layers, so a model without any can be asked for.
     back: it undoes what others did, and takes models that are quantized already.
     """
@@ -35,6 +36,7 @@ class Mode:
     opset: int = 0
     needs_data: bool = False
     smaller: bool = True
+    precision: str | None = None
     without_layers: bool = False
     back: bool = False
 
@@ -57,11 +59,35 @@ _INTEGERS = ("per_channel", "activation_type", "weight_type", "smooth")
 _STATIC = ("calibration", "percentile", "format", "equalize", "correct_bias", "symmetric", "guard", "measure")
 
 MODES = table(
-    Mode("dynamic", ("dynamic", "Dynamic"), _INTEGERS, opset=11),
-    Mode("static", ("static", "Static"), (*_STATIC, *_INTEGERS, "rounding"), opset=13, needs_data=True, smaller=False),
+    Mode("dynamic", ("dynamic", "Dynamic"), _INTEGERS, opset=11, precision="int8"),
+    Mode(
+        "static",
+        ("static", "Static"),
+        (*_STATIC, *_INTEGERS, "rounding"),
+        opset=13,
+        needs_data=True,
+        smaller=False,
+        precision="int8",
+    ),
     Mode("weight-only", ("blocks", "Blocks"), ("rounding", "block_size"), bits=(4, 8)),
-    Mode("fp16", ("float16", "Float16"), ("keep_io_types",), bits=(16,), word="fp", without_layers=True),
-    Mode("bf16", ("bfloat16", "BFloat16"), bits=(16,), word="bf", opset=13, without_layers=True),
+    Mode(
+        "fp16",
+        ("float16", "Float16"),
+        ("keep_io_types",),
+        bits=(16,),
+        word="fp",
+        precision="float16",
+        without_layers=True,
+    ),
+    Mode(
+        "bf16",
+        ("bfloat16", "BFloat16"),
+        bits=(16,),
+        word="bf",
+        opset=13,
+        precision="float16",
+        without_layers=True,
+    ),
     Mode("float", ("unpacked", "Unpacked"), bits=(32,), word="float", smaller=False, back=True),
 )
 

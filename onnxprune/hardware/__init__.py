@@ -1,0 +1,1 @@
+"""What widths cost where a model will run."""
