@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from onnxprune.errors import UsageError
 
@@ -45,7 +45,7 @@ class Target:
     forbids: tuple[str, ...] = ()
     balance: Mapping[str, float] = field(default_factory=dict)
     cache: int = 0
-    quantize: Mapping[str, Any] = field(default_factory=dict)
+    quantize: Mapping[str, str | bool] = field(default_factory=dict)
 
     def precision_for(self, asked: str | None, stored: str) -> str:
         """Return the numbers that a model computes in here.
@@ -66,6 +66,27 @@ class Target:
         """Return what widths run as multiples of; without a line in the table those that the target wants."""
         found = self.tiles.get(precision, {}).get(way)
         return found or (self.multiple[precision][-1][1],) * 2
+
+
+class Row(TypedDict, total=False):
+    """A row of the file, as it is written there."""
+
+    about: str
+    source: str
+    multiple: Mapping[str, int | Mapping[int, int]]
+    tiles: Mapping[str, Mapping[str, Sequence[int]]]
+    narrow: Literal["any", "whole"]
+    odd: Literal["padded", "refused"]
+    minimum: int
+    precision: str
+    groups: Literal["any", "depthwise", "none"]
+    kernel: int
+    rank: int
+    lacks: Sequence[str]
+    forbids: Sequence[str]
+    balance: Mapping[str, float]
+    cache: int
+    quantize: Mapping[str, str | bool]
 
 
 @cache
@@ -96,14 +117,29 @@ def target_names() -> Iterable[str]:
     return targets()
 
 
-def _read(name: str, row: Mapping[str, Any]) -> Target:
-    lists = {key: tuple(row[key]) for key in ("lacks", "forbids") if key in row}
-    multiple = {precision: _steps(rule) for precision, rule in row["multiple"].items()}
-    tiles = {
-        precision: {way: (int(reads), int(writes)) for way, (reads, writes) in ways.items()}
-        for precision, ways in row.get("tiles", {}).items()
-    }
-    return Target(name=name, **{**row, **lists, "multiple": multiple, "tiles": tiles})
+def _read(name: str, row: Row) -> Target:
+    return Target(
+        name=name,
+        about=row["about"],
+        source=row["source"],
+        multiple={precision: _steps(rule) for precision, rule in row["multiple"].items()},
+        tiles={
+            precision: {way: (int(reads), int(writes)) for way, (reads, writes) in ways.items()}
+            for precision, ways in row.get("tiles", {}).items()
+        },
+        narrow=row.get("narrow", "whole"),
+        odd=row.get("odd", "padded"),
+        minimum=row.get("minimum", 1),
+        precision=row.get("precision"),
+        groups=row.get("groups", "any"),
+        kernel=row.get("kernel"),
+        rank=row.get("rank"),
+        lacks=tuple(row.get("lacks", ())),
+        forbids=tuple(row.get("forbids", ())),
+        balance=row.get("balance", {}),
+        cache=row.get("cache", 0),
+        quantize=row.get("quantize", {}),
+    )
 
 
 def _steps(rule: int | Mapping[int, int]) -> tuple[tuple[int, int], ...]:
