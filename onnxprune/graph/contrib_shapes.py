@@ -24,6 +24,7 @@ TYPE_SOURCES = {
     "QGemm": 8,
     "EmbedLayerNormalization": 2,
     "MatMulIntegerToFloat": 2,
+    "GatherBlockQuantized": 2,
 }
 """Operator -> the input whose type its output has; the first one for all others."""
 
@@ -114,6 +115,14 @@ def _quantized_concat(call: Call) -> Shapes:
     return [(*parts[0][:axis], sum(p[axis] for p in parts), *parts[0][axis + 1 :])]
 
 
+def _looked_up_in_blocks(call: Call) -> Shapes:
+    """Rows of numbers of 4 or 8 bits: bytes may hold two, as the number of blocks tells."""
+    data, blocks = call.input(0), call.input(2)[-1] * int(call.attribute("block_size", 128))
+    packed = 8 // int(call.attribute("bits", 4))
+    size = data[-1] * packed if data[-1] * packed <= blocks else data[-1]
+    return [(*call.input(1), *data[1:-1], size)]
+
+
 _Rule = Callable[[Call], Shapes]
 
 _RULES: dict[str, _Rule] = {
@@ -131,6 +140,7 @@ _RULES: dict[str, _Rule] = {
     "EmbedLayerNormalization": _embedded,
     "BiasSplitGelu": _halved,
     "QLinearGlobalAveragePool": _global_pool,
+    "GatherBlockQuantized": _looked_up_in_blocks,
     "QLinearWhere": _quantized_where,
     "QLinearConcat": _quantized_concat,
 }

@@ -327,6 +327,20 @@ def four_bits(net: Net, y: str, name: str) -> str:
     return net.ms(name, y, bytes_of(net, WIDTH, 1, 8), net.vector(WIDTH), **shape)
 
 
+@drawn("MatMulBnb4", domain=MICROSOFT)
+def table_of_four_bits(net: Net, y: str, name: str) -> str:
+    packed = net.constant(np.full(WIDTH * WIDTH // 2, 0x31, np.uint8))
+    largest = net.vector(-(-WIDTH * WIDTH // 16))
+    return net.ms(name, y, packed, largest, K=WIDTH, N=WIDTH, block_size=16, quant_type=1)
+
+
+@drawn("GatherBlockQuantized", domain=MICROSOFT)
+def packed_rows(net: Net, y: str, name: str) -> str:
+    rows, scales = net.constant(np.full((WIDTH, 16), 0x31, np.uint8)), net.constant(np.ones((WIDTH, 2), np.float32))
+    ids = net.ArgMax(y, axis=1, keepdims=0)
+    return net.ms(name, rows, ids, scales, gather_axis=0, quantize_axis=1, block_size=16, bits=4)
+
+
 @drawn("TransposeMatMul", domain=MICROSOFT)
 def transposed(net: Net, y: str, name: str) -> str:
     return net.ms(name, y, net.weight(WIDTH, WIDTH), transB=1)

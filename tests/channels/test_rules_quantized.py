@@ -1,8 +1,12 @@
 """Integer operators as onnxruntime's quantizer writes them."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from onnxprune.channels.analyse import analyse
+from onnxprune.graph.model import Model
+from onnxprune.methods.quantization.weight_only import pack
 from tests.channels.halving import attribute, halve
 from tests.micro.build import Net
 
@@ -143,6 +147,37 @@ def test_packed_weights_lose_rows_and_blocks(zero_points: bool, flat: bool) -> N
     inputs = 64 if flat else 32  # rows and blocks on one axis compete, so only one of them goes
     assert [attribute(node, "N"), attribute(node, "K")] == [12, inputs]
     assert halved.shape("MatMulNBits", 1) == [12, inputs // 16, 8]
+
+
+@pytest.mark.parametrize(("kind", "zeros"), [("bytes", False), ("bytes", True), ("uint4", True), ("uint4", False)])
+def test_packed_rows_lose_whole_blocks_of_columns(kind: str, zeros: bool) -> None:
+    net = Net(opset=21)
+    ids = net.input("n", 3, name="ids", dtype=np.int64)
+    codes, middle = (net.rng.integers(0, 16, (20, size)).astype(np.uint8) for size in (64, 4))
+    scales = net.rng.uniform(0.1, 1, (20, 4)).astype(np.float32)
+    if kind == "bytes":
+        codes, middle, more = pack(codes, 4), pack(middle, 4), {"bits": 4}
+    else:
+        codes, middle, more = codes.astype(ml_dtypes.uint4), middle.astype(ml_dtypes.uint4), {}
+    given = [codes, ids, scales, *([middle] if zeros else [])]
+    y = net.ms("GatherBlockQuantized", *given, gather_axis=0, quantize_axis=1, block_size=16, **more)
+    net.output(net.linear(net.Relu(y), 64, 3))
+    halved = halve(net)
+    assert halved.shape("GatherBlockQuantized", 0) == [20, 16 if kind == "bytes" else 32]
+    assert halved.shape("GatherBlockQuantized", 2) == [20, 2]
+    assert "looked up by data" in halved.reasons()
+
+
+def test_blocks_that_run_over_rows_hold_them() -> None:
+    net = Net()
+    packed = net.rng.integers(0, 256, 32 * 16 // 2).astype(np.uint8)
+    largest = net.rng.uniform(0.5, 1.5, 16).astype(np.float32)
+    sizes = {"K": 32, "N": 16, "block_size": 32, "quant_type": 1}
+    y = net.ms("MatMulBnb4", net.linear(net.input("n", 8), 8, 32), packed, largest, **sizes)
+    net.output(net.linear(net.Relu(net.linear(y, 16, 8)), 8, 3))
+    model = net.model()
+    channels = analyse(Model(model))
+    assert "make its weights float first" in " ".join(lock.reason for lock in channels.locks)
 
 
 def test_scales_of_blocks_cut_whole_blocks() -> None:

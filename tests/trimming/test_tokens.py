@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 
 from onnxprune.errors import NothingToPruneError, UsageError
+from onnxprune.methods.quantization.weight_only import pack
 from onnxprune.methods.trim import TrimOptions, trim
 from onnxprune.methods.trimming.tiers import TIERS
 from tests.micro.build import Net
@@ -141,3 +143,29 @@ def test_what_makes_no_sense_is_one_line(options: dict[str, object], error: type
     with pytest.raises(error, match=words) as caught:
         trim(encoder(), TrimOptions(**options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rare", ["unk=3", "nearest"])
+@pytest.mark.parametrize("kind", ["bytes", "uint4"])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_packed_rows_go_with_their_scales_and_zero_points(rare: str, kind: str, zeros: bool) -> None:
+    net = Net(opset=21)
+    ids = net.input("n", 3, name="ids", dtype=np.int64)
+    codes, middle = (net.rng.integers(0, 16, (20, size)).astype(np.uint8) for size in (32, 2))
+    codes[15] = codes[3]
+    scales = np.full((20, 2), 0.1, np.float32)
+    middle[15] = middle[3]
+    if kind == "bytes":
+        codes, middle, more = pack(codes, 4), pack(middle, 4), {"bits": 4}
+    else:
+        codes, middle, more = codes.astype(ml_dtypes.uint4), middle.astype(ml_dtypes.uint4), {}
+    given = [codes, ids, scales, *([middle] if zeros else [])]
+    net.output(net.ms("GatherBlockQuantized", *given, gather_axis=0, quantize_axis=1, block_size=16, **more))
+    model = net.model()
+    result = trim(model, TrimOptions(tokens={"ids": "0-9"}, rare=rare)).model.proto
+    asked = np.array([[0, 9, 3], [5, 15, 15]])
+    expected, found = run(model, {"ids": asked})[0], run(result, {"ids": asked})[0]
+    assert np.array_equal(expected, found)
+    assert all(t.dims[0] == 10 for t in result.graph.initializer if len(t.dims) == 2)
+    with pytest.raises(UsageError, match="few bits"):
+        trim(model, TrimOptions(tokens={"ids": "0-9"}))

@@ -20,11 +20,19 @@ from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.initializers import add, free_name
 from onnxprune.graph.model import Model
 from onnxprune.graph.view import Node, Parameter, View
+from onnxprune.methods.quantization.unpack import rows_of
 from onnxprune.methods.trimming.tiers import TIERS, Tier
 from onnxprune.types import Array, BoolArray, IntArray
 
-EMBEDDINGS = {("", "Gather"): (1, 0), ("com.microsoft", "EmbedLayerNormalization"): (0, 2)}
+EMBEDDINGS = {
+    ("", "Gather"): (1, 0),
+    ("com.microsoft", "EmbedLayerNormalization"): (0, 2),
+    ("com.microsoft", "GatherBlockQuantized"): (1, 0),
+}
 """Operator -> its inputs with the ids and with the table of rows."""
+BESIDE = {"GatherBlockQuantized": (2, 3)}
+"""Operator -> its other inputs with one entry, or several, for each row."""
+AXES = ("axis", "gather_axis")
 CHUNK = 1024
 """Rows that are compared with all kept ones at a time."""
 
@@ -55,7 +63,7 @@ def find_lookups(view: View, name: str) -> list[Lookup]:
         if key in EMBEDDINGS and node.has_input(EMBEDDINGS[key][0]) and node.inputs[EMBEDDINGS[key][0]] in holds:
             ids, table = EMBEDDINGS[key]
             parameter = view.parameters.get(view.root(node.inputs[table]))
-            if parameter is not None and len(parameter.dims) == 2 and not node.attribute("axis", 0):
+            if parameter is not None and len(parameter.dims) == 2 and not any(node.attribute(a, 0) for a in AXES):
                 found.append(Lookup(node, ids, table, parameter))
                 continue
         if not node.domain and node.op_type in MOVES and node.inputs and node.inputs[0] in holds:
@@ -107,10 +115,12 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
                 kept_rows = np.concatenate([kept_rows, np.zeros((1, rows.shape[1]), dtype=rows.dtype)])
             made[key, "rows"] = writer.store(f"{key}_rows", kept_rows, lookup.parameter.data_type)
         lookup.node.proto.input[lookup.table] = made[key, "rows"]
+        _cut_beside(view, model, lookup, kept, writer, made)
         if renumber:
             continue
         if ("", name) not in made:
-            made["", name] = writer.store(f"{name}_table", _table(rows, kept, rare).astype(np.int32))
+            values = _values(view, model, lookup) if rare == "nearest" and lookup.node.op_type in BESIDE else rows
+            made["", name] = writer.store(f"{name}_table", _table(values, kept, rare).astype(np.int32))
         proto_node, ids = lookup.node.proto, lookup.node.proto.input[lookup.ids]
         number = writer.name(f"{proto_node.output[0]}_row")
         before[id(proto_node)] = [_node("Gather", [made["", name], ids], number)]
@@ -119,6 +129,31 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
             after[id(proto_node)] = _rare_tier(writer, lookup, rows, kept, made, ids, tier)
     _place(proto, before, after)
     return proto
+
+
+def _cut_beside(
+    view: View, model: Model, lookup: Lookup, kept: BoolArray, writer: _Writer, made: dict[tuple[str, str], str]
+) -> None:
+    """Take the rows that go out of scales and zero points too."""
+    for index in BESIDE.get(lookup.node.op_type, ()):
+        if not lookup.node.has_input(index):
+            continue
+        parameter = view.parameters.get(view.root(lookup.node.inputs[index]))
+        if parameter is None or parameter.dims[:1] != (len(kept),):
+            raise NothingToPruneError(f"{lookup.node.label}: its scales are not stored row by row; its rows stay.")
+        if (parameter.key, "rows") not in made:
+            made[parameter.key, "rows"] = writer.store(f"{parameter.key}_rows", model.array(parameter.tensor)[kept])
+        lookup.node.proto.input[index] = made[parameter.key, "rows"]
+
+
+def _values(view: View, model: Model, lookup: Lookup) -> Array:
+    """Return the numbers that packed rows stand for."""
+
+    def read(index: int) -> Array | None:
+        parameter = view.parameters.get(view.root(lookup.node.inputs[index])) if lookup.node.has_input(index) else None
+        return model.array(parameter.tensor) if parameter is not None else None
+
+    return rows_of(lookup.node.proto, read)
 
 
 def _is_float(rows: Array) -> bool:
