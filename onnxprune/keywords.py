@@ -38,6 +38,7 @@ class CandidateKwargs(TypedDict, total=False):
     effort: str | None
     memory: int | None
     seed: int
+    select: int | None
 
 
 class ApplyKwargs(TypedDict, total=False):
@@ -53,6 +54,7 @@ class ApplyKwargs(TypedDict, total=False):
     effort: str | None
     memory: int | None
     seed: int
+    select: int | None
 
 
 class FactorizeKwargs(TypedDict, total=False):
@@ -87,6 +89,7 @@ class FinetuneKwargs(TypedDict, total=False):
     rate: float
     input_shapes: Mapping[str, tuple[int, ...]]
     seed: int
+    select: int | None
 
 
 class PruneKwargs(CandidateKwargs, total=False):

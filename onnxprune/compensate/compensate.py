@@ -46,6 +46,7 @@ def compensate(
     options: RefitOptions | None = None,
     steps: DistilOptions | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    aside: Iterable[Feed] = (),
 ) -> Compensation:
     """Return the pruned model with its layers refitted on calibration data, and the error of each before and after.
 
@@ -59,6 +60,7 @@ def compensate(
             after "lstsq" gradient steps on the distance of the whole network to the original (needs onnx-ad).
         steps: how many gradient steps, how large.
         progress: told which layers are fitted and which step is taken.
+        aside: samples that nothing is fitted to, for steps to be judged on; without any, a part of the data is.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -75,20 +77,26 @@ def compensate(
     if mode != "distil":
         return Compensation(result.model, result.errors)
     try:
-        model, loss = _distilled(original, result, feeds, steps or DistilOptions(threads=options.threads), progress)
+        plan = steps or DistilOptions(threads=options.threads)
+        model, loss = _distilled(original, result, feeds, plan, progress, list(aside))
     except ModelError as error:
         return Compensation(result.model, result.errors, None, (f"no gradient steps: {error}",))
     return Compensation(model, result.errors, loss, loss.notes)
 
 
 def _distilled(
-    original: Model, result: Refit, feeds: Sequence[Feed], steps: DistilOptions, progress: Callable[[str], None]
+    original: Model,
+    result: Refit,
+    feeds: Sequence[Feed],
+    steps: DistilOptions,
+    progress: Callable[[str], None],
+    aside: Sequence[Feed],
 ) -> tuple[Model, Distilled]:
     cuts = {name: partial(result.cut, name) for name in result.compared}
     graphs = original.proto.graph, result.model.proto.graph
     ends = [tuple(before_last(graph, value.name) for graph in graphs) for value in graphs[0].output]
     outputs = {old: partial(result.cut, old) for old, new in ends if old == new}
-    return distil(original, result.model, outputs, cuts, feeds, steps, progress)
+    return distil(original, result.model, outputs, cuts, feeds, steps, progress, aside)
 
 
 def kept_positions(channels: Channels, keep: Keep) -> Mapping[str, Sequence[IntArray | None]]:

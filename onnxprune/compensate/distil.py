@@ -100,6 +100,7 @@ def distil(
     feeds: Sequence[Feed],
     options: DistilOptions,
     progress: Callable[[str], None] = lambda text: None,
+    aside: Sequence[Feed] = (),
 ) -> tuple[Model, Distilled]:
     """Return the pruned model after gradient steps, or as it was if held-out samples say that it got worse.
 
@@ -107,12 +108,13 @@ def distil(
         outputs: outputs of both networks to compare.
         inner: tensors inside both networks to compare.
         progress: told step k of n, the held-out loss and the time left.
+        aside: samples to hold out; without any, one in eight of the feeds is.
 
     Raises:
         ModelError: onnx-ad is missing or has no gradient of the model, there are fewer than three samples, or fewer
             than `FEWEST_STEPS` steps fit into the seconds.
     """
-    draws = draws_of(feeds, input_specs(original.proto), options.samples, options.batch)
+    draws = draws_of(feeds, input_specs(original.proto), options.samples, options.batch, aside)
     teacher = Teacher(original, {**outputs, **inner})
     example = draws.example()
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}

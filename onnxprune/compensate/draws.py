@@ -82,28 +82,37 @@ class Draws:
             yield {name: array[wanted] for name, array in feed.items()}
 
 
-def draws_of(feeds: Sequence[Feed], specs: Sequence[InputSpec], samples: int, batch: int) -> Draws:
+def draws_of(
+    feeds: Sequence[Feed], specs: Sequence[InputSpec], samples: int, batch: int, aside: Sequence[Feed] = ()
+) -> Draws:
     """Return how steps take their samples.
 
     Args:
         specs: the inputs of the model: a fixed batch stays, and inputs without a batch axis are taken feed by feed.
         samples: wanted for a step. batch: at most so many in one run.
+        aside: what is held out; without any of the same shape one in eight of the feeds is.
 
     Raises:
         ModelError: there are fewer than three samples of one shape.
     """
     stacked = can_stack(specs) and all(len({len(a) for a in feed.values()}) == 1 for feed in feeds)
     feeds = _alike(feeds, 1 if stacked else 0)
-    feed = {name: (np.concatenate if stacked else np.stack)([f[name] for f in feeds]) for name in feeds[0]}
+    feed = _joined(feeds, stacked)
+    apart = [f for f in aside if all(f[name].shape[stacked:] == feeds[0][name].shape[stacked:] for name in feeds[0])]
     count = len(next(iter(feed.values())))
-    held = max(1, count // HELD_OUT)
+    held = 0 if apart else max(1, count // HELD_OUT)
     fixed = fixed_batch(specs) if stacked else None
     if count < 3:
         raise ModelError("gradient steps need at least three samples of one shape.")
     size = fixed or min(batch, samples, count - held) if stacked else 1
     runs = -(-min(samples, count) // size) if stacked else min(FEEDS_A_STEP, count - held)
-    parts = ({n: a[:-held] for n, a in feed.items()}, {n: a[-held:] for n, a in feed.items()})
+    kept = {n: a[: count - held] for n, a in feed.items()}
+    parts = kept, _joined(apart, stacked) if apart else {n: a[count - held :] for n, a in feed.items()}
     return Draws(*parts, stacked, size, runs)
+
+
+def _joined(feeds: Sequence[Feed], stacked: bool) -> Feed:
+    return {name: (np.concatenate if stacked else np.stack)([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
 def _alike(feeds: Sequence[Feed], first_axis: int) -> list[Feed]:

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 from onnxprune.compensate.adjoints import add_deltas, add_weight_adjoints, clips_as_relus, is_grouped, set_pads
 from onnxprune.compensate.lean import without_dead
 from onnxprune.compensate.plain_shapes import with_plain_shapes
+from onnxprune.compensate.rounding_gates import Gate, with_rounding
 from onnxprune.compensate.stages import embedded
 from onnxprune.compensate.terms import Term
 from onnxprune.errors import ModelError
@@ -83,6 +84,7 @@ def gradient_graph(
     shapes: Mapping[str, Sequence[int]],
     samples: Mapping[str, Array],
     more: Sequence[Term] = (),
+    gates: Sequence[Gate] = (),
 ) -> Gradient:
     """Return the gradient of the distance.
 
@@ -92,6 +94,7 @@ def gradient_graph(
         shapes: tensor -> its shape for a batch.
         samples: one feed; its sizes are the sizes of every later one.
         more: losses that are added to the distance.
+        gates: activations that are rounded where the network has a Clip.
 
     Raises:
         ModelError: onnx-ad is missing, or an operator has no derivative.
@@ -120,6 +123,7 @@ def gradient_graph(
         )
     except Exception as error:  # onnx-ad refuses with errors of many kinds
         raise ModelError(f"onnx-ad has no gradient of the model: {error}".splitlines()[0][:300]) from error
+    with_rounding(adjoint, gates)
     set_pads(adjoint)
     add_weight_adjoints(adjoint, deltas)
     _fix_seed(adjoint)

@@ -74,8 +74,9 @@ class Slopes:
     @staticmethod
     def open(gradient: Gradient, teacher: Teacher, threads: int | None) -> Slopes:
         """Return the runner; `threads` feeds run side by side, None: as many as there are cores."""
-        sessions = open_session(gradient.proto, threads=1), open_session(gradient.without_slopes(), threads=1)
-        return Slopes(*sessions, gradient, teacher, threads or os.cpu_count() or 1)
+        graphs = gradient.proto, gradient.without_slopes()
+        session, judge = (open_session(graph, threads=1, literal_rounding=True) for graph in graphs)
+        return Slopes(session, judge, gradient, teacher, threads or os.cpu_count() or 1)
 
     def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
         """Return the gradient by every weight, averaged over feeds."""

@@ -146,6 +146,7 @@ def open_session(
     label: str | None = None,
     arena: bool = True,
     folder: Path | None = None,
+    literal_rounding: bool = False,
 ) -> Session:
     """Return a session for a file, for serialised bytes, or for a model in memory.
 
@@ -155,6 +156,7 @@ def open_session(
         spinning: let threads wait actively, as onnxruntime does by itself: faster, but bad for its neighbours.
         arena: keep memory between runs, which is faster; a session that runs once or twice takes less without.
         folder: where the external weights of a graph are.
+        literal_rounding: leave QuantizeLinear and DequantizeLinear where they are, and what is between them in float.
         provider: execution provider such as "CUDA" or "CUDAExecutionProvider"; the CPU is always the last resort.
 
     Raises:
@@ -170,6 +172,8 @@ def open_session(
     options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.graph_optimization_level = _levels(onnxruntime)[LEVELS.index(level)]
+    if literal_rounding:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if folder is not None:
         options.add_session_config_entry(_EXTERNAL, str(folder.resolve()))
     stack = ExitStack()

@@ -74,7 +74,7 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
             source = load(_required(job.model))
             note_mended(report, source)
         with scratch_folder() as folder:
-            reads_all = any(step.method.all_data for step in job.steps)
+            reads_all = any(step.reads_all for step in job.steps)
             original = Original(source, job.data, job.run, job.gates, Path(folder), reads_all=reads_all)
             shares = any(step.method.shares for step in job.steps)
             with closing(original), hired(job.run.cluster if shares else None):
@@ -85,12 +85,18 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
                     return _JobWork(job, original, report, stage, deliver).run()
                 finally:
                     if (data := original.provenance()) is not None:
-                        report.details["data"] = data
+                        report.details["data"] = {**data, **_selected(job)}
                     if job.outputs.intermediates is not None:
                         keep_files(Path(folder), job.outputs.intermediates)
     except OnnxpruneError as error:
         note_error(report, error)
         raise
+
+
+def _selected(job: Job) -> dict[str, int]:
+    """Return how many samples steps chose among those that they may fit to, as JSON data."""
+    asked = [step.options.select for step in job.steps if getattr(step.options, "select", None) is not None]
+    return {"selected": min(asked)} if asked else {}
 
 
 @dataclass(eq=False)

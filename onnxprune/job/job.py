@@ -31,6 +31,11 @@ class Step:
         """Name and options as plain data, without paths."""
         return {"command": self.method.name, **self.options.to_dict()}
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether it reads all samples of the user, not a few hundred."""
+        return self.method.all_data or getattr(self.options, "select", None) is not None
+
     def shared(self, run: Run) -> Step:
         """Return the step with what it does not say itself taken from the run."""
         said = {item.name: item for item in fields(self.options) if item.name in SHARED}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnxprune.methods.trim_options import TrimOptions
     from onnxprune.methods.tune import TuneResult
     from onnxprune.methods.tune_options import TuneOptions
+    from onnxprune.statistics.data import Data
     from onnxprune.types import Array
 
 Progress = Callable[[str], None]
@@ -88,8 +89,13 @@ class Method:
 def _prune(model: Model, options: PruneOptions, original: Original, gates: Gates, progress: Progress) -> PruneResult:
     from onnxprune.methods.prune import prune
 
-    result = prune(model, options, original.data, synthetic=True, runtime=original.run, progress=progress)
+    result = prune(model, options, _data(options, original), synthetic=True, runtime=original.run, progress=progress)
     return _with_border(result, original)
+
+
+def _data(options: Any, original: Original) -> Data | None:
+    """Return the samples to fit to: all of them where the options choose among them."""
+    return original.all_data if options.select is not None else original.data
 
 
 def _with_border(result: PruneResult, original: Original) -> PruneResult:
@@ -110,7 +116,7 @@ def _apply(
     if plan.trim:
         check_source(model, plan, options.force)
         return _trim(model, METHODS["trim"].options.of(**plan.trim), original, gates, progress)
-    result = apply(model, options, original.data, runtime=original.run, progress=progress)
+    result = apply(model, options, _data(options, original), runtime=original.run, progress=progress)
     return _with_border(result, original)
 
 
@@ -121,7 +127,7 @@ def _tune(model: Model, options: TuneOptions, original: Original, gates: Gates, 
         raise UsageError("tune measures on inputs of the model: give --data.")
     return tune(
         model,
-        original.data,
+        _data(options, original),
         gates,
         options.prune,
         judged=original.judged,

@@ -20,6 +20,7 @@ from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.resize import loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
+from onnxprune.methods.selection import rest_of, selected
 from onnxprune.methods.short_trial import trial_of
 from onnxprune.methods.substitutes import choose_substitutes
 from onnxprune.methods.synthetic import WEAKER, synthetic
@@ -67,8 +68,10 @@ def apply(
     """
     runtime, plan, model = runtime or Runtime(), options.read_plan(), load(source)
     check_source(model, plan, options.force)
-    require_data(options.effort, data)
-    samples = turned_if_few(calibration(model, data)) if data is not None else None
+    require_data(options.effort, data, options.select)
+    read = calibration(model, data) if data is not None else None
+    given = selected(model, read, options.select, runtime) if read is not None else None
+    samples = turned_if_few(given) if given is not None else None
     seen = samples.sizes if samples is not None else None
     short = shorten(model, plan.dropped, options.input_shapes)
     left, shapes = short.model if short is not None else model, sizes_left(short, options.input_shapes)
@@ -90,5 +93,8 @@ def apply(
     if samples is not None and options.compensate != "none":
         instead = choose_substitutes(short, samples, options.substitute, runtime, trial_of(channels, short, runtime))
         result = replace(result, substitutes=instead)
-    fitted = refit(result, samples, options.compensate, runtime, options.steps, progress=progress, effort=effort)
+    aside = rest_of(read, given) if read is not None and given is not None and given is not read else None
+    fitted = refit(
+        result, samples, options.compensate, runtime, options.steps, progress=progress, effort=effort, aside=aside
+    )
     return replace(fitted, samples=samples)

@@ -21,6 +21,7 @@ EFFORT = (
     "How long gradient steps go on: none, a fixed budget, as long as held-out samples get better, or a time (90s, 30m, "
     "2h) [default: default]."
 )
+SELECT = "Fit to the K samples of --data that say most, out of all of them [default: the first 512, or --samples]."
 EFFORTS = "quick|default|thorough|TIME"
 
 
@@ -46,6 +47,7 @@ class CompensateOptions(Options):
         None, "Bytes that statistics, and then the refit, may take [default: 2GB, 4GB].", least=1, untold=True
     )
     seed: int = option(0, "Seed of what is drawn by chance [default: 0].", least=0)
+    select: int | None = option(None, SELECT, metavar="K", least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,11 +78,13 @@ def check_effort(effort: str | None, compensate: str | None = None, steps: int |
         raise UsageError(f"effort {effort} is for gradient steps, compensate {compensate} takes none; leave one out.")
 
 
-def require_data(effort: str | None, data: object) -> None:
-    """Refuse a long effort without inputs: steps towards what the original gives on noise help nobody.
+def require_data(effort: str | None, data: object, select: int | None = None) -> None:
+    """Refuse what needs inputs without any: steps towards what the original gives on noise help nobody.
 
     Raises:
         UsageError: there are none.
     """
+    if select is not None and data is None:
+        raise UsageError(f"select {select} chooses among inputs of the model: give data.")
     if effort is not None and data is None and Effort.of(effort).is_long:
         raise UsageError(f"effort {effort} needs inputs of the model: give data.")

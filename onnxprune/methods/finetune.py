@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from onnxprune.compensate.augment import bearable, read_kinds
-from onnxprune.compensate.distil import DistilOptions, loss_weights, variances, with_weights
+from onnxprune.compensate.distil import DistilOptions, loss_weights, variances
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import OPSET, gradient_graph
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
@@ -31,10 +31,12 @@ from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.finetune_options import DEFAULT_STEPS, FinetuneOptions
-from onnxprune.methods.finetuning.correspond import Pairs, correspondence, kept_zeros
+from onnxprune.methods.finetuning.correspond import Pairs, correspondence
 from onnxprune.methods.finetuning.labels import Labels, fitted, labels_of
-from onnxprune.methods.quantization.recognise import quantized_as
+from onnxprune.methods.finetuning.plain import Plain, plain_form
+from onnxprune.methods.finetuning.written import OnGrids, kept_zeros, written
 from onnxprune.methods.runtime import Runtime
+from onnxprune.methods.selection import chosen
 from onnxprune.methods.step_count import ACTIVATION_BYTES
 from onnxprune.processes.crew import at_work
 from onnxprune.report import Report
@@ -42,6 +44,7 @@ from onnxprune.statistics.batch import batch_size
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
+from onnxprune.statistics.split import part
 from onnxprune.types import Array
 from onnxprune.version import __version__
 
@@ -101,15 +104,16 @@ def finetune(
     """
     options = options or FinetuneOptions()
     before, after = load(original), load(compressed)
-    _check_plain(after)
+    plain = _plain(after)
     read = calibration(before, data)
-    return _Finetuning(before, after, read, options, samples, runtime or Runtime(), progress).run()
+    return _Finetuning(before, after, plain, read, options, samples, runtime or Runtime(), progress).run()
 
 
 @dataclass(eq=False)
 class _Finetuning:
     original: Model
     compressed: Model
+    plain: Plain
     data: Data
     options: FinetuneOptions
     samples: int | None
@@ -126,13 +130,16 @@ class _Finetuning:
         labels = self._labels(given, pairs, feeds)
         if labels is not None:
             stream = self._stream(labels.values)
+        stream = self._selected(stream)
         stream = replace(stream, kinds=self._kinds(stream, pairs))
         slopes, compared = self._slopes(pairs, stream, labels)
-        zeros = kept_zeros(slopes.gradient.weights)
-        distance = HeldOut.over(slopes, stream.held)
+        grids = self.plain.grids
+        zeros = kept_zeros(slopes.gradient.weights, grids)
+        plain = HeldOut.over(slopes, stream.held)
+        distance = OnGrids(slopes, plain.held, grids) if grids else plain
         walk = LongWalk(distance, stream, self._pace(), zeros, self._snapshot(), self.progress)
         found = walk.run()
-        model = with_weights(self.compressed, slopes.gradient, found.weights) if found.steps else self.compressed
+        model = written(self.compressed, slopes.gradient, found.weights, grids) if found.steps else self.compressed
         if not np.isfinite(found.before):
             raise ModelError("the loss is no number from the start: do the models overflow on these data?")
         told = outlook(found.before, found.curve)
@@ -148,9 +155,19 @@ class _Finetuning:
         )
 
     def _stream(self, labels: Array | None) -> Stream:
-        plain, view = DistilOptions(), View(self.compressed)
+        plain, view = DistilOptions(), View(self.plain.model)
         size = batch_size(view, trace(view, dict(self.options.input_shapes)), ACTIVATION_BYTES, plain.batch)
         return stream_of(self.data, labels, plain.samples, size, seed=self.options.seed)
+
+    def _selected(self, stream: Stream) -> Stream:
+        """Return the stream of the samples that say most; those that are held out stay what they are."""
+        if self.options.select is None:
+            return stream
+        self.progress("choosing samples")
+        keep = chosen(self.original, stream.data, self.options.select, self.runtime)
+        labels = None if stream.labels is None else stream.labels[keep]
+        runs = max(1, min(stream.runs, int(keep.sum()) // stream.size)) if stream.stacked else stream.runs
+        return replace(stream, data=part(stream.data, keep), labels=labels, runs=runs)
 
     def _pace(self) -> Pace:
         options, effort = self.options, Effort.of(self.options.effort or "default")
@@ -213,7 +230,8 @@ class _Finetuning:
         compared = loss_weights(spread, outputs, inner, DistilOptions.inner)
         shapes = {name: probe[name].shape for name in compared}
         inputs = {name: array for name, array in example.items() if name != LABELS}
-        gradient = gradient_graph(self.compressed, compared, shapes, inputs, self._terms(pairs, labels, example))
+        terms = self._terms(pairs, labels, example)
+        gradient = gradient_graph(self.plain.model, compared, shapes, inputs, terms, self.plain.gates)
         if not gradient.weights:
             raise ModelError("the compressed model has no floating-point weights of its own that steps could change.")
         plain = Labelled.open(gradient, teacher, self.runtime.threads or None)
@@ -237,13 +255,11 @@ class _Finetuning:
         return terms
 
 
-def _check_plain(model: Model) -> None:
-    """Refuse weights that steps cannot change."""
-    how = quantized_as(model.proto)
-    if how is not None:
-        raise UsageError(f"the compressed model is quantized (it has {how}); finetune it first, then quantize it.")
+def _plain(model: Model) -> Plain:
+    """Return the model as steps work on it; refuse weights that they cannot change."""
     if model.proto.graph.sparse_initializer:
         raise UsageError("the compressed model has sparse_initializer; finetune it stored dense: its zeros stay zero.")
+    return plain_form(model)
 
 
 def _loss_graph(given: Path | onnx.ModelProto) -> onnx.ModelProto:

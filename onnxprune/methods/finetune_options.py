@@ -69,6 +69,7 @@ class FinetuneOptions(Options):
     rate: float = option(0.01, "Of the largest step, against the weights [default: 0.01].", metavar="X")
     input_shapes: Mapping[str, tuple[int, ...]] = option(dict, "Input -> full shape, where dynamic sizes are fixed.")
     seed: int = option(0, "Seed of what is drawn by chance [default: 0].", least=0)
+    select: int | None = option(None, "Steps see the K samples that say most [default: all].", metavar="K", least=1)
 
     def __post_init__(self) -> None:
         from onnxprune.compensate.augment import read_kinds

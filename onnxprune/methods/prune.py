@@ -29,6 +29,7 @@ from onnxprune.methods.pruning import Pruning
 from onnxprune.methods.resize import loose_border
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
+from onnxprune.methods.selection import rest_of, selected
 from onnxprune.methods.synthetic import synthetic as make_up
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
@@ -70,17 +71,20 @@ def prune(
         UsageError: an option does not fit the model.
     """
     options = options or PruneOptions()
-    require_data(options.effort, data)
+    require_data(options.effort, data, options.select)
     clock, runtime = Clock(), replace(runtime or Runtime(), memory=options.memory)
     with clock.stage("load"):
         model = load(source)
-        given = calibration(model, data) if data is not None else None
+        read = calibration(model, data) if data is not None else None
+        given = selected(model, read, options.select, runtime) if read is not None else None
+        aside = rest_of(read, given) if read is not None and given is not None and given is not read else None
         samples = turned_if_few(given) if given is not None else None
 
     def ready(names: tuple[str, ...]) -> Pruning:
         with clock.stage("analyse"):
             dropped = replace(options, drop=(*options.drop, *names), depth=None)
-            return ready_to_prune(model, dropped, given, clock, runtime, progress)
+            work = ready_to_prune(model, dropped, given, clock, runtime, progress)
+            return replace(work, aside=aside)
 
     def doubts() -> tuple[str, ...]:
         return tuple(suspicions(model, given, runtime.threads, runtime.provider)) if given is not None else ()

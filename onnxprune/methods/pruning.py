@@ -52,7 +52,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Pruning:
-    """One prune of an analysed model."""
+    """One prune of an analysed model. aside: samples that nothing is fitted to, for steps to be judged on."""
 
     channels: Channels
     options: PruneOptions
@@ -60,6 +60,7 @@ class Pruning:
     runtime: Runtime
     progress: Callable[[str], None]
     short: Shortened | None = None
+    aside: Data | None = None
 
     @property
     def whole(self) -> Shaped:
@@ -186,7 +187,7 @@ class Pruning:
         options, made_up = self.options, samples is not None and samples.synthetic
         # gradient steps towards what the original gives on noise are not what was measured to help
         mode = options.compensate or ("lstsq" if made_up else None)
-        return refit(result, samples, mode, self.runtime, options.steps, seen, self.progress, effort)
+        return refit(result, samples, mode, self.runtime, options.steps, seen, self.progress, effort, self.aside)
 
     def _substitutes(self, samples: Data | None, thin: Thin | None) -> tuple[Substitute, ...]:
         """Return what takes the place of dropped branches."""

@@ -34,6 +34,7 @@ def refit(
     seen: Seen | None = None,
     progress: Callable[[str], None] = lambda text: None,
     effort: Effort | None = None,
+    aside: Data | None = None,
 ) -> PruneResult:
     """Return the result with its layers refitted.
 
@@ -45,6 +46,7 @@ def refit(
         seen: the original, with all its branches, as the data see it; None: found out here.
         progress: told what is being done.
         effort: how long gradient steps go on; None: as `steps` and the size of the network say.
+        aside: samples that nothing is fitted to, for steps to be judged on.
 
     Raises:
         ModelError: onnxruntime cannot run a part of one of the models.
@@ -67,7 +69,7 @@ def refit(
         mode = "lstsq"
     chosen: Mode = mode or ("lstsq" if note else "distil")  # type: ignore[assignment]  # options checked it
     options = RefitOptions(fresh=frozenset(totals), threads=runtime.threads or None, memory=runtime.memory or MEMORY)
-    done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan, progress)
+    done: Compensation = compensate(original, pruned, positions, data, chosen, options, plan, progress, aside or ())
     notes = (note,) if note and note != QUICK and mode is None else ()
     warnings = (*result.warnings, *data.warnings, *done.warnings, *notes)
     model = swept(seen.restored(done.model, pruned, result.model), result.model)

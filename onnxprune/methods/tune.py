@@ -28,6 +28,7 @@ from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import look
+from onnxprune.methods.selection import selected
 from onnxprune.methods.share_search import SearchPlace, SearchPoint, SearchState
 from onnxprune.methods.trials import SearchTask, Trials, build
 from onnxprune.methods.unfitted import Unfitted, unfitted
@@ -130,7 +131,7 @@ class _TuneSearch:
         state: Path | None,
     ) -> None:
         self._model = load(source)
-        self._data = calibration(self._model, data)
+        self._data = selected(self._model, calibration(self._model, data), options.select, runtime)
         self._gates, self._options, self._progress = gates, options, progress
         self._runtime = replace(runtime, memory=options.memory)
         shapes, sizes = dict(options.input_shapes), self._data.sizes

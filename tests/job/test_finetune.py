@@ -115,10 +115,6 @@ def test_a_loss_of_ones_own_counts(pruned: onnx.ModelProto) -> None:
     assert np.abs(outputs(found.model.proto) - 2).mean() < np.abs(outputs(pruned) - 2).mean() - 0.1
 
 
-def quantized() -> onnx.ModelProto:
-    return onnxprune.quantize(NET, {"x": X}, mode="static", guard=False, measure=False).model.proto
-
-
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another count": ({"labels": np.zeros(95, int)}, "95 labels and 96 samples"),
     "another shape": ({"labels": np.zeros((96, 7))}, r"a label has shape \[7\], output 'logits' wants \[10\]"),
@@ -153,9 +149,14 @@ def test_models_that_do_not_correspond_are_refused_with_the_tensor() -> None:
         onnxprune.finetune(NET, grey, {"x": X}, steps=2)
 
 
-def test_an_int8_model_is_refused_in_one_line() -> None:
-    with pytest.raises(onnxprune.UsageError, match="is quantized"):
-        onnxprune.finetune(NET, quantized(), {"x": X}, steps=2)
+def test_integers_that_steps_cannot_follow_are_refused_in_one_line() -> None:
+    dynamic = onnxprune.quantize(networks.convnet(width=48), mode="dynamic").model.proto
+    with pytest.raises(onnxprune.UsageError, match="computes with integers in") as caught:
+        onnxprune.finetune(networks.convnet(width=48), dynamic, {"x": X}, steps=2)
+    assert "\n" not in str(caught.value)
+    half = onnxprune.quantize(NET, mode="fp16").model.proto
+    with pytest.raises(onnxprune.UsageError, match="float16 weights"):
+        onnxprune.finetune(NET, half, {"x": X}, steps=2)
 
 
 def test_the_command_the_recipe_and_the_function_give_the_same_bytes(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnxprune.methods.finetuning.correspond import kept_zeros, matched
+from onnxprune.methods.finetuning.correspond import matched
+from onnxprune.methods.finetuning.written import kept_zeros
 
 DRAW = np.random.default_rng(5)
 
@@ -26,5 +27,5 @@ def test_what_does_not_correspond_is_told_by_its_likeness() -> None:
 
 def test_zeros_of_matrices_are_kept_and_those_of_biases_are_not() -> None:
     whole, none = np.ones((3, 3)), np.zeros((3, 3))
-    found = kept_zeros({"w": np.eye(3), "b": np.zeros(3), "whole": whole, "none": none})
+    found = kept_zeros({"w": np.eye(3), "b": np.zeros(3), "whole": whole, "none": none}, {})
     assert list(found) == ["w"] and int(found["w"].sum()) == 6

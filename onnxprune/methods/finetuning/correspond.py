@@ -7,7 +7,7 @@ whether or not weights were refitted since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -172,9 +172,3 @@ def _whole(array: Array) -> Array:
 
 def _taken(array: Array, axis: int, kept: IntArray) -> Array:
     return np.take(array, kept, axis=axis)
-
-
-def kept_zeros(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return where weights of matrices and convolutions are zero, which must stay so; all or nothing is no pattern."""
-    found = {name: array == 0 for name, array in weights.items() if array.ndim > 1}
-    return {name: zero for name, zero in found.items() if zero.any() and not zero.all()}
