@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxprune.job.gates import Gates
     from onnxprune.job.original import Original
     from onnxprune.methods.apply_options import ApplyOptions
+    from onnxprune.methods.compensate_options import CompensateOptions
     from onnxprune.methods.factorize import FactorizeResult
     from onnxprune.methods.factorize_options import FactorizeOptions
     from onnxprune.methods.finetune import FinetuneResult
@@ -93,7 +94,7 @@ def _prune(model: Model, options: PruneOptions, original: Original, gates: Gates
     return _with_border(result, original)
 
 
-def _data(options: Any, original: Original) -> Data | None:
+def _data(options: CompensateOptions, original: Original) -> Data | None:
     """Return the samples to fit to: all of them where the options choose among them."""
     return original.all_data if options.select is not None else original.data
 
