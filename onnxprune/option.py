@@ -114,7 +114,7 @@ class Options:
             elif about.choices and not (value is None and field.default is None):
                 choose(field.name, value, about.choices)
             elif kind in ("int", "int | None") and about.least is not None and value is not None:
-                check_whole(field.name, value, int(about.least))
+                check_whole(field.name, value, int(about.least), about.most)
 
     @classmethod
     def of(cls, **values: object) -> Self:
@@ -163,14 +163,16 @@ def choose(name: str, value: object, allowed: Iterable[object]) -> None:
         raise UsageError(f"{name} '{value}': choose one of {', '.join(map(str, allowed))}.")
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Refuse what is no whole number from the least one.
+def check_whole(name: str, value: object, least: int, most: float | None = None) -> None:
+    """Refuse what is no whole number from the least one to the most that makes sense.
 
     Raises:
         UsageError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"{name} {value!r}: give a whole number from {least}.")
+    if most is not None and value > most:
+        raise UsageError(f"{name} {value!r}: give a whole number from {least} to {int(most)}.")
 
 
 def _in_python(text: str) -> str:

@@ -151,6 +151,8 @@ def _with_help(error: click.ClickException, owners: Sequence[str] = ()) -> str:
         text = f"No such option: {error.option_name}, which belongs to onnxprune {', '.join(owners)}"
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return text
+    if text.endswith("?"):
+        return f"{text} See {error.ctx.command_path} --help."
     return f"{text.rstrip('.')}; see {error.ctx.command_path} --help."
 
 

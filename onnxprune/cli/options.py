@@ -106,7 +106,8 @@ def _type(about: Said, hint: object) -> object:
     if hint in (int, float) and about.least is not None:
         ends = {"min_open": "<" in about.open, "max_open": ">" in about.open}
         most = about.most
-        return click.IntRange(min=int(about.least)) if hint is int else click.FloatRange(about.least, most, **ends)
+        whole = click.IntRange(min=int(about.least), max=None if most is None else int(most))
+        return whole if hint is int else click.FloatRange(about.least, most, **ends)
     kinds: dict[object, object] = {int: click.INT, float: click.FLOAT, Path: PATH}
     return kinds.get(hint, click.STRING)
 

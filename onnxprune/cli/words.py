@@ -7,6 +7,9 @@ from typing import NoReturn
 
 import click
 
+LEAST_BYTES = 1 << 20
+"""Less memory than this is a number without its unit."""
+
 
 class Word(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
     """A kind of word, read by a function that raises `ValueError` for what it cannot read."""
@@ -54,7 +57,7 @@ def _bytes(text: str) -> int:
     text = text.upper().removesuffix("B")
     unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:], 0)
     size = int(float(text[:-1] if unit else text) * (1 << unit))
-    if size < 1:
+    if size < LEAST_BYTES:
         _refuse()
     return size
 
@@ -63,20 +66,20 @@ def _refuse() -> NoReturn:
     raise ValueError
 
 
-def whole_numbers(least: int) -> Word:
+def whole_numbers(least: int, most: int = 1 << 16) -> Word:
     """Return whole numbers between commas: `1,2,4`."""
 
     def read(text: str) -> tuple[int, ...]:
         words = text.split(",")
-        if not all(word.isascii() and word.isdigit() and int(word) >= least for word in words):
+        if not all(word.isascii() and word.isdigit() and least <= int(word) <= most for word in words):
             _refuse()
         return tuple(dict.fromkeys(int(word) for word in words))
 
-    return Word("N[,N..]", f"4 or 1,2,4 (whole numbers from {least})", read)
+    return Word("N[,N..]", f"4 or 1,2,4 (whole numbers from {least} to {most})", read)
 
 
 SHAPE = Word("NAME:SIZES", "name:1,3,224,224 (positive sizes, one for each axis)", _shape)
 NUMBERS = Word("X[,X..]", "0.5 or 0.485,0.456,0.406", lambda text: tuple(map(float, text.split(","))))
 TOLERANCE = Word("[NAME:]X", "logits:1e-3 or 1e-3 (largest difference, from 0)", _tolerance)
 IMAGE_SIZE = Word("H[,W]", "224 or 480,640", _size)
-BYTES = Word("SIZE", "4GB or 512MB", _bytes)
+BYTES = Word("SIZE", "4GB or 512MB (from 1MB)", _bytes)

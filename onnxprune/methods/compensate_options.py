@@ -22,6 +22,8 @@ EFFORT = (
     "2h) [default: default]."
 )
 SELECT = "Fit to the K samples of --data that say most, out of all of them [default: the first 512, or --samples]."
+MOST_STEPS = 1_000_000
+"""More gradient steps than this are a mistake: they would take days even on a small network."""
 EFFORTS = "quick|default|thorough|TIME"
 
 
@@ -41,7 +43,9 @@ class CompensateOptions(Options):
         "distil with --data, lstsq for large networks and without data].",
         choices=MODES,
     )
-    steps: int | None = option(None, "Gradient steps [default: up to 1200, by size].", metavar="N", least=1)
+    steps: int | None = option(
+        None, "Gradient steps [default: up to 1200, by size].", metavar="N", least=1, most=MOST_STEPS
+    )
     effort: str | None = option(None, EFFORT, metavar=EFFORTS)
     memory: int | None = option(
         None, "Bytes that statistics, and then the refit, may take [default: 2GB, 4GB].", least=1, untold=True

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
+from onnxprune.methods.compensate_options import MOST_STEPS
 from onnxprune.option import Options, documented, option
 
 DEFAULT_STEPS = 600
@@ -32,7 +33,7 @@ class FinetuneOptions(Options):
         "600 steps, as long as held-out samples get better, or a time (90s, 30m, 2h) [default: default].",
         metavar="default|thorough|TIME",
     )
-    steps: int | None = option(None, "So many gradient steps instead.", metavar="N", least=1)
+    steps: int | None = option(None, "So many gradient steps instead.", metavar="N", least=1, most=MOST_STEPS)
     state: Path | None = option(
         None,
         "Keeps how far it is: after an interruption the same command goes on; removed at the end.",

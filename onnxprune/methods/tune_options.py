@@ -37,7 +37,7 @@ class TuneOptions(CandidateOptions):
 
     step: float = option(0.1, "First step, as a share of the MACs [default: 0.1].", **STEP)
     finest: float = option(0.02, "Last step, halved down to [default: 0.02].", **STEP)
-    workers: int = option(1, "Processes that measure candidates ahead.", metavar="N", least=1, untold=True)
+    workers: int = option(1, "Processes that measure candidates ahead.", metavar="N", least=1, most=256, untold=True)
     measure_latency: bool = option(False, "Measure the latency of every candidate too.", flag="--latency", untold=True)
     state: Path | None = option(
         None, "Keeps the search [default: OUTPUT.tune.json].", metavar="FILE", beside="tune.json", untold=True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from onnxprune.files.shown import shown
@@ -11,6 +13,10 @@ from onnxprune.report.section import Section, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+LEAST_ROWS, LEAST_PREFIX = 3, 8
+"""Rows of a table, and letters that they have in common, from which on these are told once."""
 
 
 def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
@@ -44,12 +50,26 @@ def _print_drawn(table: Table, console: Console) -> None:
     from rich.table import Table as DrawnTable
     from rich.text import Text
 
+    prefix = common_prefix([row[0] for row in table.rows])
     drawn = DrawnTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, header in enumerate(table.headers):
-        drawn.add_column(header, justify="right" if index >= table.numbers else "left", overflow="fold")
+        is_number = index >= table.numbers
+        drawn.add_column(header, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     for row in table.rows:
-        drawn.add_row(*(Text(shown(cell)) for cell in row))
+        drawn.add_row(*(Text(shown(cell)) for cell in (row[0][len(prefix) :], *row[1:])))
+    if prefix:
+        console.print(Text(f"Names begin with {shown(prefix)}", style="dim"), soft_wrap=True)
     console.print(drawn)
+
+
+def common_prefix(names: Sequence[str]) -> str:
+    """Return what all names begin with, up to a slash or dot, where that is worth leaving out."""
+    if len(names) < LEAST_ROWS:
+        return ""
+    pairs = zip(min(names), max(names), strict=False)  # what the first and the last in order share, all share
+    shared = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    end = max(shared.rfind("/"), shared.rfind(".")) + 1
+    return shared[:end] if end >= LEAST_PREFIX and all(len(name) > end for name in names) else ""
 
 
 def _print_aligned(table: Table, console: Console) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from onnxprune.report import GroupLine, Report, Side, figures
 from onnxprune.report.page import to_html
-from onnxprune.report.text import print_report
+from onnxprune.report.text import common_prefix, print_report
 
 
 def example() -> Report:
@@ -87,3 +87,22 @@ def test_figures_that_are_no_numbers_become_null_with_a_warning() -> None:
     document = json.loads(report.to_json())
     assert document["evaluation"] == {"before": None, "after": [1.0, None]}
     assert "evaluation.before" in document["warnings"][0] and "evaluation.after" in document["warnings"][0]
+
+
+def test_a_narrow_terminal_tells_common_beginnings_once_and_breaks_no_number() -> None:
+    report = Report("inspect", Side("b.onnx", "ab", 1_000_000, 250_000, 4_090_000_000))
+    names = [f"/backbone/layers/layers.{number}/conv{number}/Conv" for number in range(4)]
+    report.groups = [GroupLine(name, "channel", 123456, details={"macs": 987654321}) for name in names]
+    stream = io.StringIO()
+    print_report(report, Console(file=stream, force_terminal=True, width=48, no_color=True))
+    shown = stream.getvalue()
+    assert "Names begin with /backbone/layers/layers." in shown and "/backbone/layers/layers.0" not in shown
+    assert shown.count("123456") == 4 and shown.count("988 M") == 4
+    assert "/backbone/layers/layers.0/conv0/Conv" in text(report)  # a pipe gets whole names
+
+
+def test_names_have_a_common_beginning_only_where_all_go_on_behind_it() -> None:
+    assert common_prefix(["/model/layer/a", "/model/layer/b", "/model/layer/c"]) == "/model/layer/"
+    assert common_prefix(["/model/layer/a", "/model/layer/b"]) == ""
+    assert common_prefix(["/model/layer/", "/model/layer/b", "/model/layer/c"]) == ""
+    assert common_prefix(["a", "b", "c"]) == common_prefix([]) == ""
