@@ -19,8 +19,10 @@ from onnxprune.processes.engine import silence as _silence
 if TYPE_CHECKING:
     from onnxprune.api import analyse as analyse
     from onnxprune.api import apply as apply
+    from onnxprune.api import collect_statistics as collect_statistics
     from onnxprune.api import factorize as factorize
     from onnxprune.api import finetune as finetune
+    from onnxprune.api import merge_statistics as merge_statistics
     from onnxprune.api import prune as prune
     from onnxprune.api import quantize as quantize
     from onnxprune.api import run_recipe as run_recipe
@@ -78,12 +80,16 @@ if TYPE_CHECKING:
     from onnxprune.report import Report as Report
     from onnxprune.statistics.collect import Statistics as Statistics
     from onnxprune.statistics.image_options import ImageOptions as ImageOptions
+    from onnxprune.statistics.kept_sums import KeptSums as KeptSums
     from onnxprune.version import __version__ as __version__
 
 _silence()  # before anything of ours imports onnxruntime, and for every process that we start
 
 _NAMES = {
-    "api": "analyse apply factorize finetune prune quantize run_recipe sensitivity sparsify trim tune",
+    "api": (
+        "analyse apply collect_statistics factorize finetune merge_statistics prune quantize run_recipe sensitivity "
+        "sparsify trim tune"
+    ),
     "channels.analyse": "Channels",
     "channels.groups": "ChannelGroup Lock Site",
     "channels.plan": "Plan",
@@ -117,6 +123,7 @@ _NAMES = {
     "report": "Report",
     "statistics.collect": "Statistics",
     "statistics.image_options": "ImageOptions",
+    "statistics.kept_sums": "KeptSums",
     "evidence.robust": "robustness",
     "evidence.validation": "validate",
     "evidence.bench": "bench",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from onnxprune.methods.sparsify import SparsifyResult
     from onnxprune.methods.trim import TrimResult
     from onnxprune.methods.tune import TuneResult
+    from onnxprune.statistics.kept_sums import KeptSums
 
 Progress = Callable[[str], None]
 
@@ -273,6 +274,49 @@ def sensitivity(
     samples = calibration(source, data, run.samples, run.images)
     with hired(run.cluster):
         return measure(source, samples, wanted, ratios=ratios or RATIOS, runtime=run, progress=progress or _quiet)
+
+
+def collect_statistics(
+    model: Source,
+    data: DataSource,
+    *,
+    run: Run | None = None,
+    progress: Progress | None = None,
+    shard: int = 512,
+    patches: bool = False,
+) -> KeptSums:
+    """Return statistics of what the layers of a model read; `to_bytes` is the file that the option `stats` reads.
+
+    Args:
+        model, run, progress: see `prune`. All the data are used.
+        shard: samples whose sums are one term of the whole.
+        patches: also of what convolutions multiply, channels times taps.
+
+    Raises:
+        DataError: the data do not fit.
+        UsageError: samples take different branches of the model.
+    """
+    from onnxprune.methods.gather import gather
+    from onnxprune.statistics.data import read
+    from onnxprune.statistics.feeds import input_specs
+
+    run, source = run or Run(), load(model)
+    samples = read(data, input_specs(source.proto), samples=run.samples, images=run.images)
+    with hired(run.cluster):
+        return gather(source, samples, shard=shard, patches=patches, runtime=run, progress=progress or _quiet)
+
+
+def merge_statistics(parts: Sequence[KeptSums | str | Path]) -> KeptSums:
+    """Return the sum of statistics, or files of them, added in their order.
+
+    Raises:
+        DataError: a file is none of statistics.
+        UsageError: they are of different models, options or versions, or share samples.
+    """
+    from onnxprune.statistics.kept_sums import KeptSums, merged_sums, read_sums
+
+    found = [part if isinstance(part, KeptSums) else read_sums(Path(part)) for part in parts]
+    return merged_sums(found, ["" if isinstance(part, KeptSums) else str(part) for part in parts])
 
 
 def analyse(

@@ -29,6 +29,7 @@ class CandidateKwargs(TypedDict, total=False):
     only: str | tuple[str, ...] | list[str]
     drop: str | tuple[str, ...] | list[str]
     exact_only: bool
+    stats: str | Path | None
     cut_unfitted: bool
     heads: bool | None
     head_dim: bool | None
@@ -44,6 +45,7 @@ class CandidateKwargs(TypedDict, total=False):
 class ApplyKwargs(TypedDict, total=False):
     """See `ApplyOptions`."""
 
+    same_structure: bool
     force: bool
     substitute: str | None
     heads: bool | None
@@ -70,6 +72,7 @@ class FactorizeKwargs(TypedDict, total=False):
     effort: str | None
     skip: str | tuple[str, ...] | list[str]
     only: str | tuple[str, ...] | list[str]
+    stats: str | Path | None
     input_shapes: Mapping[str, tuple[int, ...]]
     seed: int
 
@@ -131,6 +134,7 @@ class QuantizeKwargs(TypedDict, total=False):
     guard: bool
     measure: bool | None
     target: str | None
+    stats: str | Path | None
     skip: str | tuple[str, ...] | list[str]
     only: str | tuple[str, ...] | list[str]
     input_shapes: Mapping[str, tuple[int, ...]]
@@ -149,6 +153,7 @@ class SparsifyKwargs(TypedDict, total=False):
     effort: str | None
     skip: str | tuple[str, ...] | list[str]
     only: str | tuple[str, ...] | list[str]
+    stats: str | Path | None
     input_shapes: Mapping[str, tuple[int, ...]]
     seed: int
 

@@ -26,6 +26,7 @@ class Plan:
     trim: options of the trim that it is the plan of; the removed positions are then those of the trimmed inside.
     dropped: names of the branches that were dropped first; the removed positions are those of what is left.
     resize_io, states: what of inputs and outputs was let shrink, as options of the prune.
+    structure: hash of the source without its weights; "" in plans that are older than that.
     refitted: what stayed was refitted by the prune, which the plan alone does not do again.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     dropped: list[str] = field(default_factory=list)
     resize_io: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    structure: str = ""
 
     def to_json(self) -> str:
         """Return the plan as canonical JSON (the file format of DESIGN, section 5)."""
@@ -50,6 +52,7 @@ class Plan:
             "groups": self.groups,
             **({"trim": self.trim} if self.trim else {}),
             **({"refitted": True} if self.refitted else {}),
+            **({"structure_sha256": self.structure} if self.structure else {}),
             **{name: words for name in NAMES if (words := getattr(self, name))},
         }
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
@@ -81,6 +84,7 @@ class Plan:
                 groups=list(document.get("groups", [])),
                 trim=dict(document.get("trim", {})),
                 refitted=document.get("refitted") is True,
+                structure=str(document.get("structure_sha256", "")),
                 **{name: [str(word) for word in document.get(name, [])] for name in NAMES},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -23,6 +23,7 @@ EXAMPLES = {
     "run": ("onnxprune run cnn-cpu-fast --model model.onnx --data calib.npz -o fast.onnx", "ci.md"),
     "sensitivity": ("onnxprune sensitivity model.onnx --data calib.npz --samples 16", "data.md"),
     "sparsify": ("onnxprune sparsify model.onnx --pattern 2:4 --data calib.npz", "sparsify.md"),
+    "stats": ("onnxprune stats model.onnx --data shard1/ -o shard1.stats", "cluster.md"),
     "trim": ("onnxprune trim model.onnx --keep logits=0-3 -o four-classes.onnx", "trim.md"),
     "tune": ("onnxprune tune model.onnx --data calib.npz --min-agreement 0.98 -o small.onnx", "data.md"),
     "verify": ("onnxprune verify small.onnx --key public.pem", "reports.md"),

@@ -107,9 +107,17 @@ class Staging:
         Raises:
             OutputError: it cannot be written.
         """
+        self.content(path, text.encode("utf-8", "backslashreplace"))
+
+    def content(self, path: Path, content: bytes) -> None:
+        """Write bytes as one of the outputs.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
         draft = self.add(path)
         with as_output_error(path), create(draft) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(content)
 
     def commit(self) -> None:
         """Bring everything to the disk, then give every draft its name.

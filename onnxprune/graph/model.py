@@ -18,6 +18,7 @@ from onnxprune.graph.check import check_groups, check_structure, check_tensors, 
 from onnxprune.graph.external import external_tensors, locate, read
 from onnxprune.graph.repair import repaired
 from onnxprune.graph.source_file import read_bytes
+from onnxprune.graph.structure import structure_of
 from onnxprune.graph.tensors import check_contents, is_external, tensor_bytes, to_array
 from onnxprune.processes import memory
 from onnxprune.types import Array
@@ -64,6 +65,11 @@ class Model:
         if self.path is not None:
             return file_sha256(self.path)
         return hashlib.sha256(self.proto.SerializeToString(deterministic=True)).hexdigest()
+
+    @cached_property
+    def structure(self) -> str:
+        """What it has in common with the same network of other weights: a hash of all but these."""
+        return structure_of(self.proto)
 
     @cached_property
     def size_bytes(self) -> int:

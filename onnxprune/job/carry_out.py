@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxprune.cluster.hiring import hired
 from onnxprune.differences.recorded import recorded
 from onnxprune.errors import GateError, OnnxpruneError, UsageError
@@ -29,6 +31,8 @@ from onnxprune.job.step_notes import StepNotes
 from onnxprune.job.watching import Deliver, Stage, unseen
 from onnxprune.processes import memory
 from onnxprune.report import Report
+from onnxprune.statistics.kept_sums import KeptSums, read_sums
+from onnxprune.types import Array
 
 if TYPE_CHECKING:
     from onnxprune.channels.plan import Plan
@@ -76,6 +80,7 @@ def carry_out(job: Job, *, stage: Stage = unseen, deliver: Deliver | None = None
         with scratch_folder() as folder:
             reads_all = any(step.reads_all for step in job.steps)
             original = Original(source, job.data, job.run, job.gates, Path(folder), reads_all=reads_all)
+            original.met = _met(job, report)
             shares = any(step.method.shares for step in job.steps)
             with closing(original), hired(job.run.cluster if shares else None):
                 if job.gates.eval is not None:
@@ -227,6 +232,16 @@ def keep_files(folder: Path, target: Path) -> None:
         for path in sorted(folder.glob("[0-9]*")):
             shutil.copyfile(path, staging.add(target / path.name))
         staging.commit()
+
+
+def _met(job: Job, report: Report) -> Array | None:
+    """Return marks of the samples that statistics of the steps were collected of, and note what these are."""
+    given = [stats for step in job.steps if (stats := getattr(step.options, "stats", None)) is not None]
+    if not given:
+        return None
+    found = [stats if isinstance(stats, KeptSums) else read_sums(stats) for stats in given]
+    report.details["statistics"] = [kept.facts() for kept in found]
+    return np.concatenate([kept.marks for kept in found])
 
 
 def plan_of(done: list[Done]) -> Plan | None:

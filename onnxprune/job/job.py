@@ -107,7 +107,7 @@ class Job:
     @property
     def reads(self) -> tuple[Path, ...]:
         """Files that are read besides the model, as far as they are known by their names."""
-        names = ("plan", "compressed", "labels", "loss")
+        names = ("plan", "compressed", "labels", "loss", "stats")
         given = (getattr(step.options, name, None) for step in self.steps for name in names)
         return tuple(path for path in given if isinstance(path, Path))
 

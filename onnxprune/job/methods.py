@@ -115,7 +115,7 @@ def _apply(
 
     plan = options.read_plan()
     if plan.trim:
-        check_source(model, plan, options.force)
+        check_source(model, plan, options.force, options.same_structure)
         return _trim(model, METHODS["trim"].options.of(**plan.trim), original, gates, progress)
     result = apply(model, options, _data(options, original), runtime=original.run, progress=progress)
     return _with_border(result, original)
@@ -238,8 +238,9 @@ METHODS: dict[str, Method] = {
             "removing channels",
             """Apply a plan that was saved with --plan to the model that it was made for.
 
-A plan says what to remove. What stays is refitted to --data; without data it stays as it is (unless --compensate asks
-for made-up inputs), also where the prune that made the plan refitted it.""",
+A plan says what to remove; with --same-structure from the same network trained again, too. What stays is refitted to
+--data; without data it stays as it is (unless --compensate asks for made-up inputs), also where the prune that made the
+plan refitted it.""",
         ),
         Method(
             "factorize",

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 from onnxprune.errors import UsageError
@@ -22,10 +23,11 @@ from onnxprune.job.run import Run
 from onnxprune.methods.calibration import SAMPLES as MOST
 from onnxprune.methods.calibration import calibration
 from onnxprune.statistics.data import Data, read
-from onnxprune.statistics.feeds import input_specs
+from onnxprune.statistics.feeds import fixed_batch, input_specs
 from onnxprune.statistics.image_options import ImageOptions
 from onnxprune.statistics.images import SUFFIXES
-from onnxprune.statistics.split import changed, first, split
+from onnxprune.statistics.marks import marks_of
+from onnxprune.statistics.split import changed, first, part, split
 
 if TYPE_CHECKING:
     from onnxprune.evidence.compare import Comparison
@@ -49,6 +51,7 @@ class Original:
     given: data of the user, of any kind that is read. folder: for models that must be files.
     border: what became of its inputs and outputs in the steps that were done. current: the model with these.
     fits: something is fitted to the data, so a part of them is kept for judging.
+    met: marks of the samples that statistics were collected of elsewhere.
     reads_all: a step reads all the data; the others get the first few hundred, as ever.
     """
 
@@ -61,6 +64,8 @@ class Original:
     reads_all: bool = False
     border: Border = field(default_factory=Border)
     current: Model | None = None
+    met: Array | None = None
+    _all_met: bool = False
     _open: list[Reference] = field(default_factory=list)
 
     @cached_property
@@ -68,8 +73,18 @@ class Original:
         """What methods fit to, and what results are judged on, where that is something else."""
         data, judge = self._whole, self._read(self.gates.judge_data)
         if judge is not None or data is None or not self.fits:
-            return data, judge
-        return split(data)
+            return data, self._unmet(judge)
+        fit, held = split(data)
+        return fit, self._unmet(held)
+
+    def _unmet(self, judged: Data | None) -> Data | None:
+        """Return samples to judge on without those that statistics know already; all of them, where none is left."""
+        if judged is None or self.met is None:
+            return judged
+        new = ~np.isin(marks_of(judged), self.met)
+        whole = fixed_batch(judged.inputs) is not None
+        self._all_met = not (new.all() if whole else new.any())
+        return judged if self._all_met or whole else part(judged, new)
 
     @cached_property
     def _whole(self) -> Data | None:
@@ -107,7 +122,7 @@ class Original:
             return "made-up"
         if not self.fits:
             return "all"
-        return "held-out" if self._parts[1] is not None else "fitted"
+        return "held-out" if self._parts[1] is not None and not self._all_met else "fitted"
 
     @cached_property
     def traced(self) -> tuple[View, Trace]:

@@ -12,6 +12,7 @@ from onnxprune.compensate.effort import Effort
 from onnxprune.errors import UsageError
 from onnxprune.graph.drop import shorten
 from onnxprune.graph.model import Model, Source, load
+from onnxprune.graph.structure import counts_of
 from onnxprune.methods.apply_options import ApplyOptions
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.compensate_options import require_data
@@ -33,16 +34,29 @@ NOT_REFITTED = (
 )
 
 
-def check_source(model: Model, plan: Plan, force: bool) -> None:
+def check_source(model: Model, plan: Plan, force: bool, same_structure: bool = False) -> None:
     """Refuse a plan of another file.
+
+    Args:
+        same_structure: one of the same structure will do.
 
     Raises:
         UsageError: it was made for another one, and is not forced.
     """
-    if model.sha256 != plan.source_sha256 and not force:
+    if model.sha256 == plan.source_sha256 or force:
+        return
+    if same_structure and not plan.structure:
+        raise UsageError("the plan does not say which structure it was made for: it is of an older release; force it.")
+    if same_structure and model.structure != plan.structure:
+        raise UsageError(
+            f"the plan was made for another structure than this model's ({counts_of(model.proto)}): names, shapes or "
+            "operators differ; export both with the same program, or make a plan for this one."
+        )
+    if not same_structure:
         raise UsageError(
             f"the plan was made for another file (sha256 {plan.source_sha256[:12]}.., this one has "
-            f"{model.sha256[:12]}..); make a plan for this one, or force it where the tensors are the same."
+            f"{model.sha256[:12]}..); make a plan for this one, say same_structure where only the weights "
+            "differ, or force it where the tensors are the same."
         )
 
 
@@ -67,7 +81,7 @@ def apply(
         UsageError: the plan was made for another model, or does not fit.
     """
     runtime, plan, model = runtime or Runtime(), options.read_plan(), load(source)
-    check_source(model, plan, options.force)
+    check_source(model, plan, options.force, options.same_structure)
     require_data(options.effort, data, options.select)
     read = calibration(model, data) if data is not None else None
     given = selected(model, read, options.select, runtime) if read is not None else None
@@ -81,6 +95,7 @@ def apply(
     border = border_left(short, channels, keep)
     cut = with_shapes(rewrite(channels, keep), channels, border)
     notes = (*shape_notes(channels, border), *notes_of(short))
+    plan = replace(plan, source_sha256=model.sha256) if options.same_structure else plan
     result = PruneResult(cut, plan, channels, keep, {}, notes, uncompensated=cut, border=border, short=short)
     if samples is None and options.compensate not in (None, "none"):
         samples = synthetic(whole_of(short) or channels, options.input_shapes, options.seed, runtime)

@@ -25,6 +25,11 @@ class ApplyOptions(CompensateOptions):
     plan: Path | Plan | None = option(
         None, "What to remove, or the file that it was saved in.", metavar="PLAN.json", argument=True, untold=True
     )
+    same_structure: bool = option(
+        False,
+        "Apply it to the same network of other weights, as after another training: names, shapes, operators are equal.",
+        untold=True,
+    )
     force: bool = option(False, "Apply it to another file too, where the tensors are the same.", untold=True)
 
     substitute: str | None = option(None, SUBSTITUTE, choices=SUBSTITUTES)

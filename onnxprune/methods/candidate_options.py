@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from onnxprune.errors import UsageError
@@ -63,6 +64,12 @@ class CandidateOptions(CompensateOptions):
     only: tuple[str, ...] = option((), "Prune nothing but these (repeatable).", metavar="PATTERN")
     drop: tuple[str, ...] = option((), DROP, metavar="BRANCH")
     exact_only: bool = option(False, "Prune only where removing equals zeroing (no LayerNorm over it).")
+    stats: Path | None = option(
+        None,
+        "Statistics that onnxprune stats collected: scores, and without --data the refit, come from them.",
+        metavar="FILE",
+        untold=True,
+    )
     cut_unfitted: bool = option(
         False,
         "With --data, cut too what no refit makes up for: channels read by operators that it does not know, branches "

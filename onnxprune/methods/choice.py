@@ -151,7 +151,7 @@ def _allocate(
             return meet(request, measure, share, name)
 
     if name == "latency":
-        data = activity.data if activity else None
+        data = activity.data if activity and activity.data.is_here else None
         before = whole.view.model if whole else None
         return meet_latency(channels, goal, spend, data, runtime, progress, before, quick=quick), notes
     measure = MEASURES[name](channels, whole)

@@ -54,8 +54,9 @@ def border_left(short: Shortened | None, channels: Channels, keep: Keep) -> Bord
 
 def plan_of(short: Shortened | None, channels: Channels, keep: Keep) -> Plan:
     """Return the plan for the whole model."""
-    plan = channels.plan(keep)
-    return plan if short is None else replace(plan, source_sha256=short.whole.sha256, dropped=short.names)
+    whole = channels.view.model if short is None else short.whole
+    plan = replace(channels.plan(keep), structure=whole.structure)
+    return plan if short is None else replace(plan, source_sha256=whole.sha256, dropped=short.names)
 
 
 def whole_of(short: Shortened | None) -> Whole | None:

@@ -25,6 +25,7 @@ from onnxprune.methods.factors.replaceable import Candidate, candidate, obstacle
 from onnxprune.methods.factors.replacing import rewrite
 from onnxprune.methods.finetune import FinetuneResult
 from onnxprune.methods.finetuning.after import improved
+from onnxprune.methods.gather import KnownSums
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, twins
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
@@ -89,7 +90,7 @@ def factorize(
     options, runtime, model = options or FactorizeOptions(), runtime or Runtime(), load(source)
     require_data(options.effort, data)
     for name in ("whiten", "refit"):
-        if getattr(options, name) and data is None:
+        if getattr(options, name) and data is None and (name == "refit" or options.stats is None):
             raise UsageError(f"{name} needs inputs of the model: give --data.")
     samples = calibration(model, data) if data is not None else None
     view = View(model)
@@ -101,10 +102,14 @@ def factorize(
         if why is not None:
             reasons[layer.name] = why
     open_ones = [layer for layer in open_ones if layer.name not in reasons]
-    whiten = options.whiten if options.whiten is not None else samples is not None
+    known = KnownSums.of(options.stats, model) if options.stats is not None else None
+    whiten = options.whiten if options.whiten is not None else samples is not None or known is not None
     progress("weighing ranks")
     seen = look(view, samples, runtime) if samples is not None else None
     grams, notes = _grams(open_ones, seen if whiten else None, runtime)
+    if known is not None and whiten:
+        table = known.grams(view, runtime)
+        grams = {layer.name: table[layer.key][0] for layer in open_ones if layer.key in table}
     candidates = [_candidate(view, traced, layer, grams, options) for layer in open_ones]
     reasons |= {c.layer.name: NO_NUMBERS for c in candidates if not c.problem.is_finite}
     candidates = [c for c in candidates if c.layer.name not in reasons]

@@ -126,7 +126,7 @@ def _without_branches(
     options = work.options
     asked = options.compensate not in (None, "none")
     wished = synthetic and options.compensate is None
-    if samples is not None or not work.removes or not (asked or wished):
+    if samples is not None or not work.removes or not (asked or wished) or options.stats is not None:
         return work.run(samples, doubts())
     if not asked and work.whole.view.model.size_bytes > LARGEST_BYTES:
         return work.run(None, (TOO_LARGE,))

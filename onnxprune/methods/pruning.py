@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -13,12 +14,14 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.compensate.effort import Effort
-from onnxprune.errors import NothingToPruneError
+from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.graph.drop import Shortened
 from onnxprune.graph.model import Model
 from onnxprune.graph.substitute import Substitute
 from onnxprune.methods.choice import Clock, choose
+from onnxprune.methods.closed_refit import closed_refit
 from onnxprune.methods.depth import border_left, data_left, notes_of, plan_of, whole_of
+from onnxprune.methods.gather import KnownSums
 from onnxprune.methods.latency_target import TOLERANCE, time_both
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.refit_parts import refit
@@ -93,8 +96,13 @@ class Pruning:
         looks = samples is not None and (real or (options.score is None and options.scope != "sensitivity"))
         left = data_left(self.short, samples)
         seen = look(channels.view, left, runtime) if left is not None else None
-        activity = seen.activity(runtime) if seen is not None and looks else None
-        fits = seen is not None and real and options.compensate != "none" and self.thins
+        known = self._known
+        if known is not None and seen is None:
+            seen = known.seen(channels.view)
+        activity = seen.activity(runtime) if seen is not None and (looks or known is not None) else None
+        if known is not None and activity is not None and seen is not None:
+            activity = known.tell(activity, seen)
+        fits = seen is not None and (real or known is not None) and options.compensate != "none" and self.thins
         unfit = unfitted(channels, seen) if seen is not None and fits else Unfitted()
         alone = Unfitted() if options.cut_unfitted else unfit
         # errors of groups on made-up inputs are no ground to spend a budget on
@@ -185,9 +193,25 @@ class Pruning:
         self, result: PruneResult, samples: Data | None, seen: Seen | None, effort: Effort | None
     ) -> PruneResult:
         options, made_up = self.options, samples is not None and samples.synthetic
+        if self._known is not None and samples is None and options.compensate in (None, "lstsq"):
+            return closed_refit(result, self._known, self.runtime)
         # gradient steps towards what the original gives on noise are not what was measured to help
         mode = options.compensate or ("lstsq" if made_up else None)
         return refit(result, samples, mode, self.runtime, options.steps, seen, self.progress, effort, self.aside)
+
+    @cached_property
+    def _known(self) -> KnownSums | None:
+        """The statistics that are given.
+
+        Raises:
+            UsageError: they are of another model, or not of what branches leave.
+        """
+        given = self.options.stats
+        if given is None:
+            return None
+        if self.short is not None:
+            raise UsageError("statistics are of the whole model, and branches go: give data instead of stats.")
+        return KnownSums.of(given, self.channels.view.model)
 
     def _substitutes(self, samples: Data | None, thin: Thin | None) -> tuple[Substitute, ...]:
         """Return what takes the place of dropped branches."""

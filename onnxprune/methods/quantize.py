@@ -83,7 +83,7 @@ def quantize(
         raise DataError(NO_DATA.format(mode.name))
     if recognise.precision(model.proto) == "float64":
         raise NothingToPruneError(layers.why_nothing(mode.name, model.proto))
-    if synthetic and options.rounding == "gptq":
+    if synthetic and options.rounding == "gptq" and options.stats is None:
         raise DataError("--rounding gptq fits weights to inputs of the model; give --data.")
     work = work_of(mode)(task)
     found = work.find()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from onnxprune.errors import UsageError
 from onnxprune.hardware.target import target_named, target_names
@@ -77,6 +78,12 @@ class QuantizeOptions(LayerOptions):
         "Parts that are slower in 8 bits here stay float, static mode [default: do, unless CI is set].",
     )
     target: str | None = option(None, "What the result will run on.", metavar="NAME", listed=target_names)
+    stats: Path | None = option(
+        None,
+        "Statistics that onnxprune stats collected: weights are rounded to them, weight-only, instead of --data.",
+        metavar="FILE",
+        untold=True,
+    )
     skip: tuple[str, ...] = option((), "Keep nodes float (repeatable).", metavar="PATTERN")
 
     def __post_init__(self) -> None:
@@ -84,6 +91,8 @@ class QuantizeOptions(LayerOptions):
         self._suit_target()
         self._check_mode()
         self._check_bits()
+        if self.stats is not None and self.mode != "weight-only":
+            raise UsageError("stats is for --mode weight-only, whose weights are rounded to them; leave it out.")
         if self.block_size < 16 or self.block_size & (self.block_size - 1):
             raise UsageError(f"block-size {self.block_size}: onnxruntime takes powers of two from 16.")
         if not 50 < self.percentile <= 100:

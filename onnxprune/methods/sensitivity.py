@@ -15,6 +15,7 @@ from onnxprune.graph.count import macs
 from onnxprune.graph.model import Source, load
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.choice import Clock, prepare
+from onnxprune.methods.gather import KnownSums
 from onnxprune.methods.prune import require_weights
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.runtime import Runtime
@@ -114,7 +115,10 @@ def sensitivity(
     samples = calibration(model, data)
     channels = analyse(model, dict(options.input_shapes), options.heads, options.head_dim, seen=samples.sizes)
     require_weights(channels)
-    activity = look(channels.view, samples, runtime).activity(runtime)
+    seen = look(channels.view, samples, runtime)
+    activity = seen.activity(runtime)
+    if options.stats is not None:
+        activity = KnownSums.of(options.stats, model).tell(activity, seen)
     progress("collecting statistics")
     request, _, warnings = prepare(channels, options, Clock(), activity)
     work = effort(channels, samples, request.groups, ratios)

@@ -22,6 +22,7 @@ from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.finetune import FinetuneResult
 from onnxprune.methods.finetuning.after import improved
+from onnxprune.methods.gather import KnownSums
 from onnxprune.methods.linear import Linear, chosen_layers, linear_layers, put, twins
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
@@ -84,6 +85,7 @@ def sparsify(
     Args:
         source: path, bytes, ModelProto, onnx-graphsurgeon Graph or Model; it is not changed.
         data: inputs of the kind that the model is used on: which weights go and what the others become follow them.
+            Statistics (`options.stats`) take their place.
 
     Raises:
         DataError: the data do not fit the model.
@@ -92,14 +94,20 @@ def sparsify(
     """
     options, runtime, model = options or SparsifyOptions(), runtime or Runtime(), load(source)
     require_data(options.effort, data)
-    score = options.score or ("obc" if data is not None else "magnitude")
-    if data is None and (score in ("obc", "wanda") or options.reconstruct):
+    known = KnownSums.of(options.stats, model) if options.stats is not None else None
+    data = data if known is None else None
+    score = options.score or ("magnitude" if data is None and known is None else "obc")
+    if data is None and known is None and (score in ("obc", "wanda") or options.reconstruct):
         what = f"score {score}" if score in ("obc", "wanda") else "reconstruct"
         raise UsageError(f"{what} needs inputs of the model: give --data.")
     work = _Sparsifying(model, options, score, runtime)
     goals = work.goals()
     samples = calibration(model, data) if data is not None else None
-    work.plain([c for c in work.chosen if samples is None or c.inputs > MOST_INPUTS], goals)
+    if known is not None:
+        progress("choosing zeros and making up for them")
+        work.known(known, goals)
+    by_size = [c for c in work.chosen if samples is None or c.inputs > MOST_INPUTS]
+    work.plain([c for c in by_size if not work.is_done(c.layer)], goals)
     if samples is not None:
         progress("choosing zeros and making up for them")
         seen = look(View(model), samples, runtime)
@@ -151,6 +159,10 @@ class _Sparsifying:
             raise NothingToPruneError(_why_nothing(self.layers, self._reasons, options))
         self.chosen = [_Chosen(layer, number) for number, layer in enumerate(taking)]
 
+    def is_done(self, layer: Linear) -> bool:
+        """Tell whether a layer has its zeros."""
+        return layer.name in self._methods
+
     def goals(self) -> dict[str, Goal]:
         """Return what each layer is to become, by its name."""
         scores = {c.layer.name: self._magnitudes(c.layer) for c in self.chosen}
@@ -169,6 +181,17 @@ class _Sparsifying:
         for item in chosen:
             score = self._score if self._score == "random" else "magnitude"
             self._zero(item, replace(goals[item.layer.name], score=score))
+
+    def known(self, known: KnownSums, goals: Mapping[str, Goal]) -> None:
+        """Zeros by what statistics tell of the inputs of each layer; the others get them by magnitude."""
+        grams = known.grams(self._view, self._runtime)
+        for item in self.chosen:
+            layer, goal, found = item.layer, goals[item.layer.name], grams.get(item.layer.key)
+            parts = layer.matrix(self._model)
+            if found is None or len(parts) > 1 or item.inputs > MOST_INPUTS:
+                continue
+            self._put(layer, np.stack([solve(part, found[0], goal, n)[0] for n, part in enumerate(parts)]))
+            self._methods[layer.name] = goal.score
 
     def recurrent(self, seen: Seen, goals: Mapping[str, Goal]) -> None:
         """Zeros in recurrent layers, on what enters them in the original network."""

@@ -117,7 +117,12 @@ class _Trimming:
         narrow = rewrite(channels, {})
         result = self._finished(narrow, channels, cuts, spread)
         weighed = tuple(node.label for node in channels.state.normalised if self._loses(channels, node))
-        plan = replace(channels.plan({}), source_sha256=self.source.sha256, trim=options.to_dict())
+        plan = replace(
+            channels.plan({}),
+            source_sha256=self.source.sha256,
+            structure=self.source.structure,
+            trim=options.to_dict(),
+        )
         return TrimResult(
             result,
             plan,

@@ -23,6 +23,7 @@ from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.candidates import latency_share, value_of
 from onnxprune.methods.choice import Clock, measured_curves, prepare
 from onnxprune.methods.depth import whole_of
+from onnxprune.methods.gather import KnownSums
 from onnxprune.methods.prune import require_weights
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.result import PruneResult
@@ -148,6 +149,8 @@ class _TuneSearch:
         before = value_of(self._model, evaluate) if evaluate is not None else None
         seen = look(self._channels.view, self._data, runtime)
         activity = seen.activity(self._runtime)
+        if options.stats is not None:
+            activity = KnownSums.of(options.stats, self._channels.view.model).tell(activity, seen)
         fits = options.cut_unfitted or options.compensate == "none"
         alone = Unfitted() if fits else unfitted(self._channels, seen)
         progress("scoring channels")

@@ -20,3 +20,15 @@ def model(report: Report) -> Iterator[Section]:
     counts = found["operators"]
     lines += [f"{sum(counts.values())} nodes: {', '.join(f'{number} {name}' for name, number in counts.items())}"]
     yield Section("Model", tuple(lines))
+
+
+def collected(report: Report) -> Iterator[Section]:
+    """Show what statistics are of, and where they were written."""
+    found = report.details.get("statistics")
+    if isinstance(found, dict):
+        grams = f"{found['gram_matrices']} of them with their products"
+        shards = f"{found['shards']} shard{'s' * (found['shards'] != 1)}"
+        yield Section(
+            "",
+            (f"{found['file']}: {found['samples']} samples in {shards}, {found['tensors']} tensors, {grams}",),
+        )

@@ -35,6 +35,7 @@ def sections(report: Report) -> list[Section]:
             _cost,
             facts.model,
             target_section.target,
+            facts.collected,
             changes.changes,
             explained.explained,
             pipeline.steps,

@@ -17,7 +17,7 @@ from onnxprune.statistics import cache
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.moments import ChannelStatistics
-from onnxprune.statistics.observed import Wanted, observed
+from onnxprune.statistics.observed import Wanted, WantedRows, observed
 from onnxprune.statistics.shards import SHARD, ShardWork, all_sums, shard_size
 from onnxprune.types import Array
 
@@ -100,21 +100,33 @@ def shard_work(
     memory_bytes: int = GRAM_BYTES,
     size: int = SHARD,
     copies: int | None = None,
+    patches: Sequence[WantedRows] = (),
 ) -> tuple[ShardWork, list[str]]:
     """Return what adds up the statistics, and which Gram matrices are left out of them.
 
     Args:
         size: samples of a shard. copies: of the sums that are kept at a time; None: what the number of shards asks for.
     """
-    size = shard_size(data, size)
+    size, allowed = shard_size(data, size), memory_bytes
     copies = copies or (2 if data.samples > size else 1)
-    work = ShardWork(model, data, tuple(wanted), frozenset(), BATCH, size, threads, provider)
+    work = ShardWork(model, data, tuple(wanted), frozenset(), BATCH, size, threads, provider, tuple(patches))
     one = next(iter(data.batches(1)))
     first = work.run(one)
-    grams, notes = _granted(wanted, first, memory_bytes // copies)
+    memory_bytes //= copies
+    grams, notes = _granted(wanted, first, memory_bytes)
+    sizes = {item.key: 8 * first[item.tensor].shape[item.axis] ** 2 for item in wanted if item.key in grams}
+    memory_bytes -= sum(sizes.values())
+    kept: list[WantedRows] = []
+    for layer in sorted(patches, key=lambda layer: layer.features):
+        needed = 8 * layer.features**2
+        if needed > memory_bytes:
+            notes.append(f"no products of patches for '{layer.key}': they need {needed >> 20} MB more; raise --memory.")
+            continue
+        memory_bytes -= needed
+        kept.append(layer)
     bytes_each = sum(array.nbytes for array in first.values()) // max(1, len(next(iter(one.values()))))
-    batch = int(min(BATCH, max(1, min(OBSERVED_BYTES, memory_bytes // 4) // max(1, bytes_each))))
-    found = replace(work, grams=frozenset(grams), batch=batch)
+    batch = int(min(BATCH, max(1, min(OBSERVED_BYTES, allowed // 4) // max(1, bytes_each))))
+    found = replace(work, grams=frozenset(grams), batch=batch, patches=tuple(kept))
     found.opened_like(work)
     return found, notes
 

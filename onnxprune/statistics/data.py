@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, UsageError
 from onnxprune.processes import memory
 from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fit, fixed_batch, match_names
 from onnxprune.statistics.image_options import ImageOptions
@@ -53,6 +53,11 @@ class Data:
     def __iter__(self) -> Iterator[Feed]:
         return self.batches(self._batch)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its samples can be read, not only what was collected of them."""
+        return not isinstance(self.stream, Elsewhere)
+
     @cached_property
     def sizes(self) -> dict[str, tuple[int | None, ...]]:
         """Return input -> shape of the first piece of the data, None where its samples are counted."""
@@ -66,6 +71,13 @@ class Data:
         """Yield feeds of at most `size` samples; the model's own fixed batch goes first."""
         size = fixed_batch(self.inputs) or size or self._batch
         return _regroup(self.stream, size, exact=fixed_batch(self.inputs) is not None)
+
+
+class Elsewhere:
+    """Samples that are not here: there are only statistics of them."""
+
+    def __iter__(self) -> Iterator[Unit]:
+        raise UsageError("this looks at single samples, and there are statistics only: give data (--data) as well.")
 
 
 def read(

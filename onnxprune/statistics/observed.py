@@ -9,6 +9,7 @@ import onnx
 
 from onnxprune.errors import DataError
 from onnxprune.graph.model import Model
+from onnxprune.operators.layouts import Layout
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,20 @@ class Wanted:
     def key(self) -> str:
         """The name by which its statistics are found."""
         return self.pool or self.tensor
+
+
+@dataclass(frozen=True)
+class WantedRows:
+    """What a layer multiplies, patch by patch: rows of as many features as its matrix has columns, products added up.
+
+    tensor, output: what the layer reads and gives. layout: how its inputs become rows; of one group.
+    """
+
+    key: str
+    tensor: str
+    output: str
+    layout: Layout
+    features: int
 
 
 def observed(model: Model, names: Iterable[str]) -> onnx.ModelProto:

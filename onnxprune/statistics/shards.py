@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import Session, open_session
 from onnxprune.processes.crew import at_work
@@ -16,10 +18,14 @@ from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data, Unit
 from onnxprune.statistics.feeds import Feed, can_stack, fixed_batch
 from onnxprune.statistics.moments import Accumulator, Sums
-from onnxprune.statistics.observed import Wanted, observed
+from onnxprune.statistics.observed import Wanted, WantedRows, observed
 
 SHARD = 512
 """Samples whose sums are one term of the whole: a second set of sums is kept meanwhile, so not many fewer."""
+
+
+ROWS = 8192
+"""Rows of patches that are made at a time."""
 
 
 def shard_size(data: Data, wanted: int = SHARD) -> int:
@@ -81,6 +87,7 @@ class ShardWork:
     """Adds up what tensors of a model are like, shard by shard.
 
     grams: keys of the tensors whose products are added up. batch: samples of a run. size: samples of a shard.
+    patches: layers whose inputs are added up patch by patch.
     """
 
     model: Model
@@ -91,14 +98,20 @@ class ShardWork:
     size: int
     threads: int | None = None
     provider: str | None = None
+    patches: Sequence[WantedRows] = ()
 
     def sums(self, number: int) -> dict[str, Sums]:
         """Return the sums over one shard, by key."""
         table = {item.key: Accumulator(item.axis, gram=item.key in self.grams) for item in reversed(self.wanted)}
+        table |= {layer.key: Accumulator(-1, gram=True) for layer in self.patches}
         for feed in self._reader.feeds(number, self.batch):
             values = self.run(feed)
             for item in self.wanted:
                 table[item.key].add(values[item.tensor], item.axis)
+            for layer in self.patches:
+                rows = layer.layout.inputs(values[layer.tensor], values[layer.output].shape)
+                for start in range(0, rows.count, ROWS):
+                    table[layer.key].add_rows(rows.rows(np.arange(start, min(rows.count, start + ROWS)))[0])
         return {key: accumulator.sums() for key, accumulator in table.items()}
 
     def run(self, feed: Feed) -> Feed:
@@ -121,7 +134,9 @@ class ShardWork:
     @cached_property
     def _names(self) -> list[str]:
         inputs = {spec.name for spec in self.data.inputs}
-        return list(dict.fromkeys(item.tensor for item in self.wanted if item.tensor not in inputs))
+        names = [item.tensor for item in self.wanted]
+        names += [name for layer in self.patches for name in (layer.tensor, layer.output)]
+        return list(dict.fromkeys(name for name in names if name not in inputs))
 
     @cached_property
     def _session(self) -> Session:

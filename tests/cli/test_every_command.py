@@ -74,6 +74,7 @@ OWN = {
     "run": ["recipe.yaml"],
     "sensitivity": ["net.onnx"],
     "sparsify": ["net.onnx"],
+    "stats": ["net.onnx"],
     "trim": ["net.onnx", "--keep", "logits=0-4"],
     "tune": ["net.onnx", "--compensate", "none", "--step", "0.5", "--finest", "0.5"],
     "validate": ["net.onnx", "net.onnx"],

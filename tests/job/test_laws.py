@@ -88,6 +88,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"plan": "plan.json", **LSTSQ},
         {"plan": "plan.json", "compensate": "distil", "steps": 2, **DATA},
         {"plan": "plan.json", "force": True},
+        {"plan": "plan.json", "same_structure": True, **DATA},
         {"plan": "plan.json", "heads": True, "head_dim": False},
         {"plan": "plan.json", "memory": 1 << 26, **LSTSQ, **DATA},
         {"plan": "plan.json", "seed": 2, "input_shapes": {"x": [2, 3, 12, 12]}, **LSTSQ},

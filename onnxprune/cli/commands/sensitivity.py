@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=SectionedCommand)
 @options.model
-@options.given_from("choices", CandidateOptions, "score", "skip", "only", "heads", "head_dim")
+@options.given_from("choices", CandidateOptions, "score", "stats", "skip", "only", "heads", "head_dim")
 @click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")
 @options.report
 @options.runs(without=("verify", "target"))

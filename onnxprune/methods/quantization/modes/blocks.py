@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 import onnx
 
+from onnxprune.graph.view import View
+from onnxprune.methods.gather import KnownSums
+from onnxprune.methods.linear import linear_layers
 from onnxprune.methods.quantization import normal_form, observe, rounding, weight_only
 from onnxprune.methods.quantization.lift import split_gemms
 from onnxprune.methods.quantization.work import Work
 from onnxprune.methods.quantize_options import weight_bits
-from onnxprune.types import Array
+from onnxprune.methods.runtime import Runtime
+from onnxprune.types import Array, FloatArray
 
 
 class Blocks(Work):
@@ -36,12 +41,23 @@ class Blocks(Work):
         """Find the second moment of what each layer multiplies, where weights are fitted to it."""
         super().observe()
         self.rounded: dict[str, tuple[Array, Array, Array]] = {}
-        self.grams = {}
-        if self.fits and self.options.rounding != "nearest":
+        self.grams: dict[str, FloatArray] = {}
+        if self.options.stats is not None and self.options.rounding != "nearest":
+            self.grams = self._known(self.options.stats)
+        elif self.fits and self.options.rounding != "nearest":
             names = {layer.name for layer in self.layers}
             reads = {node.name: node.input[0] for node in self.proto.graph.node if node.name in names}
             found = observe.grams(self.proto, list(reads.values()), self.feeds, self.threads)
             self.grams = {name: found[tensor] for name, tensor in reads.items()}
+
+    def _known(self, stats: Path) -> dict[str, FloatArray]:
+        """Return node -> second moment of what it multiplies, out of statistics; a Gemm kept its name as a product."""
+        view = View(self.source)
+        known = KnownSums.of(stats, self.source).grams(view, Runtime(self.threads))
+        keys = {layer.name: layer.key for layer in linear_layers(view)}
+        nodes = {node.name: node.input[1] for node in self.proto.graph.node if node.op_type == "MatMul"}
+        found = {name: known.get(key) or known.get(keys.get(name, "")) for name, key in nodes.items()}
+        return {name: moments[0] for name, moments in found.items() if moments is not None}
 
     def make(self, left: Collection[str]) -> onnx.ModelProto:
         """Return the working copy with MatMulNBits."""
