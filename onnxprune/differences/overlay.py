@@ -71,7 +71,7 @@ def node_data(found: Comparable, before: View, after: View, what: str = "change"
     return json.dumps(dict.fromkeys(graphs, data), indent=1, sort_keys=True) + "\n"
 
 
-def _numbers(values: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+def _numbers(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
     return {name: {"value": value} for name, value in values.items()}
 
 

@@ -15,6 +15,7 @@ from onnxprune.channels.groups import Keep
 from onnxprune.channels.plan import Plan
 from onnxprune.errors import OnnxpruneError
 from onnxprune.graph.model import Model
+from onnxprune.types import BoolArray
 
 KEY = "removed"
 """Of a step in `onnxprune.options`: group -> bits of the channels that went, the first one highest, in base64."""
@@ -62,7 +63,7 @@ def _packed(places: list[int], size: int) -> str:
     return base64.b64encode(np.packbits(mask).tobytes()).decode()
 
 
-def _unpacked(text: str, size: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _unpacked(text: str, size: int) -> BoolArray:
     try:
         bits = np.unpackbits(np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8))
     except binascii.Error as error:

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxprune.errors import DataError, ModelError
 from onnxprune.evidence.border import Border
+from onnxprune.evidence.decisions import Decision, Decisions
 from onnxprune.evidence.kinds import Kind, output_kinds
 from onnxprune.evidence.lists import before_sorts, compare_before_sorts
 from onnxprune.evidence.parity import SQNR_LIMIT_DB, Meters, Parity, Variety
@@ -39,6 +40,7 @@ class Comparison:
     inputs: where the samples came from, in words for the user.
     made_up: they are random.
     noise: figures of the original against itself, where they were measured.
+    changed: samples whose top-1 class is another, the most confident first; changed_counts: output -> how many.
     """
 
     parity: dict[str, Parity | None]
@@ -47,6 +49,8 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     made_up: bool = False
     noise: Mapping[str, Parity | None] = field(default_factory=dict)
+    changed: tuple[Decision, ...] = ()
+    changed_counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -147,11 +151,13 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
     border = reference.border
     _check_ports(reference.session, compressed, border)
     meters = Meters(reference.kinds)
-    variety = Variety()
+    variety, decisions = Variety(), Decisions(reference.kinds)
     for feeds in reference.samples:
         outputs = border.restricted(reference.session.run(border.assumed(feeds)))
         variety.add(outputs)
-        meters.add(outputs, border.compared(_run(compressed, border.narrowed(feeds))))
+        others = border.compared(_run(compressed, border.narrowed(feeds)))
+        meters.add(outputs, others)
+        decisions.add(feeds, outputs, others)
     if reference.stress is not None:
         _run(compressed, border.narrowed(reference.stress))
     results = meters.results()
@@ -183,7 +189,16 @@ def compare(reference: Reference, compressed: Session) -> Comparison:
         )
     if not reference.repeatable:
         warnings.append("the original gives different outputs for the same input (random operators?): figures vary")
-    return Comparison(results, reference.count, reference.inputs, tuple(warnings), reference.made_up)
+    deciding = {name for name, figures in results.items() if figures is not None and figures.agreement is not None}
+    return Comparison(
+        results,
+        reference.count,
+        reference.inputs,
+        tuple(warnings),
+        reference.made_up,
+        changed=decisions.results(deciding),
+        changed_counts={name: number for name, number in decisions.counts.items() if name in deciding},
+    )
 
 
 def self_noise(reference: Reference, *, threads: int = 0, provider: str | None = None) -> Meters:

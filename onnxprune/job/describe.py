@@ -15,6 +15,7 @@ from onnxprune.report import Report
 if TYPE_CHECKING:
     from onnxprune.channels.analyse import Channels
     from onnxprune.evidence.compare import Comparison
+    from onnxprune.evidence.decisions import Decision
     from onnxprune.evidence.parity import Meters
     from onnxprune.graph.model import Model
     from onnxprune.methods.factorize import FactorizeResult
@@ -55,8 +56,22 @@ def note_comparison(report: Report, comparison: Comparison) -> None:
     """Put the figures of a comparison into the report."""
     report.parity = {name: figures.to_json() if figures else None for name, figures in comparison.parity.items()}
     report.details |= {"inputs": comparison.inputs, "samples": comparison.samples}
+    if comparison.changed and not comparison.made_up:
+        shown = [_decision(told) for told in comparison.changed]
+        report.details["decisions"] = {"changed": dict(comparison.changed_counts), "shown": shown}
     for warning in comparison.warnings:
         report.warn(warning)
+
+
+def _decision(told: Decision) -> dict[str, object]:
+    from onnxprune.report.decision_section import to_png
+
+    line: dict[str, object] = {"output": told.output, "sample": told.sample, "before": told.before}
+    line |= {"after": told.after, "confidence": [round(sure, 4) for sure in told.confidence]}
+    if told.picture is not None:
+        rows = [row.tobytes() for row in told.picture]
+        line["picture"] = to_png(rows, told.picture.shape[1], colours=told.picture.ndim == 3)
+    return line
 
 
 def note_noise(report: Report, noise: Meters) -> None:

@@ -6,7 +6,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from onnxprune.report import branch_section, changes, explained, facts, figures, pipeline, target_section, thin, why
+from onnxprune.report import (
+    branch_section,
+    changes,
+    decision_section,
+    explained,
+    facts,
+    figures,
+    pipeline,
+    target_section,
+    thin,
+    walk_section,
+    why,
+)
 from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
@@ -45,11 +57,22 @@ def sections(report: Report) -> list[Section]:
             thin.sparsity,
             thin.factors,
             _compensation,
+            walk_section.walk,
             _sensitivity,
             _curve,
             _layers,
         ),
-        *(_parity, pipeline.layers, pipeline.robustness, _latency, pipeline.grid, _locks, why.reasons, _ending),
+        *(
+            _parity,
+            decision_section.decisions,
+            pipeline.layers,
+            pipeline.robustness,
+            _latency,
+            pipeline.grid,
+            _locks,
+            why.reasons,
+            _ending,
+        ),
     )
     return [part for make in makers for part in make(report) if part.lines or part.table]
 

@@ -47,6 +47,9 @@ svg .over { fill: var(--over); }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .2rem 0 .6rem;
   font-size: .85rem; color: var(--soft); } .legend li { display: flex; align-items: center; gap: .4rem; }
 .legend svg { width: 14px; height: 14px; margin: 0; flex: none; }
+.gallery { list-style: none; display: flex; flex-wrap: wrap; gap: .8rem; padding: 0; margin: .5rem 0; }
+.gallery li { width: 7rem; font-size: .8rem; color: var(--soft); } .gallery img { width: 6rem; height: auto;
+  display: block; image-rendering: pixelated; border: 1px solid var(--line); }
 summary { cursor: pointer; padding: .25rem 0; color: var(--soft); } summary:focus-visible, button:focus-visible,
 input:focus-visible, .scroll:focus-visible { outline: 3px solid var(--after); outline-offset: 2px; }
 .scroll { overflow-x: auto; max-height: 34rem; overflow-y: auto; }
@@ -141,4 +144,6 @@ def policy() -> str:
     """Return the content security policy: nothing from outside, no script but ours."""
     digest = base64.b64encode(hashlib.sha256(f"\n{SCRIPT}\n".encode()).digest()).decode()
     script = f"script-src 'sha256-{digest}'"
-    return f"default-src 'none'; style-src 'unsafe-inline'; {script}; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {script}; base-uri 'none'; form-action 'none'"
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import escape
 
 from onnxprune.report import headline
 from onnxprune.report.charts.frame import Chart, written
+from onnxprune.report.decision_section import pictures_of
 from onnxprune.report.layout import sections
 from onnxprune.report.look import SCRIPT, STYLE, policy
 from onnxprune.report.pictures import PICTURES
@@ -77,6 +79,8 @@ def _section(section: Section, report: Report, number: int, most: int) -> str:
     parts += [f"<p>{written(line)}</p>" for line in section.lines]
     if chart is not None:
         parts.append(_figure(chart, number))
+    if section.name == "decisions":
+        parts.append(_gallery(pictures_of(report)))
     if section.table is not None:
         name = section.title or title or "Table"
         drawn = _table(section.table, name, most, is_told=chart is None and name == title)
@@ -108,6 +112,13 @@ def _figure(chart: Chart, number: int) -> str:
     )
     keys = "".join(f"<li>{_key(mark)}{written(meaning)}</li>" for mark, meaning in chart.legend)
     return f'<figure>{caption}{drawn}<ul class="legend">{keys}</ul></figure>'
+
+
+def _gallery(pictures: list[tuple[str, str]]) -> str:
+    """Return small pictures with what is seen on them; nothing where there are none, or one is no picture of ours."""
+    sound = [(data, told) for data, told in pictures if data.startswith("data:image/png;base64,")]
+    items = (f'<li><img src="{escape(data)}" alt=""><span>{written(told)}</span></li>' for data, told in sound)
+    return f'<ul class="gallery">{"".join(items)}</ul>' if sound else ""
 
 
 def _key(mark: str) -> str:

@@ -16,6 +16,7 @@ from onnxprune.report.charts.pairs import Pair, pairs
 from onnxprune.report.charts.scatter import Point, scatter
 from onnxprune.report.explained import scores
 from onnxprune.report.record import Report
+from onnxprune.report.walk_section import losses
 
 BEFORE_AFTER = (("before", "before"), ("after", "after"))
 MOST_ROWS = 40
@@ -189,7 +190,9 @@ def times(report: Report) -> Chart | None:
 
 PICTURES: dict[str, Callable[[Report], Chart | None]] = {
     draw.__name__: draw
-    for draw in (cost, widths, errors, noise, compared, zeros, factors, sensitivity, curve, steps, times, scores)
+    for draw in (
+        *(cost, widths, errors, losses, noise, compared, zeros, factors, sensitivity, curve, steps, times, scores),
+    )
 }
 """Name of a section's picture -> what draws it; None where there is nothing to see."""
 

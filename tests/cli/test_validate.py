@@ -234,3 +234,18 @@ def test_a_verdict_is_said_first_and_a_poor_one_fails_only_a_strict_run(
 def test_made_up_inputs_judge_nothing(run: Run, model: Path, other: Path) -> None:
     result = run("validate", model, other, "--threads", 1, "--strict")
     assert result.exit_code == 0 and result.stdout.startswith("Verdict: not judged.")
+
+
+def test_a_report_has_them_and_the_page_shows_them(run: Run, model: Path, data: Path) -> None:
+    proto = networks.convnet(seed=3, width=16)
+    proto.graph.node[-1].output[0] = "scores"
+    proto.graph.node.append(onnx.helper.make_node("Softmax", ["scores"], ["logits"]))
+    networks.store(proto, model)
+    words = ("--data", data, "--ratio", 0.75, "--align", 1, "--compensate", "none", "--no-strict")
+    page = model.with_name("r.html")
+    told = json.loads(run("prune", model, *words, "--report", page, "--json").stdout)
+    shown = told["decisions"]["shown"]
+    assert 0 < len(shown) == told["decisions"]["changed"]["logits"] and shown[0]["before"] != shown[0]["after"]
+    confidences = [line["confidence"][0] for line in shown]
+    assert confidences == sorted(confidences, reverse=True)
+    assert page.read_text().count("<img ") == len(shown) and "Decisions that changed" in page.read_text()

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from onnxprune.report import GroupLine, Report, Side, headline, why
+from onnxprune.report.decision_section import to_png
 from onnxprune.report.layout import sections
 from onnxprune.report.page import to_html
 from onnxprune.report.pictures import PICTURES
 
-VOID = {"meta", "br", "input", "link"}
+VOID = {"meta", "br", "input", "link", "img"}
 HOSTILE = "</title><script>alert(1)</script>\x1b[2J\u202e\"'&"
 
 
@@ -68,7 +69,18 @@ def full(name: str = "layer", many: int = 6, *, failed: bool = False) -> Report:
         "recipe": {"model": f"{name}.onnx", "steps": [{"prune": {"ratio": 0.4}}]},
         "verdict": {"status": "failed" if failed else "good", "reasons": [f"as '{name}' says."]},
         "gates": [{"name": "min_agreement", "limit": 0.9, "value": 0.8 if failed else 0.98, "held": not failed}],
-        "compensation": {"samples": 8, "layers": layers},
+        "compensation": {
+            "samples": 8,
+            "layers": layers,
+            "distance": {"before": 0.5, "after": 0.2, "curve": [[10, 0.3], [20, None], [30, 0.2], [40, 0.25]]},
+        },
+        "decisions": {
+            "changed": {name: 2},
+            "shown": [
+                {"output": name, "sample": i, "before": 1, "after": 2, "confidence": [0.9, 0.8], "picture": picture}
+                for i, picture in enumerate((to_png([bytes(8)] * 8, 8, colours=False), "javascript:alert(1)"))
+            ],
+        },
         "layers": layers,
         "quantization": {"mode": "static"},
         "compared_layers": layers,
@@ -128,14 +140,15 @@ def test_the_page_is_well_formed_whatever_a_model_calls_its_parts(name: str) -> 
     page = to_html(full(name))
     tree = Tree(page)
     assert tree.faults == []
-    assert len(tree.all("script")) == 1 and not tree.all("a") and not tree.all("img")
+    assert len(tree.all("script")) == 1 and not tree.all("a")
+    assert [str(image["src"])[:22] for image in tree.all("img")] == ["data:image/png;base64,"]
     assert not [key for _, attrs, _ in tree.tags for key in attrs if key.startswith("on")]
     assert "\x1b" not in page and "\u202e" not in page
 
 
 def test_the_page_fetches_nothing_and_forbids_it() -> None:
     page = to_html(full())
-    assert not re.search(r"(?:src|href|action)=|https?:|@import|url\(", page)
+    assert not re.search(r"src=(?!\"data:image/png;base64,)|(?:href|action)=|https?:|@import|url\(", page)
     policy = next(attrs for attrs in Tree(page).all("meta") if "http-equiv" in attrs)["content"]
     assert policy is not None and "default-src 'none'" in policy
 
