@@ -17,11 +17,14 @@ from tests import keys, networks
 ROOT = Path(__file__).parent.parent
 PAGES = ["data.md", "validate.md", "index.md", "choose.md", "guides.md", "faq.md", "api.md"]
 """Pages whose model is a trained recurrent network."""
-CONVOLUTIONS = ["reports.md", "quantize.md", "finetune.md", "sparsify.md", "factorize.md"]
+CONVOLUTIONS = ["reports.md", "quantize.md", "finetune.md", "sparsify.md", "factorize.md", "targets.md"]
 """Pages whose model is a small convolutional network."""
-ELSEWHERE = {"trim.md": "tests/trimming/test_stories.py", "reading.md": "below", "depth.md": "below"}
+ELSEWHERE = ["trim.md", "reading.md", "depth.md", "cluster.md"]
+"""Pages that tests/trimming/test_stories.py runs, or a test of their own below."""
 ENDS = {"onnxprune diff": 1}
 """Exit codes besides 0: two models that differ."""
+ELSEWHERE_RUN = ("--latency", "tcp://")
+"""Parts of commands that need a quiet machine (tests/methods/test_latency.py has a clock that counts), or others."""
 BUDGET = re.compile(r"--effort (thorough|\d+[hms])")
 """Time that nobody waits for here."""
 
@@ -35,8 +38,8 @@ def examples(page: str) -> list[tuple[str, str]]:
             found.append((language, block))
             continue
         lines = [line.removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines()]
-        # a latency depends on what else runs here: tests/methods/test_latency.py has a clock that counts
-        found += [("sh", line) for line in lines if line.startswith("onnxprune ") and "--latency" not in line]
+        lines = [line.partition("  #")[0] for line in lines if line.startswith("onnxprune ")]
+        found += [("sh", line) for line in lines if not any(part in line for part in ELSEWHERE_RUN)]
     return found
 
 
@@ -77,6 +80,9 @@ def test_the_examples_run_on_a_convolutional_network(bench: Path, page: str) -> 
     if page == "reports.md":
         private, public = keys.pair(bench)
         private.rename("private.pem"), public.rename("public.pem")
+    if page == "targets.md":
+        shutil.copy(ROOT / "models/trained/fm_mbv2/model.onnx", bench / "mobile.onnx")
+        networks.store(networks.convnet(width=64), bench / "model.onnx")
     carry_out(page)
 
 
@@ -84,6 +90,18 @@ def test_the_examples_on_branches_run(desk: Path) -> None:
     shutil.copy(ROOT / "models/trained/fm_vit/model.onnx", desk / "model.onnx")
     (desk / "calib.npz").rename(desk / "samples.npz")
     carry_out("depth.md", more=("--samples", "8"))
+
+
+def test_the_examples_on_statistics_run(bench: Path) -> None:
+    for day in ("monday", "tuesday"):
+        networks.store(networks.convnet(seed=len(day), width=32), bench / f"{day}.onnx")
+    chance = np.random.default_rng(1)
+    for number in (1, 2, 3):
+        (bench / f"shard-{number}").mkdir()
+        np.savez(bench / f"shard-{number}/x.npz", x=chance.standard_normal((16, 3, 12, 12)).astype(np.float32))
+        words = ["stats", "model.onnx", "--data", f"shard-{number}", "-o", f"{number}.stats"]
+        assert number == 1 or CliRunner().invoke(cli, words).exit_code == 0
+    carry_out("cluster.md")
 
 
 def carry_out(page: str, more: tuple[str, ...] = ()) -> None:
@@ -102,8 +120,13 @@ def carry_out(page: str, more: tuple[str, ...] = ()) -> None:
 
 
 def test_every_page_with_commands_is_run_somewhere() -> None:
-    pages = {path.name for path in (ROOT / "docs").glob("*.md") if "```sh" in path.read_text() or examples(path.name)}
-    assert pages == {*PAGES, *CONVOLUTIONS, *ELSEWHERE}
+    texts = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+    assert {name for name, text in texts.items() if "```sh" in text or examples(name)} == {
+        *PAGES,
+        *CONVOLUTIONS,
+        *ELSEWHERE,
+    }
+    assert [name for name, text in texts.items() if re.search(r"(?m)^    (?:\$ )?onnxprune \w", text)] == []
 
 
 def test_every_page_is_in_the_site() -> None:
