@@ -336,7 +336,7 @@ def table_of_four_bits(net: Net, y: str, name: str) -> str:
 
 @drawn("GatherBlockQuantized", domain=MICROSOFT)
 def packed_rows(net: Net, y: str, name: str) -> str:
-    rows, scales = net.constant(np.full((WIDTH, 16), 0x31, np.uint8)), net.constant(np.ones((WIDTH, 2), np.float32))
+    rows, scales = net.constant(np.full((WIDTH, WIDTH // 2), 0x31, np.uint8)), net.vector(WIDTH, shape=(WIDTH, 1))
     ids = net.ArgMax(y, axis=1, keepdims=0)
     return net.ms(name, rows, ids, scales, gather_axis=0, quantize_axis=1, block_size=16, bits=4)
 
