@@ -45,13 +45,27 @@ def variance(slices: Slices) -> FloatArray:
 def wanda(slices: Slices) -> FloatArray:
     """Size of weights times size of inputs: s[c] = sum over readers of sum over o |W[o, c]| * ||x[c]||.
 
-    Source: Sun et al. 2024, A Simple and Effective Pruning Approach for LLMs, equation 1, summed over outputs.
+    Source: Sun et al. 2024, A Simple and Effective Pruning Approach for LLMs, equation 1, summed over outputs (which An
+    et al. 2024 call Wanda-sp).
     """
 
     def value(activity: Activity, reading: Reading) -> FloatArray:
         statistics = activity.of(reading)
         norm = np.sqrt(statistics.variance + statistics.mean**2)
         return np.asarray(np.abs(reading.matrix(activity.view)).sum(axis=1) * norm)
+
+    return _total(slices, value)
+
+
+@criterion("flap", needs_data=True)
+def flap(slices: Slices) -> FloatArray:
+    """What a bias cannot make up for: s[c] = sum over readers of var x[c] * sum over o W[o, c]^2.
+
+    Source: An et al. 2024, Fluctuation-based Adaptive Structured Pruning for Large Language Models, equation 5.
+    """
+
+    def value(activity: Activity, reading: Reading) -> FloatArray:
+        return np.asarray(np.square(reading.matrix(activity.view)).sum(axis=1) * activity.of(reading).variance)
 
     return _total(slices, value)
 

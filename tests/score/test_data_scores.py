@@ -107,3 +107,9 @@ def test_dropping_what_is_gone_does_not_change_the_residuals(monkeypatch, width)
 
     # sums in another order: rounding of doubles
     np.testing.assert_allclose(errors(0.8), errors(0.0), rtol=1e-9)
+
+
+def test_the_fluctuation_is_what_a_bias_cannot_make_up_for(scored):
+    scores = scored("flap")
+    assert scores[CONSTANT] == pytest.approx(0, abs=1e-5) and scores[5] > 0.01
+    assert scored("wanda")[CONSTANT] > scores[CONSTANT]
