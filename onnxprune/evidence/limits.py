@@ -36,9 +36,9 @@ class GateLimits:
     def failures(self, parity: Mapping[str, Parity | None], drop: float | None) -> list[str]:
         """Return one phrase for each limit that is not kept; what could not be measured does not keep its limit."""
         limits = (
-            ("cosine", self.min_cosine, "--min-cosine", "cosine {:.4f}"),
-            ("sqnr_db", self.min_sqnr, "--min-sqnr", "SQNR {:.1f} dB"),
-            ("agreement", self.min_agreement, "--min-agreement", "top-1 agreement {:.4f}"),
+            ("cosine", self.min_cosine, "--min-cosine", "cosine {}"),
+            ("sqnr_db", self.min_sqnr, "--min-sqnr", "SQNR {} dB"),
+            ("agreement", self.min_agreement, "--min-agreement", "top-1 agreement {}"),
         )
         found = self._not_finite(parity)
         for field, limit, flag, text in limits:
@@ -89,4 +89,13 @@ def _below(values: Mapping[str, float | None], limit: float, flag: str, text: st
             return [f"not judged: output '{name}' could not be measured for {flag}"]
     worst = min(values, key=lambda name: values[name] or 0.0)
     value = values[worst] or 0.0
-    return [] if value >= limit else [f"output '{worst}': {text.format(value)}, below {flag} {limit:g}"]
+    if value >= limit:
+        return []
+    told = apart(value, limit, 1 if "dB" in text else 4)
+    return [f"output '{worst}': {text.format(told)}, below {flag} {limit:g}"]
+
+
+def apart(value: float, limit: float, digits: int) -> str:
+    """Return a number with so many digits behind the point, or as many more as leave it on its side of a limit."""
+    told = (f"{value:.{more}f}" for more in range(digits, 12))
+    return next((text for text in told if (float(text) < limit) == (value < limit)), f"{value:.12g}")

@@ -22,6 +22,8 @@ def sentence(report: Report) -> str:
     if parts:
         text = ", ".join(parts[:-1] or parts) + (f"; {parts[-1]}" if len(parts) > 1 else "")
         return f"{text[0].upper()}{text[1:]}."
+    if found := _found_out(report):
+        return found
     if report.input is not None and report.output is None:
         side = report.input
         sizes = f"{figures.count(side.params)} parameters, {figures.count(side.macs)} MACs, {figures.size(side.bytes)}"
@@ -29,6 +31,25 @@ def sentence(report: Report) -> str:
         groups = [group for group in report.groups if not group.locked]
         facts += [f"{len(groups)} groups of channels can be pruned"] if groups else []
         return f"{'; '.join(facts)}."
+    return ""
+
+
+def _found_out(report: Report) -> str:
+    """Return what a command found that makes no model: one sentence, empty for the others."""
+    details = report.details
+    if rows := details.get("sensitivity"):
+        last = [key for key in rows[0] if key.startswith("error_at_")][-1]
+        share = f"{float(last.removeprefix('error_at_')):.0%}"
+        order = sorted(rows, key=lambda row: float(row[last]))
+        told = [f"'{row['group']}' ({float(row[last]):.2g})" for row in (order[0], order[-1])]
+        return f"With {share} of one group gone, {told[0]} costs least and {told[1]} most."
+    if group := details.get("explain"):
+        gone = sum(not line["kept"] for line in group["channels"])
+        why = f": {group['reason']}" if group["reason"] else ""
+        return f"{gone} of {group['size']} channels of '{group['group']}' go{why}."
+    if signed := details.get("signed"):
+        files = len(signed["files"])
+        return f"{files} file{'s' * (files > 1)} as signed."
     return ""
 
 
@@ -108,5 +129,8 @@ def _gates(report: Report) -> Iterator[str]:
 
 
 def _found(gate: dict[str, object]) -> str:
-    value = "could not be judged" if gate["value"] is None else f"{gate['value']:.4g}"
-    return f"{value}, limit {gate['limit']:g}"
+    found, limit = gate["value"], float(str(gate["limit"]))
+    if not isinstance(found, float):
+        return f"{'could not be judged' if found is None else found}, limit {limit:g}"
+    told = (f"{found:.{digits}g}" for digits in range(4, 12))
+    return f"{next((text for text in told if (float(text) < limit) == (found < limit)), found)}, limit {limit:g}"

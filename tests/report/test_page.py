@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from onnxprune.evidence.limits import apart
 from onnxprune.report import GroupLine, Report, Side, headline, why
 from onnxprune.report.decision_section import to_png
 from onnxprune.report.layout import sections
@@ -216,3 +217,21 @@ def test_pictures_bear_figures_that_are_missing(change: Callable[[float], float 
 
 def test_pictures_are_named_by_the_sections_that_have_them() -> None:
     assert {section.picture for section in sections(full())} - {""} == set(PICTURES)
+
+
+def test_commands_that_make_no_model_say_what_they_found() -> None:
+    rows = [{"group": name, "error_at_0.25": 0.1, "error_at_0.5": error} for name, error in (("a", 0.2), ("b", 0.03))]
+    assert headline.sentence(Report("sensitivity", details={"sensitivity": rows})) == (
+        "With 50% of one group gone, 'b' (0.03) costs least and 'a' (0.2) most."
+    )
+    channels = [{"kept": True}, {"kept": False}, {"kept": False}]
+    group = {"group": "conv1", "size": 3, "reason": None, "channels": channels}
+    assert headline.sentence(Report("explain", details={"explain": group})) == "2 of 3 channels of 'conv1' go."
+    assert headline.sentence(Report("verify", details={"signed": {"files": ["a", "b"]}})) == "2 files as signed."
+
+
+def test_a_value_that_misses_a_limit_by_little_is_not_rounded_to_it() -> None:
+    report = full(failed=True)
+    report.details["gates"] = [{"name": "min_cosine", "limit": 0.99999, "value": 0.999965834, "held": False}]
+    assert "min-cosine 0.99997, limit 0.99999" in headline.sentence(report)
+    assert apart(0.99999, 1.0, 4) == "0.99999" and apart(0.95, 0.9, 4) == "0.9500" and apart(19.99, 20.0, 1) == "19.99"
