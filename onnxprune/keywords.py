@@ -87,6 +87,7 @@ class FinetuneKwargs(TypedDict, total=False):
     criterion: str | None
     label_weight: float
     label_output: str | None
+    blank: int
     loss: str | Path | onnx.ModelProto | None
     augment: str
     rate: float

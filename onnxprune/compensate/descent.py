@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -13,6 +14,10 @@ Blocks = tuple[int, int, int]
 MOMENTUM = 0.95
 FLOOR = 0.05
 """Rows and columns are taken for no smaller than this share of the whole."""
+WORTH_THREADS = 1 << 20
+"""Numbers that are changed; fewer are done before threads have begun."""
+LONG = 1.75
+"""Matrices so many times as long as wide are made orthogonal by their Gram matrix: fewer products."""
 RISE = 20
 """Steps in which the rate rises."""
 
@@ -26,8 +31,16 @@ class Descent:
     Source: Muon (Jordan et al., 2024; Liu et al., 2025, equation 4); Adam (Kingma and Ba, 2015, algorithm 1).
     """
 
-    def __init__(self, weights: Mapping[str, Array], matrices: Mapping[str, Blocks], rate: float, steps: int) -> None:
-        """Take the weights to start from; `matrices`: (blocks, rows, columns) of those that are matrices."""
+    def __init__(
+        self, weights: Mapping[str, Array], matrices: Mapping[str, Blocks], rate: float, steps: int, workers: int = 1
+    ) -> None:
+        """Take the weights to start from.
+
+        Args:
+            matrices: (blocks, rows, columns) of those that are matrices.
+            workers: many weights are changed by so many threads side by side; the result is the same.
+        """
+        self._workers = workers if sum(w.size for w in weights.values()) > WORTH_THREADS else 1
         self.weights = dict(weights)
         self._matrices, self._rate, self._steps, self._step = matrices, rate, steps, 0
         self._sizes = {name: max(float(np.sqrt(np.square(w).mean())), 1e-3) for name, w in weights.items()}
@@ -59,14 +72,19 @@ class Descent:
         self._step += 1
         cosine = 0.5 * (1 + np.cos(np.pi * (self._step / (self._steps + 1) if fraction is None else fraction)))
         rate = self._rate * min(1.0, self._step / RISE) * cosine
-        with one_thread():
-            for name, slope in zip(self.weights, slopes, strict=True):
-                weight = self.weights[name]
-                slope = slope.reshape(weight.shape)
-                if not np.isfinite(slope).all():
-                    slope = np.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
-                update = self._muon(name, slope) if name in self._matrices else self._adam(name, slope)
-                self.weights[name] = weight - np.float32(rate * self._sizes[name]) * update
+        pairs = list(zip(self.weights, slopes, strict=True))
+        with one_thread(), ThreadPoolExecutor(self._workers) as pool:
+            across = pool.map if self._workers > 1 else map
+            for name, weight in across(lambda pair: self._moved(pair[0], pair[1], rate), pairs):
+                self.weights[name] = weight
+
+    def _moved(self, name: str, slope: Array, rate: float) -> tuple[str, Array]:
+        weight = self.weights[name]
+        slope = slope.reshape(weight.shape)
+        if not np.isfinite(slope).all():
+            slope = np.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
+        update = self._muon(name, slope) if name in self._matrices else self._adam(name, slope)
+        return name, np.asarray(weight - np.float32(rate * self._sizes[name]) * update)
 
     def _muon(self, name: str, slope: Array) -> Array:
         first = self._first[name] = MOMENTUM * self._first[name] + (1 - MOMENTUM) * slope
@@ -101,7 +119,27 @@ def orthogonal(matrices: Array, rounds: int = 5) -> Array:
     x = matrices / (np.sqrt(np.square(matrices).sum(axis=(1, 2), keepdims=True)) + 1e-12)
     tall = x.shape[1] > x.shape[2]
     x = x.transpose(0, 2, 1) if tall else x
-    for _ in range(rounds):
-        gram = x @ x.transpose(0, 2, 1)
-        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    if x.shape[2] >= LONG * x.shape[1]:
+        x = _through_grams(x @ x.transpose(0, 2, 1), rounds) @ x
+    else:
+        for _ in range(rounds):
+            x = _quintic(x @ x.transpose(0, 2, 1)) @ x
     return np.asarray(x.transpose(0, 2, 1) if tall else x)
+
+
+def _quintic(gram: Array) -> Array:
+    """Return what a round multiplies matrices of this Gram matrix with, from the left."""
+    found = -4.775 * gram + 2.0315 * (gram @ gram)
+    places = np.arange(gram.shape[1])
+    found[:, places, places] += np.float32(3.4445)
+    return np.asarray(found)
+
+
+def _through_grams(gram: Array, rounds: int) -> Array:
+    """Return the product of all rounds, which are polynomials of one Gram matrix: nothing in them is long."""
+    product = step = _quintic(gram)
+    for _ in range(rounds - 1):
+        gram = step @ gram @ step
+        step = _quintic(gram)
+        product = step @ product
+    return product

@@ -62,6 +62,7 @@ class DistilOptions:
     inner: weight of all inner tensors together in the loss; the outputs together have 1.
     augment: how samples are varied, out of `augment.KINDS`; None: as the original bears it.
     effort: a long one goes on for as long as it says, whatever stands above.
+    provider: execution provider of onnxruntime that runs both networks; None: the CPU.
     """
 
     steps: int = 600
@@ -75,6 +76,7 @@ class DistilOptions:
     seconds: float | None = None
     forced: bool = False
     effort: Effort | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def distil(
             than `FEWEST_STEPS` steps fit into the seconds.
     """
     draws = draws_of(feeds, input_specs(original.proto), options.samples, options.batch, aside)
-    teacher = Teacher(original, {**outputs, **inner})
+    teacher = Teacher(original, {**outputs, **inner}, options.provider)
     example = draws.example()
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
     variance = variances(probe, (teacher(feed) for feed in islice(draws.examples(), 1 if draws.stacked else SEEN)))
@@ -123,7 +125,7 @@ def distil(
         variance, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner
     )
     gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
-    slopes = Slopes.open(gradient, teacher, options.threads)
+    slopes = Slopes.open(gradient, teacher, options.threads, options.provider)
     draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in outputs if name in probe])
     distance = HeldOut.over(slopes, list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN)))
     if options.effort is not None and options.effort.is_long:
@@ -132,7 +134,7 @@ def distil(
     before, left = distance.held_out(gradient.weights), _affordable(slopes, pool, options)
     for slower in SLOWER:
         rate = rate_of_walk(options.rate / slower, left)
-        descent = Descent(gradient.weights, gradient.matrices, rate, left)
+        descent = Descent(gradient.weights, gradient.matrices, rate, left, slopes.workers)
         walk = StepWalk(descent, distance, pool, before, Progress(progress, left))
         weights, after, steps = walk.down(np.random.default_rng(options.seed))
         if steps:
@@ -156,7 +158,7 @@ def _as_long_as_asked(
     pruned: Model, distance: HeldOut, draws: Draws, options: DistilOptions, progress: Callable[[str], None]
 ) -> tuple[Model, Distilled]:
     pace = Pace(seconds=options.effort.seconds if options.effort else None, rate=options.rate, seed=options.seed)
-    found = LongWalk(distance, draws, pace, tell=progress).run()
+    found = LongWalk(distance, draws, pace, tell=progress, workers=distance.slopes.workers).run()
     told = Distilled(
         found.before, found.after, found.steps, found.curve, outlook(found.before, found.curve), found.notes
     )
@@ -199,8 +201,15 @@ def before_last(graph: onnx.GraphProto, name: str) -> str:
 
 def variances(names: Iterable[str], values: Iterable[Mapping[str, Array]]) -> dict[str, float]:
     """Return the variance of tensors over all values of several feeds: that of one sample may be of one number."""
-    parts = list(values)
-    return {name: float(np.concatenate([part[name].ravel() for part in parts]).var()) for name in names}
+    wanted = list(names)
+    sums = {name: np.zeros(3) for name in wanted}
+    first: dict[str, float] = {}
+    for part in values:
+        for name in wanted:
+            # measured from a value of its own, so that squares of a large mean do not hide the spread
+            away = part[name].astype(np.float64) - first.setdefault(name, float(part[name].flat[0]))
+            sums[name] += away.size, away.sum(), np.square(away).sum()
+    return {name: max(0.0, square / count - (total / count) ** 2) for name, (count, total, square) in sums.items()}
 
 
 def loss_weights(

@@ -123,6 +123,7 @@ class LongWalk:
     zeros: weight -> True where it must stay zero.
     snapshot: keeps how far it is; None: nowhere.
     tell: told step, loss and time left.
+    workers: threads that change weights side by side.
     """
 
     objective: Objective
@@ -131,6 +132,7 @@ class LongWalk:
     zeros: Mapping[str, BoolArray] = field(default_factory=dict)
     snapshot: Snapshot | None = None
     tell: Callable[[str], None] = lambda text: None
+    workers: int = 1
 
     def run(self) -> Walked:
         """Walk until it is over; the best weights so far are never worse than those it began with."""
@@ -165,7 +167,7 @@ class LongWalk:
     def _begin_round(self, number: int) -> None:
         self.standing.round, self.standing.step, self.standing.began = number, 0, self.standing.best
         self._start = self.best
-        self.descent = Descent(self.best, self.objective.matrices, self.standing.rate, self._length)
+        self.descent = Descent(self.best, self.objective.matrices, self.standing.rate, self._length, self.workers)
 
     def _step(self) -> None:
         at = self.standing
@@ -281,7 +283,7 @@ class LongWalk:
         self.batches.skip(self.standing.taken)
         self.generator.bit_generator.state = self.standing.generator
         self.best, self._start = taken("b"), taken("r")
-        self.descent = Descent(self._start, self.objective.matrices, self.standing.rate, self._length)
+        self.descent = Descent(self._start, self.objective.matrices, self.standing.rate, self._length, self.workers)
         among = list(self.descent.memory()["v"])
         self.descent.resume(taken("w"), taken("m"), taken("v", among), steps)
         if self.pace.seconds is not None:

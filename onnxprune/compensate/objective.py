@@ -59,8 +59,8 @@ def feed_bytes(feed: Feed) -> int:
 class Asked(Teacher):
     """An original that is shown feeds with more in them than it reads, labels among them."""
 
-    def __init__(self, model: Model, cuts: Mapping[str, Cut]) -> None:
-        super().__init__(model, cuts)
+    def __init__(self, model: Model, cuts: Mapping[str, Cut], provider: str | None = None) -> None:
+        super().__init__(model, cuts, provider)
         self._reads = {spec.name for spec in input_specs(model.proto)}
 
     def __call__(self, feed: Feed) -> dict[str, Array]:

@@ -7,8 +7,9 @@ sizes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
@@ -39,8 +40,8 @@ ROUNDS = 5
 class Teacher:
     """The original, asked for the tensors that are compared."""
 
-    def __init__(self, model: Model, cuts: Mapping[str, Cut]) -> None:
-        self._session = open_session(observed(model, cuts), threads=1, folder=model.folder)
+    def __init__(self, model: Model, cuts: Mapping[str, Cut], provider: str | None = None) -> None:
+        self._session = open_session(observed(model, cuts), threads=1, folder=model.folder, provider=provider)
         self._model, self._cuts = model, cuts
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -72,20 +73,21 @@ class Slopes:
     crew: Crew | None = field(default=None, kw_only=True)
 
     @staticmethod
-    def open(gradient: Gradient, teacher: Teacher, threads: int | None) -> Slopes:
+    def open(gradient: Gradient, teacher: Teacher, threads: int | None, provider: str | None = None) -> Slopes:
         """Return the runner; `threads` feeds run side by side, None: as many as there are cores."""
         graphs = gradient.proto, gradient.without_slopes()
-        session, judge = (open_session(graph, threads=1, literal_rounding=True) for graph in graphs)
+        session, judge = (open_session(graph, threads=1, literal_rounding=True, provider=provider) for graph in graphs)
         return Slopes(session, judge, gradient, teacher, threads or os.cpu_count() or 1)
 
     def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
         """Return the gradient by every weight, averaged over feeds."""
         if self.crew is not None:
             pieces = [(dict(weights), feed) for feed in feeds]
-            found = list(self.crew.map(_slopes, self, pieces, lambda n: f"batch {n + 1} of {len(pieces)} of a step"))
+            found = iter(self.crew.map(_slopes, self, pieces, lambda n: f"batch {n + 1} of {len(pieces)} of a step"))
         else:
-            found = self._side_by_side(lambda feed: self.slopes(weights, feed), feeds)
-        return [np.asarray(np.mean(same, axis=0, dtype=np.float64), np.float32) for same in zip(*found, strict=True)]
+            held = self.session.placed(weights)
+            found = self._side_by_side(lambda feed: self.slopes(held, feed), feeds)
+        return _mean(found)
 
     def slopes(self, weights: Mapping[str, Array], feed: Feed) -> list[Array]:
         """Return the gradient by every weight on one feed."""
@@ -99,12 +101,13 @@ class Slopes:
     def over(self, weights: Mapping[str, Array], feeds: Iterable[Feed]) -> float:
         """Return the loss, averaged over feeds."""
         names = [self.gradient.loss]
-        found = self._side_by_side(lambda feed: self.judge.values(names, self._whole(weights, feed))[0], feeds)
-        return float(np.mean(found))
+        held = self.judge.placed(weights)
+        found = self._side_by_side(lambda feed: self.judge.values(names, self._whole(held, feed))[0], feeds)
+        return float(np.mean(list(found)))
 
     def answered(self, feeds: Iterable[Feed]) -> list[Feed]:
         """Return the feeds with what the original gives on them, so that it need not be asked again."""
-        return self._side_by_side(lambda feed: {**feed, **self._targets(feed)}, feeds)
+        return list(self._side_by_side(lambda feed: {**feed, **self._targets(feed)}, feeds))
 
     def seconds(self, feed: Feed, runs: int) -> tuple[float, float]:
         """Return the predicted CPU seconds of a step of so many runs, and of asking the original once."""
@@ -115,11 +118,19 @@ class Slopes:
             run = max(run, BACKWARD * teacher)
         return runs * run + update_seconds(self.gradient), teacher
 
-    def _side_by_side(self, work: Callable[[Feed], Value], feeds: Iterable[Feed]) -> list[Value]:
+    def _side_by_side(self, work: Callable[[Feed], Value], feeds: Iterable[Feed]) -> Iterator[Value]:
+        """Yield what comes of the feeds, in their order; no more of it is there at one time than there are workers."""
         if self.workers == 1:
-            return [work(feed) for feed in feeds]
+            yield from map(work, feeds)
+            return
+        waiting: deque[Future[Value]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(work, feeds))
+            for feed in feeds:
+                if len(waiting) == self.workers:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(work, feed))
+            while waiting:
+                yield waiting.popleft().result()
 
     def _whole(self, weights: Mapping[str, Array], feed: Feed) -> Feed:
         return {**feed, **self._targets(feed), **weights, **self.gradient.seed()}
@@ -140,6 +151,17 @@ def _opened_again(kind: type[Slopes], gradient: Gradient, teacher: Teacher, more
 @on_one_thread
 def _slopes(slopes: Slopes, piece: tuple[Mapping[str, Array], Feed]) -> list[Array]:
     return slopes.slopes(*piece)
+
+
+def _mean(found: Iterator[list[Array]]) -> list[Array]:
+    """Return the means over what comes, added up in order in doubles: never more than one sum in memory."""
+    totals = [np.asarray(array, np.float64).copy() for array in next(found)]
+    count = 1
+    for arrays in found:
+        count += 1
+        for total, array in zip(totals, arrays, strict=True):
+            total += array
+    return [np.asarray(total / count, np.float32) for total in totals]
 
 
 def update_seconds(gradient: Gradient) -> float:

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnxprune.errors import UsageError
 from onnxprune.types import Array
 
-CRITERIA = ("cross-entropy", "mse", "bce")
+CRITERIA = ("cross-entropy", "mse", "bce", "ctc")
 OWN = "onnxprune.own."
 LABELS = "labels"
 """How a loss that users write calls the labels."""

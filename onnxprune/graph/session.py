@@ -39,6 +39,8 @@ _DTYPES = {
     "bool": "bool",
     **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda", "CANNExecutionProvider": "cann"}
+"""Provider -> device that arrays are kept on; memory of the CPU for the others."""
 _PREFIX = re.compile(r"^\s*\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*")
 
 
@@ -104,9 +106,24 @@ class Session:
             ModelError: the run fails.
         """
         try:
-            return list(self.native.run(list(names), dict(feeds)))
+            if all(isinstance(value, np.ndarray) for value in feeds.values()):
+                return list(self.native.run(list(names), dict(feeds)))
+            held = {**feeds, **self._held({n: a for n, a in feeds.items() if isinstance(a, np.ndarray)})}
+            return [value.numpy() for value in self.native.run_with_ort_values(list(names), held)]
         except Exception as error:
             raise ModelError(f"onnxruntime failed while the model ran on the data: {reason(error)}") from error
+
+    def placed(self, arrays: Feeds) -> Feeds:
+        """Return arrays as `values` takes them in many runs: on the device of the provider, where it has one.
+
+        On a CPU they stay what they are: onnxruntime reads them where they stand.
+        """
+        return arrays if self.provider == "CPUExecutionProvider" else self._held(arrays)
+
+    def _held(self, arrays: Feeds) -> Feeds:
+        device = _DEVICES.get(self.provider, "cpu")
+        make = engine.onnxruntime().OrtValue.ortvalue_from_numpy
+        return {name: make(np.ascontiguousarray(array), device, 0) for name, array in arrays.items()}
 
     def fit(self, feeds: Feeds) -> dict[str, Array]:
         """Return the feeds that this model takes, in its data types.

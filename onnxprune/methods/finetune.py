@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from onnxprune.compensate.augment import bearable, read_kinds
+from onnxprune.compensate.ctc import ctc_term
 from onnxprune.compensate.distil import DistilOptions, loss_weights, variances
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import OPSET, gradient_graph
@@ -32,15 +34,14 @@ from onnxprune.graph.view import View
 from onnxprune.methods.calibration import DataSource, calibration
 from onnxprune.methods.finetune_options import DEFAULT_STEPS, FinetuneOptions
 from onnxprune.methods.finetuning.correspond import Pairs, correspondence
-from onnxprune.methods.finetuning.labels import Labels, fitted, labels_of
+from onnxprune.methods.finetuning.labels import Labels, fitted, fitted_sequences, labels_of
 from onnxprune.methods.finetuning.plain import Plain, plain_form
 from onnxprune.methods.finetuning.written import OnGrids, kept_zeros, written
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.selection import chosen
-from onnxprune.methods.step_count import ACTIVATION_BYTES
+from onnxprune.methods.step_room import StepRoom, step_room
 from onnxprune.processes.crew import at_work
 from onnxprune.report import Report
-from onnxprune.statistics.batch import batch_size
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
@@ -137,7 +138,8 @@ class _Finetuning:
         zeros = kept_zeros(slopes.gradient.weights, grids)
         plain = HeldOut.over(slopes, stream.held)
         distance = OnGrids(slopes, plain.held, grids) if grids else plain
-        walk = LongWalk(distance, stream, self._pace(), zeros, self._snapshot(), self.progress)
+        pace, workers = self._pace(), slopes.workers
+        walk = LongWalk(distance, stream, pace, zeros, self._snapshot(), self.progress, workers)
         found = walk.run()
         model = written(self.compressed, slopes.gradient, found.weights, grids) if found.steps else self.compressed
         if not np.isfinite(found.before):
@@ -151,13 +153,18 @@ class _Finetuning:
             zeros=held,
             criterion=criterion,
             outlook=told,
-            warnings=(*self.data.warnings, *found.notes),
+            warnings=(*self.data.warnings, *found.notes, *([self.room.note] if self.room.note else [])),
         )
 
+    @cached_property
+    def room(self) -> StepRoom:
+        """How much runs at once."""
+        runtime, view = self.runtime, View(self.plain.model)
+        traced = trace(view, dict(self.options.input_shapes), self.data.sizes)
+        return step_room(view, traced, runtime.memory, runtime.threads, DistilOptions.batch)
+
     def _stream(self, labels: Array | None) -> Stream:
-        plain, view = DistilOptions(), View(self.plain.model)
-        size = batch_size(view, trace(view, dict(self.options.input_shapes)), ACTIVATION_BYTES, plain.batch)
-        return stream_of(self.data, labels, plain.samples, size, seed=self.options.seed)
+        return stream_of(self.data, labels, DistilOptions.samples, self.room.size, seed=self.options.seed)
 
     def _selected(self, stream: Stream) -> Stream:
         """Return the stream of the samples that say most; those that are held out stay what they are."""
@@ -183,7 +190,15 @@ class _Finetuning:
         parts = [part for part in (options.labels, options.loss) if part is not None]
         content = hashlib.sha256(b"".join(_content(part) for part in parts)).hexdigest()
         said = repr(sorted(options.to_dict().items()))
-        key = (__version__, self.original.sha256, self.compressed.sha256, self.data.sha256, content, said)
+        key = (
+            __version__,
+            self.original.sha256,
+            self.compressed.sha256,
+            self.data.sha256,
+            content,
+            said,
+            str(self.room.size),
+        )
         return Snapshot(options.state, key)
 
     def _kinds(self, stream: Stream, pairs: Pairs) -> tuple[str, ...]:
@@ -205,7 +220,21 @@ class _Finetuning:
         if own:
             return Labels(given, "as the loss graph says", np.asarray)
         name, end = self._label_output(pairs)
-        return fitted(given, self._shape(end, feeds[0]), self.options.criterion, name)
+        shape = self._shape(end, feeds[0])
+        if self.options.criterion == "ctc":
+            steps = shape[0 if self._is_time_first(shape, feeds[0], name) else 1]
+            return fitted_sequences(given, shape, steps, self.options.blank, name)
+        return fitted(given, shape, self.options.criterion, name)
+
+    def _is_time_first(self, shape: tuple[int, ...], feed: Feed, name: str) -> bool:
+        """Tell whether an output is (steps, samples, classes), not (samples, steps, classes)."""
+        count = len(next(array for key, array in feed.items() if key != LABELS))
+        if len(shape) != 3 or count not in shape[:2]:
+            raise DataError(
+                f"ctc reads (samples, steps, classes) or (steps, samples, classes); '{name}' has {list(shape)} for "
+                f"{count} samples."
+            )
+        return shape[0] != count
 
     def _label_output(self, pairs: Pairs) -> tuple[str, str]:
         wanted = self.options.label_output
@@ -223,7 +252,7 @@ class _Finetuning:
 
     def _slopes(self, pairs: Pairs, stream: Stream, labels: Labels | None) -> tuple[Labelled, tuple[str, ...]]:
         cuts = {**pairs.outputs, **pairs.inner}
-        teacher, example = Asked(self.original, cuts), stream.example()
+        teacher, example = Asked(self.original, cuts, self.runtime.provider), stream.example()
         probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
         spread = variances(probe, (teacher(feed) for feed in stream.held[:MATCHED_FEEDS]))
         outputs, inner = ([name for name in names if name in probe] for names in (pairs.outputs, pairs.inner))
@@ -234,7 +263,7 @@ class _Finetuning:
         gradient = gradient_graph(self.plain.model, compared, shapes, inputs, terms, self.plain.gates)
         if not gradient.weights:
             raise ModelError("the compressed model has no floating-point weights of its own that steps could change.")
-        plain = Labelled.open(gradient, teacher, self.runtime.threads or None)
+        plain = Labelled.open(gradient, teacher, self.room.workers, self.runtime.provider)
         ready = labels.ready if labels is not None else np.asarray
         crew = at_work()
         slopes = Labelled(plain.session, plain.judge, gradient, teacher, plain.workers, ready, crew=crew)
@@ -246,7 +275,11 @@ class _Finetuning:
         if labels is not None and used:
             _, end = self._label_output(pairs)
             shape = self._shape(end, {name: array for name, array in example.items() if name != LABELS})
-            terms.append(label_term(labels.criterion, end, shape, LABELS, options.label_weight))
+            if labels.criterion == "ctc":
+                turned, longest = self._is_time_first(shape, example, end), labels.values.shape[1]
+                terms.append(ctc_term(end, shape, turned, LABELS, longest, options.label_weight))
+            else:
+                terms.append(label_term(labels.criterion, end, shape, LABELS, options.label_weight))
         if options.loss is not None:
             ready = labels.ready(example[LABELS]) if labels is not None else None
             version = max(OPSET, _opset(self.compressed.proto))

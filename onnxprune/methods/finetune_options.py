@@ -50,10 +50,13 @@ class FinetuneOptions(Options):
     criterion: str | None = option(
         None,
         "How labels are compared [default: cross-entropy for whole numbers, else mse].",
-        choices=("cross-entropy", "mse", "bce"),
+        choices=("cross-entropy", "mse", "bce", "ctc"),
     )
     label_weight: float = option(1.0, "Of that loss, beside the distance [default: 1].", metavar="X")
     label_output: str | None = option(None, "The output that labels are for, where there are several.", metavar="NAME")
+    blank: int = option(
+        0, "Class that stands between others in ctc, negative: from the last [default: 0].", metavar="N"
+    )
     loss: Any = option(
         None,
         "A loss as a graph: of outputs by name, and labels.",
@@ -91,6 +94,10 @@ class FinetuneOptions(Options):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
                 raise UsageError(f"{name} {value!r}: give a number above 0.")
+        if isinstance(self.blank, bool) or not isinstance(self.blank, int):
+            raise UsageError(f"blank {self.blank!r}: give the number of a class.")
+        if self.blank and self.criterion != "ctc":
+            raise UsageError("blank is for labels of criterion ctc.")
         if self.labels is None and (self.criterion or self.label_output or self.label_weight != 1.0):
             raise UsageError("criterion, label_output and label_weight say how labels are used; give labels.")
 

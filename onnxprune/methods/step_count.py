@@ -16,7 +16,8 @@ from onnxprune.graph.cost import cost
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen
-from onnxprune.statistics.batch import batch_of, batch_size
+from onnxprune.methods.step_room import step_room
+from onnxprune.statistics.batch import batch_of
 from onnxprune.statistics.data import Data
 
 LEAST_SECONDS = 30.0
@@ -37,8 +38,6 @@ SAMPLES, MOST_STEPS = 32, 1200
 WANTED_STEPS, FEWEST_SAMPLES = 300, 16
 """A step takes fewer samples where the seconds would not be enough for so many steps."""
 QUICK = "no gradient steps were taken after the refit: quick is the closed form alone"
-ACTIVATION_BYTES = 1 << 29
-"""Activations of one run of the pruned network; the gradient needs about three times as much."""
 
 
 def steps_of(
@@ -53,22 +52,27 @@ def steps_of(
     """Return how many steps of how many samples to take, and why none are taken unless asked for."""
     channels = result.channels
     plain, scale = DistilOptions(threads=runtime.threads or None, effort=effort), _scale(channels, data)
+
+    def within(options: DistilOptions, samples: int) -> DistilOptions:
+        """Return the options with runs that fit into the memory."""
+        largest = samples // SIDE_BY_SIDE
+        room = step_room(channels.view, channels.trace, runtime.memory, runtime.threads, largest, scale)
+        return replace(options, samples=samples, batch=room.size, threads=room.workers, provider=runtime.provider)
+
     if effort is not None and effort.word == "quick":
         return plain, QUICK
     if find_spec("onnx_ad") is None:
         return plain, "no gradient steps were taken after the refit: they need onnx-ad; pip install onnx-ad."
     if effort is not None and effort.is_long:
-        size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), plain.samples // SIDE_BY_SIDE)
-        return replace(plain, batch=size, forced=True), ""
+        return replace(within(plain, plain.samples), forced=True), ""
     forced = mode == "distil"
     closed = closed_form_seconds(seen.model, next(iter(data.batches(BATCH))), data.samples)
     left = ASKED_SECONDS if forced else seconds_left(result.curves_seconds + closed)
     price = _sample_seconds(result, scale)
     most = plain.samples if asked else SAMPLES
     samples = most if asked else int(np.clip(left / (WANTED_STEPS * price), FEWEST_SAMPLES, most))
-    size = batch_size(channels.view, channels.trace, int(ACTIVATION_BYTES / scale), samples // SIDE_BY_SIDE)
     rate = plain.rate * samples / most  # gradients of fewer samples are noisier
-    options = replace(plain, steps=MOST_STEPS, samples=samples, batch=size, rate=rate, forced=forced)
+    options = replace(within(plain, samples), steps=MOST_STEPS, rate=rate, forced=forced)
     if asked:
         return replace(options, steps=asked), ""
     least = FEWEST_STEPS * FEWEST_SAMPLES * price

@@ -148,9 +148,9 @@ def test_short_walks_take_smaller_steps(monkeypatch: pytest.MonkeyPatch) -> None
     rates: list[float] = []
 
     class Spy(Descent):
-        def __init__(self, weights: object, matrices: object, rate: float, steps: int) -> None:
+        def __init__(self, weights: object, matrices: object, rate: float, steps: int, workers: int) -> None:
             rates.append(rate)
-            super().__init__(weights, matrices, rate, steps)  # type: ignore[arg-type]
+            super().__init__(weights, matrices, rate, steps, workers)  # type: ignore[arg-type]
 
     monkeypatch.setattr(walks, "Descent", Spy)
     monkeypatch.setattr(walks, "FULL_RATE", 8)

@@ -232,7 +232,7 @@ UNUSED: dict[str, set[str]] = {
     **{name: set() for name in SETS},
     "prune": {"latency", "states", "drop", "depth", "substitute", "effort"},
     "apply": {"effort", "substitute"},
-    "finetune": {"loss"},
+    "finetune": {"loss", "blank"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
     | {"workers", "input_shapes", "drop", "depth", "substitute", "effort"},
     "sparsify": {"effort"},

@@ -20,14 +20,16 @@ from onnxprune.errors import UsageError
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.statistics.collect import observed
-from onnxprune.statistics.feeds import Feed, input_specs
+from onnxprune.statistics.feeds import Feed, can_stack, fixed_batch, input_specs
 from onnxprune.types import Array, IntArray
 
 ALIKE = 0.5
 """Least correlation, on the average of the positions, of tensors that correspond."""
 MOST_INNER = 16
-LOOKED_AT = 1 << 16
-"""Values of each position that correlations are taken of, at most."""
+LOOKED_AT, MOST_VALUES = 1 << 16, 1 << 23
+"""Values of each position that correlations are taken of, and of all positions together, at most."""
+MATCHED_BYTES = 1 << 28
+"""Tensors of both models are looked at on so many samples that they take no more."""
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -57,6 +59,7 @@ def correspondence(original: Model, compressed: Model, feeds: Sequence[Feed]) ->
     ends = _ends(original, compressed)
     inner = [name for name in _inner(original, compressed) if name not in ends.values()]
     wanted = list(dict.fromkeys([*ends.values(), *inner]))
+    feeds = _few(original, wanted, feeds)
     old, new = (_values(model, wanted, feeds) for model in (original, compressed))
     cuts = {name: _cut(old[name], new[name]) for name in wanted}
     for output, name in ends.items():
@@ -121,6 +124,30 @@ def _same(node: onnx.NodeProto, other: onnx.NodeProto | None) -> bool:
     return other is not None and (node.op_type, node.domain) == (other.op_type, other.domain)
 
 
+def _few(model: Model, names: Sequence[str], feeds: Sequence[Feed]) -> Sequence[Feed]:
+    """Return as many samples as can be looked at, whole feeds where they cannot be cut."""
+    specs = input_specs(model.proto)
+    reads = {spec.name for spec in specs}
+    count = len(next(iter(feeds[0].values())))
+    if not can_stack(specs) or fixed_batch(specs) or count == 1:
+        one = feeds[0]
+        count = 1
+    else:
+        one = {name: array[:1] for name, array in feeds[0].items()}
+    each = sum(array.nbytes for array in _values(model, names, [one]).values())
+    most = max(2, MATCHED_BYTES // max(1, 2 * each))
+    if count == 1:
+        return feeds[:most]
+    cut = []
+    for feed in feeds:
+        here = {name: array[:most] if name in reads else array for name, array in feed.items()}
+        cut.append(here)
+        most -= len(next(iter(here.values())))
+        if most <= 0:
+            break
+    return cut
+
+
 def _values(model: Model, names: Sequence[str], feeds: Sequence[Feed]) -> dict[str, Array]:
     session = open_session(observed(model, names), threads=1, folder=model.folder)
     reads = {spec.name for spec in input_specs(model.proto)}
@@ -144,7 +171,7 @@ def _cut(old: Array, new: Array) -> Cut | None:
 def matched(old: Array, new: Array, axis: int) -> tuple[IntArray, float]:
     """Return which positions of an axis are left, in their order, and the mean correlation with what is there now."""
     rows = [np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in (old, new)]
-    step = max(1, -(-rows[0].shape[1] // LOOKED_AT))
+    step = max(1, -(-rows[0].shape[1] // max(1, min(LOOKED_AT, MOST_VALUES // len(rows[0])))))
     a, b = (_standard(values[:, ::step].astype(np.float64)) for values in rows)
     gains = a @ b.T
     # best[j][i]: the first j + 1 positions that are left are among the first i + 1 of the original

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.compensate.ctc import tables
 from onnxprune.errors import DataError
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.sources import read_arrays
@@ -117,6 +118,41 @@ def fitted(values: Array, shape: tuple[int, ...], criterion: str | None, output:
     if criterion != "mse" and len(values) and not 0 <= values.min() <= values.max() <= 1:
         raise DataError(f"labels of {criterion} are shares from 0 to 1, not {values.min()} to {values.max()}.")
     return Labels(values.astype(np.float32), criterion, partial(np.asarray, dtype=np.float32))
+
+
+def fitted_sequences(values: Array, shape: tuple[int, ...], steps: int, blank: int, output: str) -> Labels:
+    """Return labels (samples, longest), whole numbers with -1 behind the last, for an output of (.., classes).
+
+    Args:
+        shape: of the output. steps: how many there are.
+
+    Raises:
+        DataError: their shape, type or values do not fit, or one is longer than the output can say.
+    """
+    classes = shape[-1]
+    blank = blank + classes if blank < 0 else blank
+    if values.dtype.kind not in "iub" or values.ndim != 2 or not values.shape[1]:
+        raise DataError(
+            f"labels of ctc are {values.dtype} of shape {list(values.shape)}; give whole numbers, (samples, longest), "
+            "with -1 behind the last of each."
+        )
+    if not 0 <= blank < classes:
+        raise DataError(f"blank {blank} is outside the {classes} classes of '{output}'.")
+    values = values.astype(np.int64)
+    behind = np.cumsum(values < 0, axis=1) > 0
+    wrong = np.argwhere((values >= classes) | (values == blank) | (behind & (values >= 0)) | (values < -1))
+    if len(wrong):
+        number = int(wrong[0][0])
+        raise DataError(
+            f"label {values[tuple(wrong[0])]} of sample {number} is the blank, behind a -1, or outside the {classes} "
+            f"classes of '{output}'."
+        )
+    # between two of the same class a blank is needed
+    least = (values >= 0).sum(axis=1) + ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] >= 0)).sum(axis=1)
+    if len(values) and least.max() > steps:
+        number = int(least.argmax())
+        raise DataError(f"the label of sample {number} needs {least[number]} steps, '{output}' has {steps}.")
+    return Labels(values, "ctc", partial(tables, classes=classes, blank=blank))
 
 
 def _check_shape(values: Array, wanted: tuple[int, ...], output: str) -> None:
