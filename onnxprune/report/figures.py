@@ -42,6 +42,12 @@ def figure(value: float | None, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def beside(value: float, limit: float) -> str:
+    """Return a value in four digits, or as many more as leave it on its side of a limit."""
+    told = (f"{value:.{digits}g}" for digits in range(4, 12))
+    return next((text for text in told if (float(text) < limit) == (value < limit)), f"{value:.12g}")
+
+
 def decibels(value: float | None) -> str:
     """Return a signal to noise ratio; from 300 dB on the values are the same."""
     if value is None:

@@ -128,9 +128,6 @@ def _gates(report: Report) -> Iterator[str]:
         yield f"{len(gates)} {'gate' if len(gates) == 1 else 'gates'} kept"
 
 
-def _found(gate: dict[str, object]) -> str:
-    found, limit = gate["value"], float(str(gate["limit"]))
-    if not isinstance(found, float):
-        return f"{'could not be judged' if found is None else found}, limit {limit:g}"
-    told = (f"{found:.{digits}g}" for digits in range(4, 12))
-    return f"{next((text for text in told if (float(text) < limit) == (found < limit)), found)}, limit {limit:g}"
+def _found(gate: dict[str, Any]) -> str:
+    value, limit = gate["value"], gate["limit"]
+    return f"{'could not be judged' if value is None else figures.beside(value, limit)}, limit {limit:g}"

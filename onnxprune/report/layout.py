@@ -92,7 +92,7 @@ def _gates(report: Report) -> Iterator[Section]:
                 gate["name"].replace("_", "-"),
                 "kept" if gate["held"] else "not kept",
                 f"{gate['limit']:g}",
-                "-" if gate["value"] is None else f"{gate['value']:.4g}",
+                "-" if gate["value"] is None else figures.beside(gate["value"], gate["limit"]),
             )
             for gate in found
         )
