@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from onnxprune.job.run import Run
 
 
+MADE_UP = "how steady models are on made-up inputs says little of yours: give data"
+
+
 def note_layers(
     record: Report,
     models: tuple[Model, Model],
@@ -46,9 +49,10 @@ def note_robust(record: Report, reference: Reference, models: tuple[Model, Model
     record.details["robustness"] = {
         "brittle": found.is_brittle,
         "sentence": found.sentence,
+        "samples": reference.count,
         "lines": [line.to_json() for line in found.lines],
     }
-    for warning in found.warnings:
+    for warning in (*found.warnings, *([MADE_UP] if reference.made_up else [])):
         record.warn(warning)
 
 

@@ -54,7 +54,8 @@ def robustness(report: Report) -> Iterator[Section]:
         for line in found["lines"]
     )
     headers = ("change", "output", "figure", "original keeps", "compressed keeps", "both alike", "")
-    yield Section("Small changes of inputs", (found["sentence"],), Table(headers, rows, 3) if rows else None)
+    title = f"Small changes of inputs, on {found['samples']} samples"
+    yield Section(title, (found["sentence"],), Table(headers, rows, 3) if rows else None)
 
 
 def grid(report: Report) -> Iterator[Section]:

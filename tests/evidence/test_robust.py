@@ -93,6 +93,8 @@ def test_the_command_says_whether_it_is_brittle(tmp_path: Path) -> None:
     words = [str(tmp_path / word) if "." in word else word for word in words]
     told = CliRunner().invoke(cli, [*words, "--robust", "--no-strict", "--report", str(tmp_path / "r.html")])
     assert told.exit_code == 0 and "more brittle" in told.output, told.output
-    assert "Small changes of inputs" in (tmp_path / "r.html").read_text()
+    assert "Small changes of inputs, on 64 samples" in (tmp_path / "r.html").read_text()
+    made_up = CliRunner().invoke(cli, [*words[:3], "--robust", "--no-strict"])
+    assert made_up.exit_code == 0 and "says little of yours" in made_up.stderr
     document = json.loads(CliRunner().invoke(cli, [*words, "--robust", "--no-strict", "--json"]).stdout)
     assert document["robustness"]["brittle"] is True
