@@ -14,6 +14,8 @@ from onnxprune.operators.layouts import Layout
 from onnxprune.types import Array
 
 CHUNK_BYTES = 1 << 25
+TARGETS = 4
+"""The targets of a block of rows may take so many times its bytes: scores over a vocabulary are far wider than rows."""
 MEMORY = 12 << 28
 ROWS_SHARE = 0.375
 """Share of the memory for the rows of a layer, kept between passes; if they need more they are made again."""
@@ -165,8 +167,8 @@ class RowBlocks:
         return [(False, indices[indices < border]), (True, indices[indices >= border])]
 
     def _pieces(self, indices: Array) -> Iterator[Array]:
-        groups, _, width = self._problem.start.shape
-        size = max(64, CHUNK_BYTES // (4 * groups * width))
+        groups, outs, width = self._problem.start.shape
+        size = max(64, CHUNK_BYTES // (4 * groups * max(width, outs // TARGETS)))
         return (indices[i : i + size] for i in range(0, len(indices), size))
 
 
@@ -186,7 +188,7 @@ def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
         same = waiting[block[0]]
         same.append(block)
-        if sum(part[1].nbytes for part in same) >= CHUNK_BYTES:
+        if sum(max(part[1].nbytes, part[2].nbytes // TARGETS) for part in same) >= CHUNK_BYTES:
             yield _one(same)
             same.clear()
     yield from (_one(same) for same in waiting.values() if same)

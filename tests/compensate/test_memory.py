@@ -10,10 +10,13 @@ import pytest
 import onnxprune
 from onnxprune.channels.analyse import analyse
 from onnxprune.channels.rewrite import rewrite
+from onnxprune.compensate import problem as problem_room
 from onnxprune.compensate import shelf as room
 from onnxprune.compensate.compensate import RefitOptions, compensate, kept_positions
+from onnxprune.compensate.problem import LstsqOptions, Problem, RowBlocks
 from onnxprune.compensate.shelf import Shelf
 from onnxprune.errors import ModelError
+from onnxprune.operators.layouts import Dense
 from tests import plain
 from tests.networks import convnet
 
@@ -99,3 +102,18 @@ def test_files_are_gone_after_a_refit(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.undo()
     gc.collect()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("outs", [4, 200, 4000])
+def test_blocks_of_rows_are_bounded_by_their_targets_too(monkeypatch: pytest.MonkeyPatch, outs: int) -> None:
+    """Scores over a vocabulary are far wider than what they are computed from."""
+    monkeypatch.setattr(problem_room, "CHUNK_BYTES", 1 << 16)
+    batches = [RNG.normal(size=(600, 16)).astype(np.float32) for _ in range(6)]
+    targets = [np.zeros((600, outs), np.float32)] * 6
+    start = np.zeros((1, outs, 17))
+    layer = Problem(Dense(), lambda: iter(batches), lambda: iter(targets), start, batches=6)
+    blocks = list(RowBlocks(layer, LstsqOptions()))
+    assert sum(rows.shape[1] for _, rows, _, _ in blocks) == 3600
+    largest = 64 * 4 * max(17, outs // problem_room.TARGETS)  # the fewest rows of a block
+    assert all(rows.nbytes <= max(2 * (1 << 16), largest) for _, rows, _, _ in blocks)
+    assert all(wanted.nbytes // problem_room.TARGETS <= 2 * max(1 << 16, largest) for _, _, wanted, _ in blocks)
