@@ -48,6 +48,7 @@ class CandidateOptions(CompensateOptions):
         "Keep multiples of N channels [default: 8 in groups of 32 or more, 16 from 128]; 1 turns it off.",
         metavar="N",
         least=1,
+        most=4096,
     )
     target: str | None = option(
         None, "What the result will run on: widths are those that it is fast with.", metavar="NAME", listed=target_names

@@ -13,6 +13,7 @@ from onnxprune.channels.groups import ChannelGroup, Lock
 from onnxprune.errors import UsageError
 from onnxprune.methods.choice import choose
 from onnxprune.methods.prune_options import PruneOptions
+from onnxprune.score.criteria import find
 from onnxprune.score.scoring import score_groups
 from onnxprune.types import BoolArray, FloatArray
 
@@ -76,6 +77,10 @@ def explain(channels: Channels, name: str, options: PruneOptions | None = None) 
     """
     options = options or PruneOptions()
     group = find_group(channels, name)
+    if options.score is not None and find(options.score).needs_data:
+        raise UsageError(
+            f"score {options.score} looks at data, and this at weights alone; choose l2, l1, fpgm or lamp."
+        )
     keep, reasons, warnings = choose(channels, options)
     score = options.score or "l2"
     scores = score_groups(channels.view, (group,), score, options.seed)[0][group.name]

@@ -176,3 +176,31 @@ def test_a_gate_that_fails_leaves_no_signature(run: Run, model: Path) -> None:
     out = model.with_name("out.onnx")
     result = run("prune", model, "--compensate", "none", "--min-cosine", "1", "--sign", private, "-o", out)
     assert result.exit_code == 3 and not any("out.onnx" in name for name in files(model.parent))
+
+
+def test_the_last_good_model_of_a_recipe_is_signed(run: Run, model: Path) -> None:
+    networks.store(networks.convnet(width=16), model)
+    private, public = keys.pair(model.parent)
+    recipe = model.with_name("recipe.yaml")
+    steps = "[prune: {ratio: 0.25, compensate: none}, prune: {ratio: 0.5, compensate: none, gates: {min_cosine: 1.0}}]"
+    outputs = f"{{output: good.onnx, keep_last_good: true, sign: {private.name}}}"
+    recipe.write_text(f"model: net.onnx\nsteps: {steps}\noutputs: {outputs}\n")
+    assert run("run", recipe).exit_code == 3
+    assert run("verify", model.with_name("good.onnx"), "--key", public).exit_code == 0
+
+
+def test_a_link_to_a_signed_model_verifies_beside_its_signature(run: Run, signed: tuple[Path, Path]) -> None:
+    model, public = signed
+    real = model.rename(model.with_name("real.onnx"))
+    model.symlink_to(real.name)
+    assert run("verify", model, "--key", public).exit_code == 0
+    change(real)
+    assert run("verify", model, "--key", public).exit_code == 3
+
+
+def test_an_output_that_exists_keeps_its_signature_where_nothing_may_be_replaced(run: Run, model: Path) -> None:
+    private, _ = keys.pair(model.parent)
+    out = model.with_name("out.onnx")
+    model.with_name("out.onnx.sig").write_text("mine")
+    result = run("prune", model, *PRUNE, "--sign", private, "--no-clobber", "-o", out)
+    assert result.exit_code == 2 and "out.onnx.sig" in result.stderr and not out.exists()

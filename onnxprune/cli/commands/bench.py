@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 @click.option(
     "--threads", "counts", type=whole_numbers(0), default="0", help="Threads of onnxruntime: 1,2 [default: all]."
 )
-@click.option("--runs", "rounds", type=click.IntRange(min=3), default=50, metavar="N", help="Rounds [default: 50].")
-@click.option("--warmup", type=click.IntRange(min=1), default=3, metavar="N", help="Rounds before [default: 3].")
-@click.option("--seconds", type=click.FloatRange(min=0), default=20.0, metavar="S", help="Time limit [default: 20].")
+@click.option(
+    "--runs", "rounds", type=click.IntRange(3, 1_000_000), default=50, metavar="N", help="Rounds [default: 50]."
+)
+@click.option("--warmup", type=click.IntRange(1, 10_000), default=3, metavar="N", help="Rounds before [default: 3].")
+@click.option(
+    "--seconds", type=click.FloatRange(0, 86_400), default=20.0, metavar="S", help="Time limit [default: 20]."
+)
 @options.report
 @options.runs("seed", "input_shapes", "provider")
 @options.screen
