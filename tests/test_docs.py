@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli.group import cli
-from tests import keys, networks
+from tests import decoders, keys, networks
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["data.md", "validate.md", "index.md", "choose.md", "guides.md", "faq.md", "api.md"]
 """Pages whose model is a trained recurrent network."""
 CONVOLUTIONS = ["reports.md", "quantize.md", "finetune.md", "sparsify.md", "factorize.md", "targets.md"]
 """Pages whose model is a small convolutional network."""
-ELSEWHERE = ["trim.md", "reading.md", "depth.md", "cluster.md"]
+ELSEWHERE = ["trim.md", "reading.md", "depth.md", "cluster.md", "decoders.md"]
 """Pages that tests/trimming/test_stories.py runs, or a test of their own below."""
 ENDS = {"onnxprune diff": 1}
 """Exit codes besides 0: two models that differ."""
@@ -90,6 +90,17 @@ def test_the_examples_on_branches_run(desk: Path) -> None:
     shutil.copy(ROOT / "models/trained/fm_vit/model.onnx", desk / "model.onnx")
     (desk / "calib.npz").rename(desk / "samples.npz")
     carry_out("depth.md", more=("--samples", "8"))
+
+
+def test_the_examples_on_language_models_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    networks.store(decoders.packed(), tmp_path / "decoder.onnx")
+    carry_out("decoders.md")
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "decoders.md").read_text(), re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    result = CliRunner().invoke(cli, ["run", "recipe.yaml", "-o", "again.onnx"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "again.onnx").stat().st_size < (tmp_path / "decoder.onnx").stat().st_size
 
 
 def test_the_examples_on_statistics_run(bench: Path) -> None:
