@@ -29,7 +29,7 @@ class Activity:
     """Statistics of the data, computed when the first criterion asks for them and kept on disk.
 
     threads, provider: how the model is run.
-    ablation, slopes, inverses: what criteria keep from one group to the next.
+    ablation, dropout, slopes, inverses: what criteria keep from one group to the next.
     given: statistics that were collected elsewhere; None: they are collected here.
     """
 
@@ -39,6 +39,7 @@ class Activity:
     provider: str | None = None
     memory: int | None = None
     ablation: Any = None
+    dropout: Any = None
     slopes: dict[tuple[str, int], Array] | None = None
     inverses: dict[str, FloatArray] = field(default_factory=dict)
     given: Statistics | None = None

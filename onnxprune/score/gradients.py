@@ -109,7 +109,7 @@ class _Gates:
         try:
             proto = differentiable(model, feeds[0])
             gates = {
-                key: _gate(proto, reading, values[key[0]], number)
+                key: gate(proto, reading, values[key[0]], number)
                 for number, (key, reading) in enumerate(readings.items())
                 if values[key[0]].dtype == np.float32
             }
@@ -137,7 +137,7 @@ class _Gates:
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
 
-def _gate(proto: onnx.ModelProto, reading: Reading, value: Array, number: int) -> tuple[str, tuple[int, ...]]:
+def gate(proto: onnx.ModelProto, reading: Reading, value: Array, number: int) -> tuple[str, tuple[int, ...]]:
     """Multiply a tensor by a gate where this reader and its fellows read it."""
     axis = reading.axis % value.ndim
     shape = tuple(size if place in (0, axis) else 1 for place, size in enumerate(value.shape))

@@ -113,3 +113,31 @@ def test_the_fluctuation_is_what_a_bias_cannot_make_up_for(scored):
     scores = scored("flap")
     assert scores[CONSTANT] == pytest.approx(0, abs=1e-5) and scores[5] > 0.01
     assert scored("wanda")[CONSTANT] > scores[CONSTANT]
+
+
+def test_shares_of_random_subsets_add_up_where_channels_do(monkeypatch):
+    """Every channel gives an output of its own: its share is what it costs alone, and a copy costs as much."""
+    monkeypatch.setenv("ONNXPRUNE_CACHE", "off")
+    rng = np.random.default_rng(1)
+    sizes = np.array([0.0, 1.0, 2.0, 3.0, 0.5])
+    nodes = [
+        helper.make_node("Gemm", ["x", "a", "b"], ["h"], "first", transB=1),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("Gemm", ["r", "c"], ["y"], "second", transB=1),
+    ]
+    first = rng.standard_normal((5, 4)).astype(np.float32)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    weights = {"a": first, "b": np.ones(5, np.float32), "c": np.diag(sizes).astype(np.float32)}
+    model = network(nodes, weights, ["n", 4], ["n", 5])
+    channels = analyse(model)
+    data = read({"x": rng.standard_normal((64, 4)).astype(np.float32)}, input_specs(model.proto))
+    activity = Activity(channels.view, data, threads=1)
+    found = {
+        name: score_groups(channels.view, channels.groups, name, activity=activity)[0][channels.groups[0].name]
+        for name in ("dropout", "ablation")
+    }
+    # by chance: 64 samples each under 16 masks, against 32 of them
+    np.testing.assert_allclose(found["dropout"], found["ablation"], atol=0.35 * found["ablation"].max())
+    np.testing.assert_array_equal(np.argsort(found["dropout"])[-2:], np.argsort(sizes)[-2:])
+    assert found["dropout"][0] == found["dropout"].min() < 0.02
+
