@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from onnxprune.differences.difference import diff as diff
     from onnxprune.errors import ClusterError as ClusterError
     from onnxprune.errors import DataError as DataError
+    from onnxprune.errors import DeviceError as DeviceError
     from onnxprune.errors import GateError as GateError
     from onnxprune.errors import ModelError as ModelError
     from onnxprune.errors import NothingToPruneError as NothingToPruneError
@@ -94,7 +95,9 @@ _NAMES = {
     "channels.groups": "ChannelGroup Lock Site",
     "channels.plan": "Plan",
     "differences.difference": "Difference diff",
-    "errors": "ClusterError DataError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError",
+    "errors": (
+        "ClusterError DataError DeviceError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError"
+    ),
     "graph.model": "Model load",
     "graph.signature": "verify",
     "job.carry_out": "JobResult",

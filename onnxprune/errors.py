@@ -41,6 +41,12 @@ class ClusterError(OnnxpruneError):
     exit_code = 2
 
 
+class DeviceError(OnnxpruneError):
+    """A device or a latency command that does not answer, fails, or says no time."""
+
+    exit_code = 2
+
+
 class OutputError(OnnxpruneError):
     """An output that cannot be written, is the input, or exists and may not be replaced."""
 

@@ -103,7 +103,7 @@ class PruneKwargs(CandidateKwargs, total=False):
     macs: float | None
     params: float | None
     size: float | None
-    latency: float | None
+    latency: float | str | None
     scope: str | None
     ratios: Mapping[str, float] | str | Path
     depth: bool | None

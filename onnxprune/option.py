@@ -30,7 +30,8 @@ class Said:
     flag: as the command line spells it, where that is not the name with dashes: "--per-channel/--per-tensor".
     choices: all values there are. listed: gives them, for the help only, where finding them costs time.
     least, most: the range of a number; open: which of its ends are outside, "<", ">" or "<>".
-    spelt: how its words are read: "shape", "size", "numbers", "bytes", "words" (between commas), "file" (a table).
+    spelt: how its words are read: "shape", "size", "numbers", "bytes", "latency", "words" (between commas),
+        "file" (a table).
     argument: it is an argument of the command, no option.
     beside: the command line's default is the output with this behind its name.
     keyword: type in the signature of functions, where that takes more than the field's type.

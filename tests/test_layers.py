@@ -16,7 +16,7 @@ ROOMS = [
     {"compensate"},
     {"statistics"},
     {"channels"},
-    {"hardware"},
+    {"hardware", "devices"},
     {"graph"},
     {"operators"},
     {"cluster"},

@@ -109,7 +109,17 @@ class Timetable:
         return self._times[name]
 
     def _run(self, node: Node, inputs: Sequence[Shape | None]) -> float:
-        """Return the shortest time of one node alone, its weights constant as in the model; 0 if it does not run."""
+        """Return the shortest time of one node alone; 0 if it does not run."""
+        model, feeds = self._alone(node, inputs)
+        outputs = [value.name for value in model.graph.output]
+        try:
+            session = open_session(model, threads=self.threads or None, provider=self.provider)
+            return max(_shortest(session, outputs, feeds) - self._overhead, 1e-4)
+        except ModelError:
+            return 0.0
+
+    def _alone(self, node: Node, inputs: Sequence[Shape | None]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+        """Return a node as a model, its weights constant as in the whole, and inputs for it."""
         feeds: dict[str, Array] = {}
         graph = onnx.GraphProto(name="layer")
         names = []
@@ -134,11 +144,7 @@ class Timetable:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs[:1])
         model = onnx.ModelProto(ir_version=self.channels.view.model.proto.ir_version, graph=graph)
         model.opset_import.extend(self.channels.view.model.proto.opset_import)
-        try:
-            session = open_session(model, threads=self.threads or None, provider=self.provider)
-            return max(_shortest(session, outputs[:1], feeds) - self._overhead, 1e-4)
-        except ModelError:
-            return 0.0
+        return model, feeds
 
     @cached_property
     def _overhead(self) -> float:

@@ -23,6 +23,8 @@ from onnxprune.option import Said, default_of, options_of, said, section_of
 from onnxprune.processes.engine import most_threads
 from onnxprune.processes.places import VARIABLE
 
+SHARED_OUT, THERE = ("cluster",), ("device", "latency_command", "latency_timeout")
+"""Options of runs that are for commands whose work a cluster shares, and for those that measure latency."""
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 Kind = TypeVar("Kind")
@@ -30,6 +32,7 @@ PATH = click.Path(path_type=Path)
 SPELT: dict[str, click.ParamType] = {  # type: ignore[type-arg]  # generic from click 8.4 on only
     "shape": words.SHAPE,
     "size": words.IMAGE_SIZE,
+    "latency": words.LATENCY,
     "numbers": words.NUMBERS,
     "bytes": words.BYTES,
     "words": click.STRING,
@@ -154,7 +157,7 @@ def given_from(argument: str, kind: type, *names: str, **helps: str) -> Decorato
     return asked(argument, lambda values: given(kind, values), made_from(kind, *names, **helps))
 
 
-def runs(*names: str, without: Collection[str] = ("verify", "memory", "cluster", "target")) -> Decorator:
+def runs(*names: str, without: Collection[str] = ("verify", "memory", "target", *SHARED_OUT, *THERE)) -> Decorator:
     """Add the options of how models are run, or the named ones, as `run`, and `data` with all of them."""
     add = asked("run", _of(Run), [*made_from(Run, *names, without=without), _NO_CACHE])
     return add if names else lambda function: _DATA(add(function))

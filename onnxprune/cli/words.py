@@ -62,6 +62,16 @@ def _bytes(text: str) -> int:
     return size
 
 
+def _latency(text: str) -> float | str:
+    """Read `0.6`, a share, or `5ms`, a time, which stays as it is."""
+    if text.strip().lower().endswith("ms"):
+        return text
+    share = float(text)
+    if not 0 < share <= 1:
+        _refuse()
+    return share
+
+
 def _refuse() -> NoReturn:
     raise ValueError
 
@@ -78,6 +88,7 @@ def whole_numbers(least: int, most: int = 1 << 16) -> Word:
     return Word("N[,N..]", f"4 or 1,2,4 (whole numbers from {least} to {most})", read)
 
 
+LATENCY = Word("R|TIMEms", "0.6 (a share, above 0 and up to 1) or 5ms", _latency)
 SHAPE = Word("NAME:SIZES", "name:1,3,224,224 (positive sizes, one for each axis)", _shape)
 NUMBERS = Word("X[,X..]", "0.5 or 0.485,0.456,0.406", lambda text: tuple(map(float, text.split(","))))
 TOLERANCE = Word("[NAME:]X", "logits:1e-3 or 1e-3 (largest difference, from 0)", _tolerance)

@@ -9,6 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TypeVar, cast
 
 from distributed import Client, Future, KilledWorker, wait
@@ -24,6 +25,7 @@ Value = TypeVar("Value")
 LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """So long it waits for a worker to come where there is none."""
+TRIES = 5
 AHEAD = 2
 """Pieces a worker that are under way at a time: results wait at the workers until it is their turn."""
 
@@ -76,8 +78,9 @@ class DaskCrew:
 
     def forget(self) -> None:
         """Let workers forget what was sent to them."""
-        for key in self._sent:
-            self._client.unregister_worker_plugin(key)
+        with suppress(OSError):  # a worker that died a moment ago, or the scheduler: what they knew is gone, too
+            for key in self._sent:
+                self._client.unregister_worker_plugin(key)
         self._sent.clear()
 
     def _submit(self, work: Callable[[Kit, Piece], Value], key: str, piece: Piece, name: str) -> Future:
@@ -95,9 +98,21 @@ class DaskCrew:
         key = hashlib.sha256(content).hexdigest()
         for name, part in (*parts.items(), (key, content)):
             if name not in self._sent:
-                self._client.register_plugin(Delivery(name, part), name=name)
+                self._send(name, part)
                 self._sent[name] = None
         return key
+
+    def _send(self, name: str, part: bytes) -> None:
+        """Bring content to all workers; one that dies meanwhile breaks the connection, and it is sent again."""
+        for again in range(TRIES):
+            try:
+                self._client.register_plugin(Delivery(name, part), name=name)
+            except OSError as error:
+                if self._client.status != "running" or again == TRIES - 1:
+                    raise ClusterError(f"the scheduler at '{self._where}' is gone; nothing was written.") from error
+                time.sleep(again + 1)
+            else:
+                return
 
     def _result(self, future: Future, name: str) -> object:
         lonely = None

@@ -133,6 +133,8 @@ def _check_workers(client: Client, where: str) -> None:
         ) from error
     found = client.run(eval, VERSION, on_error="return")
     for worker, version in found.items():
+        if isinstance(version, OSError) and not isinstance(version, ImportError):
+            continue  # it has gone meanwhile
         if isinstance(version, BaseException):
             raise ClusterError(f"the worker {worker} has no onnxprune; install {__version__} there.")
         if version != __version__:

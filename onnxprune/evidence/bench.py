@@ -28,6 +28,9 @@ def bench(
     seed: int = 0,
     feeds: Feeds | None = None,
     tick: Callable[[], None] = lambda: None,
+    device: str | None = None,
+    latency_command: str | None = None,
+    latency_timeout: float | None = None,
 ) -> dict[str, Timing]:
     """Return the latency of every model, measured in turns on the same inputs.
 
@@ -36,6 +39,8 @@ def bench(
         batch: size of the batch where it is dynamic.
         seconds: no new round starts after that time.
         feeds: inputs to use instead of random ones.
+        device, latency_command: where they are timed instead of here: ssh://USER@HOST, or CMD {model}, for at most
+            `latency_timeout` seconds a call. batch, runs, warmup and seconds are theirs to choose then.
 
     Returns:
         path (or "model 1", ..) -> timing, in the order given.
@@ -43,9 +48,19 @@ def bench(
     Raises:
         ModelError: onnxruntime refuses a model.
         DataError: no inputs were found that a model runs on.
+        DeviceError: the device or the command does not answer, or says no time.
     """
+    from onnxprune.devices.watches import watch_of
     from onnxprune.graph.model import load
 
+    watch = watch_of(device, latency_command, latency_timeout, threads, provider)
+    if watch is not None:
+        from onnxprune.evidence.elsewhere_bench import timed_there
+
+        called: list[str] = []
+        for number, source in enumerate(models, 1):
+            called.append(_name(str(load(source).path or f"model {number}"), called))
+        return dict(zip(called, timed_there(watch, models, feeds), strict=True))
     with ExitStack() as stack:
         calls: list[Callable[[], object]] = []
         names: list[str] = []

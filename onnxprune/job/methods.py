@@ -52,6 +52,7 @@ class Method:
     all_data: it reads all samples of the user, not a few hundred.
     timed: the command measures the result against the original.
     shares: a cluster can take a part of its work.
+    measures: it measures latency, which a device can do.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Method:
     all_data: bool = False
     timed: bool = False
     shares: bool = False
+    measures: bool = False
 
     @cached_property
     def options(self) -> Any:
@@ -80,7 +82,9 @@ class Method:
     @property
     def needless(self) -> tuple[str, ...]:
         """Names of what can be said of a run and would not be looked at."""
-        return (*(() if self.shares else ("cluster",)), *(() if "target" in self.option_names else ("target",)))
+        there = () if self.measures else ("device", "latency_command", "latency_timeout")
+        targets = () if "target" in self.option_names else ("target",)
+        return (*(() if self.shares else ("cluster",)), *targets, *there)
 
     def suffix(self, options: object) -> str:
         """Return what the default name of the output gets."""
@@ -276,6 +280,7 @@ Any model whose tensors correspond to the original's: pruned, trimmed, factorize
 What stays is refitted to --data, else to made-up inputs. Give at most one target out of --ratio, --macs, --params,
 --size and --latency.""",
             plans=True,
+            measures=True,
             shares=True,
         ),
         Method(
@@ -322,6 +327,7 @@ SPEC: 0-3,7, labels of the axis (person,car), or @FILE with one of these a line.
 The bound is --max-drop with --eval, --min-cosine, --min-agreement or --min-sqnr. Interrupted, the same command goes
 on where it was.""",
             plans=True,
+            measures=True,
             shares=True,
         ),
     )

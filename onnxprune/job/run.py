@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from onnxprune.cluster.hiring import check_address
+from onnxprune.devices.watches import check_watch
 from onnxprune.errors import UsageError
 from onnxprune.hardware.target import target_names
 from onnxprune.methods.runtime import Runtime
@@ -54,5 +55,6 @@ class Run(Runtime):
             value, least = getattr(self, item.name), said(item).least
             if value is not None and least is not None:
                 check_whole(item.name, value, int(least))
+        check_watch(self.device, self.latency_command, self.latency_timeout)
         if self.cluster is not None:
             check_address(self.cluster)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.allocate.device_table import DeviceTable
 from onnxprune.allocate.measures import MEASURES, Measure
 from onnxprune.allocate.timetable import Timetable
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError
+from onnxprune.methods.elsewhere import layer_times, stopwatch_of, timings_there
+from onnxprune.methods.prune_options import milliseconds_of
 from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data
 
@@ -54,6 +58,9 @@ def time_both(
     from onnxprune.evidence.bench import bench
 
     feeds = next(iter(data.batches(1))) if data is not None else None
+    watch = stopwatch_of(runtime)
+    if watch is not None:
+        return Latency(asked, *timings_there(watch, [original, pruned], feeds))
     timings = bench(
         [original, pruned],
         runs=effort * RUNS,
@@ -91,9 +98,9 @@ def meet_latency(
     first = time_both(whole or channels.model, channels.model, goal, data, runtime)
     if whole is not None and first.share <= goal + CLOSE_ENOUGH:
         return {}
-    measure = Timetable(channels, runtime.threads, runtime.provider, _batch(channels)).measure(first.pruned.steady_ms)
+    measure, predicted = _measure(channels, runtime, first.pruned.steady_ms, progress)
     search = _LatencySearch(channels, whole or channels.model, goal, data, runtime)
-    aim, predicted = goal / (first.share if whole is not None else 1.0), True
+    aim = goal / (first.share if whole is not None else 1.0)
     if quick:
         return choose(measure, aim)
     for number in range(ROUNDS):
@@ -118,6 +125,41 @@ def meet_latency(
     if share > goal + TOLERANCE:
         raise NothingToPruneError(_too_slow(goal, share))
     return keep
+
+
+def _measure(
+    channels: Channels, runtime: Runtime, whole_ms: float, progress: Callable[[str], None]
+) -> tuple[Measure, bool]:
+    """Return what predicts shares of the latency, and whether that is out of times of layers."""
+    watch = stopwatch_of(runtime)
+    if watch is None:
+        return Timetable(channels, runtime.threads, runtime.provider, _batch(channels)).measure(whole_ms), True
+    progress("measuring layers there")
+    table = DeviceTable(
+        channels,
+        batch=_batch(channels),
+        timer=partial(layer_times, watch),
+        device=watch.name,
+        few=watch.calls_each,
+    )
+    return (table.measure(whole_ms), True) if table.is_known else (MEASURES["macs"](channels), False)
+
+
+def share_asked(
+    latency: str, model: Model, data: Data | None, runtime: Runtime, progress: Callable[[str], None]
+) -> float:
+    """Return the share of the original's latency that a time is.
+
+    Raises:
+        NothingToPruneError: the original takes no longer.
+    """
+    wanted = milliseconds_of(latency)
+    progress("measuring the original")
+    timed = time_both(model, model, 1.0, data, runtime)
+    now = min(timed.original.steady_ms, timed.pruned.steady_ms)
+    if now <= wanted:
+        raise NothingToPruneError(f"the model takes {now:.3g} ms, which is no more than the {wanted:g} ms asked for.")
+    return wanted / now
 
 
 @dataclass

@@ -24,6 +24,7 @@ from onnxprune.methods.choice import Clock
 from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.depth import sizes_left
 from onnxprune.methods.finalists import carried_out
+from onnxprune.methods.latency_target import share_asked
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.pruning import Pruning
 from onnxprune.methods.resize import loose_border
@@ -79,6 +80,9 @@ def prune(
         given = selected(model, read, options.select, runtime) if read is not None else None
         aside = rest_of(read, given) if read is not None and given is not None and given is not read else None
         samples = turned_if_few(given) if given is not None else None
+    if isinstance(options.latency, str):
+        share = share_asked(options.latency, model, samples, runtime, progress)
+        options = replace(options, latency=share)
 
     def ready(names: tuple[str, ...]) -> Pruning:
         with clock.stage("analyse"):

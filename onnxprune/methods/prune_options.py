@@ -34,7 +34,12 @@ class PruneOptions(CandidateOptions):
     macs: float | None = option(None, "Share of the multiply-adds that is left.", **LEFT)
     params: float | None = option(None, "Share of the parameters that is left.", **LEFT)
     size: float | None = option(None, "Share of the bytes of the file that is left.", **LEFT)
-    latency: float | None = option(None, "Share of the time of one sample that is left, as measured here.", **LEFT)
+    latency: float | str | None = option(
+        None,
+        "Share of the time of one sample that is left, or that time (5ms), as measured here or on --device.",
+        metavar="R|TIMEms",
+        spelt="latency",
+    )
     scope: str | None = option(
         None,
         "All groups lose the same share, one threshold decides for all, or errors measured on --data against what a "
@@ -104,9 +109,28 @@ class PruneOptions(CandidateOptions):
             raise UsageError(f"{' and '.join(given)} are given; a prune has one target, leave the others out.")
         for name in given:
             value = getattr(self, name)
+            if name == "latency" and isinstance(value, str):
+                milliseconds_of(value)
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UsageError(f"{name} {value!r} is no number.")
             if name == "ratio" and not 0 <= value < 1:
                 raise UsageError(f"ratio {value:g} is outside [0, 1); it is the share of the channels removed.")
             if name != "ratio" and not 0 < value <= 1:
                 raise UsageError(f"{name} {value:g} is outside (0, 1]; it is the share of the original that is left.")
+
+
+def milliseconds_of(text: str) -> float:
+    """Return the milliseconds of a latency like `5ms` or `2.5 ms`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    number = text.strip().lower().removesuffix("ms").strip()
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not text.strip().lower().endswith("ms") or not 0 < value < float("inf"):
+        raise UsageError(f"latency '{text}': give a share of the original's (0.6), or a time in milliseconds (5ms).")
+    return value

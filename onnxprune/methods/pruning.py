@@ -224,7 +224,7 @@ class Pruning:
 
     def _timed(self, result: PruneResult, samples: Data | None) -> PruneResult:
         """Return the result with the latency of both models."""
-        goal, original, runtime = self.options.latency or 1.0, self.whole.view.model, self.runtime
+        goal, original, runtime = float(self.options.latency or 1.0), self.whole.view.model, self.runtime
         with self.clock.stage("measure"):
             self.progress("measuring the result")
             timed = time_both(original, result.model, goal, samples, runtime)

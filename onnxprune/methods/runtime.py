@@ -22,6 +22,17 @@ class Runtime:
         spelt="bytes",
         least=1,
     )
+    device: str | None = option(
+        None,
+        "Latencies are those of a board with Python and onnxruntime: ssh://USER@HOST[:PORT][?python=PATH].",
+        metavar="PLACE",
+    )
+    latency_command: str | None = option(
+        None,
+        "Latencies are those that this command prints, in ms: CMD {model}, or CMD {models} for many, a line each.",
+        metavar="CMD",
+    )
+    latency_timeout: float | None = option(None, "Seconds that such a call may take [default: 600].", metavar="S")
     cluster: str | None = option(
         None,
         "Workers that share the work: tcp://HOST:8786 of a Dask scheduler, or local:N for N processes here [default: "

@@ -18,7 +18,7 @@ class Processes:
         self.scheduler = self._start(
             "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(where)
         )
-        self._wait(where.is_file, "the scheduler did not begin")
+        self._wait(lambda: where.is_file() and where.read_text().rstrip().endswith("}"), "the scheduler did not begin")
         self.address: str = json.loads(where.read_text())["address"]
 
     def hire(self, count: int = 1, environment: Mapping[str, str] | None = None) -> None:

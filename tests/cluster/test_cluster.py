@@ -122,6 +122,32 @@ def test_a_shard_that_fails_is_named(cluster: Processes, model: Path, tmp_path: 
         onnxprune.prune(model, f"{source}:feeds", ratio=0.5, run=Run(cluster=cluster.address))
 
 
+def test_a_worker_that_dies_as_the_work_ends_breaks_nothing(
+    cluster: Processes, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client
+    from distributed.comm import CommClosedError
+
+    def broken(client: Client, name: str) -> None:
+        raise CommClosedError("the worker is gone")
+
+    sent, register = [], Client.register_plugin
+
+    def once_broken(client: Client, plugin: object, name: str) -> None:
+        sent.append(name)
+        if len(sent) == 1:
+            raise CommClosedError("the worker is gone")
+        register(client, plugin, name=name)
+
+    monkeypatch.setattr(Client, "unregister_worker_plugin", broken)
+    monkeypatch.setattr(Client, "register_plugin", once_broken)
+    monkeypatch.setattr(dask_crew.time, "sleep", lambda seconds: None)
+    alone = onnxprune.collect_statistics(model, data, shard=16)
+    shared = onnxprune.collect_statistics(model, data, shard=16, run=Run(cluster=cluster.address))
+    assert shared.to_bytes() == alone.to_bytes()
+    assert sent[0] == sent[1]
+
+
 def test_a_worker_of_another_version_is_named(cluster: Processes, model: Path, data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "onnxprune"
     other.mkdir(parents=True)

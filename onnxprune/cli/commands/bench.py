@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("models", type=options.PATH, nargs=-1, required=True, metavar="MODEL [MODEL ..]")
+@click.argument("models", type=options.PATH, nargs=-1, metavar="MODEL [MODEL ..]")
+@click.option(
+    "--times",
+    "files",
+    type=options.PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Times that onnxruntime_perf_test, trtexec, benchmark_app or qnn-net-run gave (repeatable).",
+)
 @click.option(
     "--batch", "batches", type=whole_numbers(1), default="1", help="Batch sizes, if dynamic: 1,8 [default: 1]."
 )
@@ -33,10 +41,11 @@ if TYPE_CHECKING:
     "--seconds", type=click.FloatRange(0, 86_400), default=20.0, metavar="S", help="Time limit [default: 20]."
 )
 @options.report
-@options.runs("seed", "input_shapes", "provider")
+@options.runs("seed", "input_shapes", "provider", *options.THERE, without=())
 @options.screen
 def command(
     models: tuple[Path, ...],
+    files: tuple[Path, ...],
     batches: tuple[int, ...],
     counts: tuple[int, ...],
     rounds: int,
@@ -48,37 +57,52 @@ def command(
 ) -> None:
     """Measure latency, in turns, with spread.
 
-    Every round runs every model once, so that a busy machine is unfair to none of them.
+    Every round runs every model once, so that a busy machine is unfair to none of them. With --device or
+    --latency-command they are timed there.
     """
+    from onnxprune.errors import UsageError
     from onnxprune.evidence.bench import bench
+    from onnxprune.evidence.elsewhere_bench import timing_of_file
     from onnxprune.evidence.latency import histogram
     from onnxprune.graph.external import WeightFiles
 
+    if not models and not files:
+        raise UsageError("bench measures models: name one or more, or files with their times (--times).")
+    where = run.device or run.latency_command
+    if where is not None and (batches != (1,) or len(counts) > 1):
+        raise UsageError("elsewhere one sample is timed, on one number of threads: leave --batch and lists out.")
+    known = {str(file): timing_of_file(file) for file in files}
+    there = {name: getattr(run, name) for name in options.THERE}
     weights = (file for model in models for file in WeightFiles(model))
-    with telling("bench", screen, report, {"a model": models, "weights of a model": weights}) as record:
+    with telling("bench", screen, report, {"a model": models, "weights of a model": weights, "times": files}) as record:
         settings = [(threads, batch) for threads in counts for batch in batches]
         grid = []
         with screen.stage(record, "bench", "measuring") as tell:
             for threads, batch in settings:
                 tell(f"measuring: batch {batch}, {_threads(threads)}")
-                timings = bench(
-                    models,
-                    batch=batch,
-                    runs=rounds,
-                    warmup=warmup,
-                    seconds=seconds / len(settings),
-                    threads=threads,
-                    provider=run.provider,
-                    input_shapes=run.input_shapes,
-                    seed=run.seed,
-                )
+                timings = dict(known)
+                if models:
+                    timings |= bench(
+                        models,
+                        batch=batch,
+                        runs=rounds,
+                        warmup=warmup,
+                        seconds=seconds / len(settings),
+                        threads=threads,
+                        provider=run.provider,
+                        input_shapes=run.input_shapes,
+                        seed=run.seed,
+                        **there,
+                    )
                 of = {"threads": threads, "batch": batch}
                 grid += [{"model": name, **of, **timing.to_json()} for name, timing in timings.items()]
         record.details["seed"] = run.seed
         if len(settings) == 1:
             record.details["histogram"] = histogram(timings)
             record.latency = {name: timing.to_json() for name, timing in timings.items()}
-            record.details |= {"inputs": f"batch {batch}, {_threads(threads)}, random inputs", "threads": threads}
+            here = f"batch {batch}, {_threads(threads)}, random inputs"
+            inputs = here if models and where is None else f"timed by {where}" if models else "as the files say"
+            record.details |= {"inputs": inputs, "threads": threads}
         else:
             record.details["grid"] = grid
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @options.given_from("choices", CandidateOptions, "score", "stats", "skip", "only", "heads", "head_dim")
 @click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")
 @options.report
-@options.runs(without=("verify", "target"))
+@options.runs(without=("verify", "target", *options.THERE))
 @options.screen
 def command(
     model: Path,

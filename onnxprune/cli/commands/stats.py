@@ -28,7 +28,7 @@ MERGE = "merge"
     "--patches", is_flag=True, help="Also of what convolutions multiply, channels times taps, for a better refit."
 )
 @options.report
-@options.runs(without=("verify", "seed", "input_shapes"))
+@options.runs(without=("verify", "seed", "input_shapes", "target", *options.THERE))
 @options.screen
 def command(
     files: tuple[Path, ...],
