@@ -96,7 +96,8 @@ _NAMES = {
     "channels.plan": "Plan",
     "differences.difference": "Difference diff",
     "errors": (
-        "ClusterError DataError DeviceError GateError ModelError NothingToPruneError OnnxpruneError OutputError UsageError"
+        "ClusterError DataError DeviceError GateError ModelError NothingToPruneError OnnxpruneError OutputError "
+        "UsageError"
     ),
     "graph.model": "Model load",
     "graph.signature": "verify",

@@ -19,11 +19,11 @@ PAGES = ["data.md", "validate.md", "index.md", "choose.md", "guides.md", "faq.md
 """Pages whose model is a trained recurrent network."""
 CONVOLUTIONS = ["reports.md", "quantize.md", "finetune.md", "sparsify.md", "factorize.md", "targets.md"]
 """Pages whose model is a small convolutional network."""
-ELSEWHERE = ["trim.md", "reading.md", "depth.md", "cluster.md", "decoders.md"]
+ELSEWHERE = ["trim.md", "reading.md", "depth.md", "cluster.md", "devices.md", "decoders.md"]
 """Pages that tests/trimming/test_stories.py runs, or a test of their own below."""
 ENDS = {"onnxprune diff": 1}
 """Exit codes besides 0: two models that differ."""
-ELSEWHERE_RUN = ("--latency", "tcp://")
+ELSEWHERE_RUN = ("--latency", "tcp://", "ssh://")
 """Parts of commands that need a quiet machine (tests/methods/test_latency.py has a clock that counts), or others."""
 BUDGET = re.compile(r"--effort (thorough|\d+[hms])")
 """Time that nobody waits for here."""
@@ -113,6 +113,13 @@ def test_the_examples_on_statistics_run(bench: Path) -> None:
         words = ["stats", "model.onnx", "--data", f"shard-{number}", "-o", f"{number}.stats"]
         assert number == 1 or CliRunner().invoke(cli, words).exit_code == 0
     carry_out("cluster.md")
+
+
+def test_the_examples_of_other_machines_run(bench: Path) -> None:
+    """But for those that need a board; tests/devices has one on loopback."""
+    for name, time in (("before", 8.0), ("after", 5.0)):
+        (bench / f"{name}.txt").write_text(f"{time} ms\n")
+    carry_out("devices.md")
 
 
 def carry_out(page: str, more: tuple[str, ...] = ()) -> None:

@@ -34,7 +34,7 @@ Timer = Callable[[Sequence[tuple[onnx.ModelProto, dict[str, Array]]]], list[floa
 """Models with their inputs -> shortest time of each in ms."""
 
 
-class _Widths(NamedTuple):
+class _LayerWidths(NamedTuple):
     """What a layer reads and writes, in channels."""
 
     reads: int
@@ -45,12 +45,12 @@ class _Widths(NamedTuple):
 class _Factors:
     """Times of a layer at widths, in ms: with fewer channels read, and with fewer written."""
 
-    whole: _Widths
+    whole: _LayerWidths
     ms: float
     reads: dict[int, float] = field(default_factory=dict)
     writes: dict[int, float] = field(default_factory=dict)
 
-    def at(self, widths: _Widths) -> float:
+    def at(self, widths: _LayerWidths) -> float:
         """Return the time at other widths."""
         if not self.ms:
             return 0.0
@@ -127,14 +127,14 @@ class DeviceTable(Timetable):
                     found.append(group)
         return table["reads"], table["writes"]
 
-    def _widths(self, node: Node, shapes: dict[str, Shape]) -> _Widths:
+    def _widths(self, node: Node, shapes: dict[str, Shape]) -> _LayerWidths:
         """Return how many channels a layer reads and writes, as its weight has them."""
         operator = operator_of(node)
         for met in operator.contractions(node.attributes) if operator is not None else ():
             weight = shapes.get(node.inputs[met.weight], ()) if node.has_input(met.weight) else ()
             if len(weight) > max(met.reads, met.writes) and node.inputs[met.weight] in self._static:
-                return _Widths(weight[met.reads], weight[met.writes])
-        return _Widths(1, sum(int(np.prod(shapes.get(key, ()))) for key in node.outputs if key))
+                return _LayerWidths(weight[met.reads], weight[met.writes])
+        return _LayerWidths(1, sum(int(np.prod(shapes.get(key, ()))) for key in node.outputs if key))
 
     def _key(self, node: Node, keep: Keep) -> str:
         edited = self._edited(node, self.channels.mask(keep))

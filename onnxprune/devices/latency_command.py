@@ -15,7 +15,6 @@ from onnxprune.devices.stopwatch import TIMEOUT_SECONDS, run
 from onnxprune.devices.tool_times import plain_times, read_times
 from onnxprune.errors import DataError, DeviceError, UsageError
 from onnxprune.files.shown import one_line
-from onnxprune.graph.model import file_sha256
 
 ONE, MANY = "{model}", "{models}"
 
@@ -54,6 +53,8 @@ class LatencyCommand:
         Raises:
             DeviceError: it fails, prints no time, or takes too long.
         """
+        from onnxprune.graph.model import file_sha256
+
         marks = [file_sha256(model) for model in models]
         new = {mark: model for mark, model in zip(marks, models, strict=True) if mark not in self._known}
         if new and self.calls_each:

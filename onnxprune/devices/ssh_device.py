@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from onnxprune.devices.stopwatch import TIMEOUT_SECONDS, Said, run
+from onnxprune.devices.stopwatch import TIMEOUT_SECONDS, Finished, run
 from onnxprune.errors import DeviceError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.files.shown import one_line
@@ -31,7 +31,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 @dataclass(frozen=True)
-class Place:
+class DevicePlace:
     """Where a device is. python: its Python, which has onnxruntime."""
 
     host: str
@@ -45,7 +45,7 @@ class Place:
         return f"ssh://{user}{self.host}{f':{self.port}' if self.port else ''}"
 
 
-def read_place(text: str) -> Place:
+def read_place(text: str) -> DevicePlace:
     """Return the place that ssh://[USER@]HOST[:PORT][?python=PATH] names.
 
     Raises:
@@ -62,7 +62,7 @@ def read_place(text: str) -> Place:
     named = NAME.fullmatch(host.strip("[]").replace(":", "")) and (not user or NAME.fullmatch(user))
     if parts.scheme != "ssh" or not named or parts.path not in ("", "/") or parts.password or asked or parts.fragment:
         raise wrong
-    return Place(host, user, port, python)
+    return DevicePlace(host, user, port, python)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SshDevice:
     threads, provider: of onnxruntime there.
     """
 
-    place: Place
+    place: DevicePlace
     seconds: float = TIMEOUT_SECONDS
     threads: int = 0
     provider: str | None = None
@@ -137,7 +137,7 @@ class SshDevice:
                 for other in sorted(model.parent.glob(f"{model.name}.*")):  # weights beside it, which it names
                     tar.add(other, other.name)
 
-    def _answer(self, said: Said) -> dict[str, dict[str, list[float]]]:
+    def _answer(self, said: Finished) -> dict[str, dict[str, list[float]]]:
         if said.code == 255:
             raise DeviceError(f"the device '{self.place}' does not answer: {said.last_line}")
         line = next((line for line in reversed(said.out.splitlines()) if line.startswith("{")), "")

@@ -40,7 +40,7 @@ class Stopwatch(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
+class Finished:
     """What a process left: its code, and what it printed."""
 
     code: int
@@ -54,7 +54,7 @@ class Said:
         return one_line(lines[-1])[:200] if lines else "it said nothing"
 
 
-def run(command: str | Sequence[str], seconds: float, what: str, content: Path | None = None) -> Said:
+def run(command: str | Sequence[str], seconds: float, what: str, content: Path | None = None) -> Finished:
     """Run a command of the user's; at its end, and when it takes too long, nothing that it started is left.
 
     Args:
@@ -86,4 +86,4 @@ def run(command: str | Sequence[str], seconds: float, what: str, content: Path |
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)  # what it left in its group
         process.wait()
-    return Said(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+    return Finished(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))

@@ -34,7 +34,7 @@ def steady_clock(monkeypatch):
         return Timing(ms, ms, ms, 1)
 
     monkeypatch.setattr(Timetable, "_time", layer)
-    for name in ("latency_target", "prune"):
+    for name in ("latency_target", "pruning"):
         monkeypatch.setattr(
             f"onnxprune.methods.{name}.time_both",
             lambda one, two, asked, *rest, **more: latency_target.Latency(asked, model(one), model(two)),
