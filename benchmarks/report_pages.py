@@ -33,7 +33,7 @@ gates: {min_agreement: 0.99}
 """
 COMMANDS: dict[str, tuple[str, int]] = {
     "prune": (
-        "prune model.onnx --data calib.npz --macs 0.5 --eval eval.py:evaluate --max-drop 0.05 --effort quick "
+        "prune model.onnx --data calib.npz --macs 0.5 --eval eval.py:evaluate --max-drop 0.05 --steps 200 "
         "--threads 1 -o small.onnx",
         0,
     ),
