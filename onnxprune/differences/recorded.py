@@ -36,8 +36,9 @@ def from_record(before: Model, after: Model) -> tuple[Channels, Keep] | None:
         return None
     try:
         options = json.loads(told.get("onnxprune.options", ""))
-        steps = [step for step in options.get("steps", [options]) if isinstance(step, dict)]
-    except (AttributeError, TypeError, ValueError, RecursionError):
+        done = options["steps"] if options.get("command") == "run" else [options]  # a prune's `steps` are others
+        steps = [step for step in done if isinstance(step, dict)]
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
     if not steps or KEY not in steps[0] or sum(KEY in step for step in steps) != 1:
         return None  # a second prune numbers the channels of the first one's result
