@@ -26,7 +26,10 @@ def is_grouped(node: onnx.NodeProto) -> bool:
 
 
 def add_deltas(proto: onnx.ModelProto, weights: AbstractSet[str]) -> list[Delta]:
-    """Add a term to the output of every Conv and MatMul of known shapes with a weight to itself; edits the graph."""
+    """Add a term to the output of every Conv, ConvTranspose and MatMul with a weight to itself; edits the graph.
+
+    Their shapes must be known.
+    """
     shapes = _shapes(proto)
     uses = [name for node in proto.graph.node for name in node.input]
     stored = weights & shapes.keys()
@@ -41,7 +44,7 @@ def add_deltas(proto: onnx.ModelProto, weights: AbstractSet[str]) -> list[Delta]
         plain = f"{delta.name}.plain"
         nodes.append(helper.make_node("Add", [plain, delta.name], [node.output[0]]))
         node.output[0] = plain
-        proto.graph.input.append(helper.make_tensor_value_info(delta.name, onnx.TensorProto.FLOAT, delta.y))
+        proto.graph.input.append(helper.make_tensor_value_info(delta.name, onnx.TensorProto.FLOAT, delta.shape))
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
@@ -156,7 +159,7 @@ def _shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 def _delta(
     node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], number: int, stored: Collection[str]
 ) -> Delta | None:
-    if node.domain or node.op_type not in ("Conv", "MatMul") or node.input[1] not in stored:
+    if node.domain or node.op_type not in ("Conv", "ConvTranspose", "MatMul") or node.input[1] not in stored:
         return None
     if node.op_type == "MatMul":
         x, w, y = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
@@ -167,11 +170,16 @@ def _delta(
     x, w, y = (shapes.get(name) for name in (node.input[0], node.input[1], node.output[0]))
     if x is None or w is None or y is None or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         return None
+    turned = node.op_type == "ConvTranspose"
+    if turned:
+        if attributes.get("output_shape"):
+            return None
+        x, y = y, x
     axes = len(w) - 2
     ones = (1,) * axes
     strides, dilations = (tuple(attributes.get(name) or ones) for name in ("strides", "dilations"))
     pads = tuple(attributes.get("pads") or (0,) * (2 * axes))
     name = f"{PREFIX}delta.{number}"
-    if int(attributes.get("group", 1)) == 1 and math.prod(w[2:]) > MOST_TAPS:
+    if not turned and int(attributes.get("group", 1)) == 1 and math.prod(w[2:]) > MOST_TAPS:
         return None
     return Delta(node, name, x, y, w, int(attributes.get("group", 1)), strides, dilations, pads)

@@ -177,8 +177,8 @@ def _lift(
 ) -> tuple[dict[str, Array], dict[str, tuple[int, int, int]]]:
     """Take the weights out of the graph, those in Constant nodes too; return them, and which are matrices.
 
-    grouped: weights of grouped Conv that a derivative is found for. known: what the model itself stores; raising the
-    opset may have added other constants.
+    grouped: weights of grouped and transposed Conv that a derivative is found for.
+    known: what the model itself stores; raising the opset may have added other constants.
     """
     stored = _stored(proto)
     weights: dict[str, Array] = {}
@@ -209,10 +209,12 @@ def _is_weight(tensor: onnx.TensorProto) -> bool:
 
 
 def _trained(node: onnx.NodeProto, grouped: set[str]) -> tuple[int, ...]:
-    """Return the inputs of a node that are weights; onnx-ad has no derivative by the weight of a grouped Conv."""
+    """Return the inputs of a node that are weights; onnx-ad knows none of grouped and transposed Conv."""
     if node.domain not in ("", "ai.onnx"):
         return ()
-    if is_grouped(node) and node.input[1] not in grouped:
+    if node.op_type.startswith("Conv") and node.input[1] in grouped:
+        return (1, 2)
+    if is_grouped(node):
         return (2,)
     operator = operator_of(node)
     return operator.trained if operator is not None else TRAINED.get(node.op_type, ())
@@ -227,7 +229,7 @@ def _blocks(node: onnx.NodeProto, index: int, shape: tuple[int, ...]) -> tuple[i
         return 1, 1, 1
     if operator.gates:
         return shape[0] * operator.gates, shape[1] // operator.gates, shape[2]
-    if contraction.writes == 0:  # all axes behind the first are read
+    if contraction.writes == 0 or operator.way == "transposed convolution":  # all axes behind the first go together
         return contraction.groups, shape[0] // contraction.groups, math.prod(shape[1:])
     return math.prod(shape[:-2]), shape[-2], shape[-1]
 

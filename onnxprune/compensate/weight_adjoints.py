@@ -18,9 +18,10 @@ MOST_TAPS = 25
 
 @dataclass(frozen=True)
 class Delta:
-    """A Conv, or a MatMul with a matrix, whose weight is wanted.
+    """A Conv, a ConvTranspose, or a MatMul with a matrix, whose weight is wanted.
 
-    x, y, w: shapes of input, output and weight. pads: begins, then ends.
+    x, y, w: shapes of input, output and weight. pads: begins, then ends. A ConvTranspose is the Conv that goes the
+    other way: x and y are its output and its input.
     """
 
     node: onnx.NodeProto
@@ -32,6 +33,22 @@ class Delta:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[int, ...]
+
+    @property
+    def turned(self) -> bool:
+        """Whether it goes from y to x."""
+        return bool(self.node.op_type == "ConvTranspose")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the node gives."""
+        return self.x if self.turned else self.y
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The tensors of shapes x and y that meet: input and derivative by the output, or the other way round."""
+        found = self.node.input[0], f"adj_{self.name}"
+        return (found[1], found[0]) if self.turned else found
 
     @property
     def weight(self) -> str:
@@ -59,10 +76,10 @@ def _convolution(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     axes, groups, batch, per_group = len(delta.w) - 2, delta.groups, delta.x[0], delta.w[1]
     space = list(range(2, 2 + axes))
     chain = _Chain(graph, delta.name)
-    x = chain.add("Reshape", [delta.node.input[0], [batch, groups, per_group, *delta.x[2:]]])
+    x = chain.add("Reshape", [delta.ends[0], [batch, groups, per_group, *delta.x[2:]]])
     x = chain.add("Transpose", [x], perm=[2, 1, 0, *(axis + 1 for axis in space)])
     x = chain.add("Reshape", [x, [per_group, groups * batch, *delta.x[2:]]])
-    dy = chain.add("Reshape", [f"adj_{delta.name}", list(delta.y)])
+    dy = chain.add("Reshape", [delta.ends[1], list(delta.y)])
     dy = chain.add("Transpose", [dy], perm=[1, 0, *space])
     strides, dilations = list(delta.dilations), list(delta.strides)
     product = chain.add("Conv", [x, dy], group=groups, strides=strides, dilations=dilations, pads=list(delta.pads))
@@ -76,10 +93,11 @@ def _taps(delta: Delta, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Return dL/dW[:, :, k] = dL/dy (o, n p) times x at tap k (c, n p), transposed, in each group."""
     axes, (outs, per_group), groups = len(delta.w) - 2, delta.w[:2], delta.groups
     space, chain = list(range(2, 2 + axes)), _Chain(graph, delta.name)
-    x = chain.add("Transpose", [delta.node.input[0]], perm=[1, 0, *space])
+    x = chain.add("Reshape", [delta.ends[0], list(delta.x)]) if delta.turned else delta.ends[0]
+    x = chain.add("Transpose", [x], perm=[1, 0, *space])
     if any(delta.pads):
         x = chain.add("Pad", [x, [0, 0, *delta.pads[:axes], 0, 0, *delta.pads[axes:]]])
-    dy = chain.add("Reshape", [f"adj_{delta.name}", list(delta.y)])
+    dy = chain.add("Reshape", [delta.ends[1], list(delta.y)])
     dy = chain.add("Transpose", [dy], perm=[1, 0, *space])
     dy = chain.add("Reshape", [dy, [outs, -1] if groups == 1 else [groups, outs // groups, -1]])
     if groups > 1:

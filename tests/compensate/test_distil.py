@@ -119,7 +119,7 @@ def test_the_gradient_is_that_of_finite_differences(model: Model) -> None:
         assert slope == pytest.approx((ends[0] - ends[1]) / 1e-3, rel=0.05, abs=3e-2)  # float32, kinks of Clip
 
 
-def test_a_transposed_convolution_keeps_its_weight_and_the_others_move() -> None:
+def test_a_transposed_convolution_moves_and_one_whose_shape_is_spelled_out_keeps_its_weight() -> None:
     node = helper.make_node
     weights = {"w0": normal(4, 2, 3, 3), "w1": normal(4, 3, 2, 2), "b1": normal(3)}
     nodes = [
@@ -129,6 +129,8 @@ def test_a_transposed_convolution_keeps_its_weight_and_the_others_move() -> None
         node("GlobalAveragePool", ["c"], ["y"]),
     ]
     model, x = network(nodes, weights, ["n", 2, 5, 5], ["n", 3, 1, 1]), normal(6, 2, 5, 5)
+    assert set(gradient_graph(model, {"y": 1.0}, {"y": (6, 3, 1, 1)}, {"x": x}).weights) == {"w0", "w1", "b1"}
+    model.proto.graph.node[2].attribute.append(helper.make_attribute("output_shape", [10, 10]))
     assert set(gradient_graph(model, {"y": 1.0}, {"y": (6, 3, 1, 1)}, {"x": x}).weights) == {"w0", "b1"}
 
 

@@ -140,4 +140,3 @@ def test_shares_of_random_subsets_add_up_where_channels_do(monkeypatch):
     np.testing.assert_allclose(found["dropout"], found["ablation"], atol=0.35 * found["ablation"].max())
     np.testing.assert_array_equal(np.argsort(found["dropout"])[-2:], np.argsort(sizes)[-2:])
     assert found["dropout"][0] == found["dropout"].min() < 0.02
-
