@@ -94,6 +94,17 @@ class AttributeValue:
 
 
 @dataclass(frozen=True, eq=False)
+class AttributeLimit(AttributeValue):
+    """Attribute `name`, which is `value`, becomes no larger than what is left of `ids`."""
+
+    def apply(self, proto: onnx.NodeProto, mask: BoolArray) -> None:
+        """Let a copy of the node take as many as there are, where it took more."""
+        left = int(np.count_nonzero(mask[self.ids]))
+        for attribute in [a for a in proto.attribute if a.name == self.name]:
+            attribute.CopyFrom(onnx.helper.make_attribute(self.name, min(int(self.value), left)))
+
+
+@dataclass(frozen=True, eq=False)
 class AttributeList:
     """Attribute `name` lists one entry for every position of `ids`; those of removed ones go."""
 

@@ -123,6 +123,11 @@ def _looked_up_in_blocks(call: Call) -> Shapes:
     return [(*call.input(1), *data[1:-1], size)]
 
 
+def _mixed(call: Call) -> Shapes:
+    """What experts give: their second weights are (experts, outputs, inner)."""
+    return [(*call.input(0)[:-1], call.input(4)[1])]
+
+
 _Rule = Callable[[Call], Shapes]
 
 _RULES: dict[str, _Rule] = {
@@ -140,6 +145,7 @@ _RULES: dict[str, _Rule] = {
     "EmbedLayerNormalization": _embedded,
     "BiasSplitGelu": _halved,
     "QLinearGlobalAveragePool": _global_pool,
+    "MoE": _mixed,
     "GatherBlockQuantized": _looked_up_in_blocks,
     "QLinearWhere": _quantized_where,
     "QLinearConcat": _quantized_concat,

@@ -75,6 +75,12 @@ def _einsum_macs(call: Call) -> int:
     return prod(sizes.values()) * (len(terms) - 1)
 
 
+def _experts_macs(call: Call) -> int:
+    """Every token goes through `k` experts, each of two or three matrices."""
+    each = sum(prod(shape[1:]) for index in (2, 4, 6) if (shape := call.optional(index)) is not None)
+    return prod(call.input(0)[:-1]) * int(call.attribute("k", 1)) * each
+
+
 describe(
     (
         Operator(
@@ -104,6 +110,7 @@ describe(
         Operator("FusedMatMul", MICROSOFT, macs=_fused_macs, shapes=product, way="product", parts=matmul_parts),
         Operator("Einsum", macs=_einsum_macs, way="einsum", parts=einsum_parts),
         Operator("QGemm", MICROSOFT, macs=_gemm_macs, shapes=general_product),
+        Operator("MoE", MICROSOFT, macs=_experts_macs),
         Operator("MatMulInteger", macs=_macs, packed=Packed(1, None, 3, -1)),
         Operator("QLinearMatMul", macs=_macs, packed=Packed(3, 4, 5, -1)),
     )

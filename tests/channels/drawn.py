@@ -341,6 +341,12 @@ def packed_rows(net: Net, y: str, name: str) -> str:
     return net.ms(name, rows, ids, scales, gather_axis=0, quantize_axis=1, block_size=16, bits=4)
 
 
+@drawn("MoE", domain=MICROSOFT)
+def experts(net: Net, y: str, name: str) -> str:
+    first, second = net.weight(3, 10, WIDTH), net.weight(3, WIDTH, 10)
+    return net.ms(name, y, net.linear(y, WIDTH, 3), first, None, second, k=2, activation_type="relu")
+
+
 @drawn("TransposeMatMul", domain=MICROSOFT)
 def transposed(net: Net, y: str, name: str) -> str:
     return net.ms(name, y, net.weight(WIDTH, WIDTH), transB=1)
