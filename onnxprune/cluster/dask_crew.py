@@ -26,6 +26,8 @@ LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """So long it waits for a worker to come where there is none."""
 TRIES = 5
+KITS = 4
+"""The last ones are known without being packed again: a kit is asked for at every step."""
 AHEAD = 2
 """Pieces a worker that are under way at a time: results wait at the workers until it is their turn."""
 
@@ -36,6 +38,7 @@ class DaskCrew:
     def __init__(self, client: Client, where: str) -> None:
         self._client, self._where = client, where
         self._sent: dict[str, None] = {}
+        self._kits: list[tuple[object, str]] = []
 
     @property
     def size(self) -> int:
@@ -57,7 +60,7 @@ class DaskCrew:
             OnnxpruneError: what a piece raised, with its name.
             UsageError: the kit cannot be sent.
         """
-        key = self._deliver(kit)
+        key = next((key for known, key in self._kits if known is kit), None) or self._deliver(kit)
         stem, left = f"{work.__name__}-{uuid.uuid4().hex}", iter(enumerate(pieces))
         going: deque[tuple[int, Future]] = deque()
         try:
@@ -100,6 +103,7 @@ class DaskCrew:
             if name not in self._sent:
                 self._send(name, part)
                 self._sent[name] = None
+        self._kits = [*self._kits[1 - KITS :], (kit, key)]
         return key
 
     def _send(self, name: str, part: bytes) -> None:

@@ -58,8 +58,11 @@ def hired(where: str | None) -> Iterator[None]:
         raise ClusterError("cluster needs Dask: pip install 'onnxprune[cluster]'.")
     import dask
 
-    logging.getLogger("distributed").setLevel(QUIET)
-    with dask.config.set({"distributed.comm.timeouts.connect": f"{ANSWER_SECONDS}s"}), _client(where) as client:
+    with (
+        _quiet(),
+        dask.config.set({"distributed.comm.timeouts.connect": f"{ANSWER_SECONDS}s"}),
+        _client(where) as client,
+    ):
         from onnxprune.cluster.dask_crew import DaskCrew
 
         _check_workers(client, where)
@@ -70,6 +73,22 @@ def hired(where: str | None) -> Iterator[None]:
             finally:
                 if client.status == "running":
                     crew.forget()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Dask print nothing for a while: what matters is said as an error."""
+    import distributed  # noqa: F401  it gives its loggers levels
+
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in ("distributed", "tornado")]
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(QUIET)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

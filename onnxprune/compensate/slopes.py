@@ -46,7 +46,7 @@ class Teacher:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travel without a session."""
-        return type(self), (self._model, self._cuts)
+        return type(self), (self._model, self._cuts, self._session.provider)
 
     def __call__(self, feed: Feed) -> dict[str, Array]:
         """Return the compared tensors, what was cut left out."""
@@ -96,7 +96,7 @@ class Slopes:
     def __reduce__(self) -> tuple[object, ...]:
         """Travel without sessions: they are opened again where it arrives."""
         more = {item.name: getattr(self, item.name) for item in fields(self)[5:] if item.name != "crew"}
-        return _opened_again, (type(self), self.gradient, self.teacher, more)
+        return _opened_again, (type(self), self.gradient, self.teacher, self.session.provider, more)
 
     def over(self, weights: Mapping[str, Array], feeds: Iterable[Feed]) -> float:
         """Return the loss, averaged over feeds."""
@@ -143,8 +143,10 @@ class Slopes:
         return {target: wanted[name] for name, target in self.gradient.targets.items()}
 
 
-def _opened_again(kind: type[Slopes], gradient: Gradient, teacher: Teacher, more: Mapping[str, object]) -> Slopes:
-    plain = Slopes.open(gradient, teacher, 1)
+def _opened_again(
+    kind: type[Slopes], gradient: Gradient, teacher: Teacher, provider: str, more: Mapping[str, object]
+) -> Slopes:
+    plain = Slopes.open(gradient, teacher, 1, provider)
     return kind(plain.session, plain.judge, gradient, teacher, 1, **more)  # type: ignore[arg-type]  # fields of that kind
 
 

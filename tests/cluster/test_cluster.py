@@ -243,3 +243,20 @@ def test_processes_of_this_machine_are_a_crew_and_end_with_it() -> None:
         assert crew.size == 1
         assert list(crew.map(_double, 2, [3, 4], str)) == [6, 8]
     assert at_work() is None
+
+
+def test_a_scheduler_that_goes_is_one_line(model: Path, data: Path, tmp_path: Path) -> None:
+    leaving = Processes(tmp_path)
+    try:
+        leaving.hire()
+        with pytest.raises(ClusterError, match="is gone; nothing was written"):
+            onnxprune.prune(
+                model,
+                data,
+                macs=0.6,
+                align=1,
+                run=Run(cluster=leaving.address),
+                progress=lambda text: leaving.scheduler.kill() if text.startswith("measuring group") else None,
+            )
+    finally:
+        leaving.close()
