@@ -164,6 +164,7 @@ def open_session(
     arena: bool = True,
     folder: Path | None = None,
     literal_rounding: bool = False,
+    written: Path | None = None,
 ) -> Session:
     """Return a session for a file, for serialised bytes, or for a model in memory.
 
@@ -174,6 +175,7 @@ def open_session(
         arena: keep memory between runs, which is faster; a session that runs once or twice takes less without.
         folder: where the external weights of a graph are.
         literal_rounding: leave QuantizeLinear and DequantizeLinear where they are, and what is between them in float.
+        written: file that the optimized graph is written to.
         provider: execution provider such as "CUDA" or "CUDAExecutionProvider"; the CPU is always the last resort.
 
     Raises:
@@ -189,6 +191,8 @@ def open_session(
     options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.graph_optimization_level = _levels(onnxruntime)[LEVELS.index(level)]
+    if written is not None:
+        options.optimized_model_filepath = str(written)
     if literal_rounding:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if folder is not None:

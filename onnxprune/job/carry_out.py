@@ -184,6 +184,8 @@ class _JobWork:
                 evidence = replace(evidence, masked=masked.masked, warnings=(*masked.warnings, *evidence.warnings))
         if evidence is not None:
             self.notes.evidence(done, evidence, masked or evidence, is_last)
+            if is_last:
+                self._note_footprint(done)
         drop = None
         if gates.eval is not None and (is_last or gates.max_drop is not None):
             after = self.original.evaluated(compressed)
@@ -199,6 +201,14 @@ class _JobWork:
             self.notes.step(done, failures)
             raise GateError(f"{'; '.join(text.rstrip('.') for text in failures)}. Nothing was written.")
         return done
+
+    def _note_footprint(self, done: Done) -> None:
+        """Tell what the result takes besides its file, where that is counted in a moment."""
+        from onnxprune.job.footprint import footprints
+
+        found = footprints(self.original.source, done.model, self.job.run.input_shapes)
+        if found is not None:
+            self.report.details["footprint"] = found
 
     def _failed(self, error: GateError, number: int, model: Model) -> None:
         """Say which step failed and, where that is asked for, write the model before it."""

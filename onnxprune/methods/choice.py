@@ -22,6 +22,7 @@ from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.methods.depth import Whole
 from onnxprune.methods.latency_target import meet_latency
+from onnxprune.methods.peak_target import meet_peak
 from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.width_rule import rounding
@@ -138,22 +139,25 @@ def _allocate(
     if options.budget is None:
         return best_channels(request.groups, request.scores, counts_at(request, options.level)), []
     name, goal = options.budget
+    flag = name.replace("_", "-")
     notes: list[str] = []
     if request.scope == "sensitivity" and activity is not None:
         table, notes = measured_curves(channels, request, activity, progress, clock)
 
         def spend(measure: Measure, share: float) -> Keep:
-            return knapsack(request, measure, share, name, table, options.tie_blocks)
+            return knapsack(request, measure, share, flag, table, options.tie_blocks)
 
     else:
 
         def spend(measure: Measure, share: float) -> Keep:
-            return meet(request, measure, share, name)
+            return meet(request, measure, share, flag)
 
     if name == "latency":
         data = activity.data if activity and activity.data.is_here else None
         before = whole.view.model if whole else None
         return meet_latency(channels, goal, spend, data, runtime, progress, before, quick=quick), notes
+    if name == "peak_memory":
+        return meet_peak(channels, goal, spend, progress, options.input_shapes), notes
     measure = MEASURES[name](channels, whole)
     keep = spend(measure, goal) if measure({}) > goal else {}
     reached = measure(keep)

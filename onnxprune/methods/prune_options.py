@@ -14,7 +14,10 @@ from onnxprune.methods.compensate_options import SUBSTITUTE, SUBSTITUTES
 from onnxprune.option import documented, option
 
 DEFAULT_RATIO = 0.4
-TARGETS = ("macs", "params", "size", "latency")
+LEAST_BYTES = 64
+"""Of a peak that is asked for: less is a mistake."""
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+TARGETS = ("macs", "params", "size", "latency", "peak_memory")
 SCOPES = ("uniform", "global", "sensitivity")
 LEFT: dict[str, Any] = {"metavar": "R", "least": 0, "most": 1, "open": "<"}
 
@@ -39,6 +42,12 @@ class PruneOptions(CandidateOptions):
         "Share of the time of one sample that is left, or that time (5ms), as measured here or on --device.",
         metavar="R|TIMEms",
         spelt="latency",
+    peak_memory: str | None = option(
+        None,
+        "Share of the peak of the activations that is left, or its bytes (200KB), of one sample as onnxruntime plans "
+        "it.",
+        metavar="SHARE|BYTES",
+        keyword="str | float | None",
     )
     scope: str | None = option(
         None,
@@ -79,6 +88,8 @@ class PruneOptions(CandidateOptions):
         self._check_target()
         if self.latency is not None and (self.resize_io or self.states):
             raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
+        if self.peak_memory is not None and (self.drop or self.depth or self.resize_io or self.states):
+            raise UsageError("peak_memory goes with widths alone: leave drop, depth, resize_io and states out.")
         if self.depth and self.budget is None:
             raise UsageError("depth spends a budget: give macs, params, size or latency instead of a ratio.")
         if self.depth and (self.resize_io or self.states):
@@ -90,7 +101,9 @@ class PruneOptions(CandidateOptions):
 
     @property
     def budget(self) -> tuple[str, float] | None:
-        """Name and share of what is to be left; None where a ratio is asked for."""
+        """Name and share of what is to be left, of the peak of memory also its bytes; None: a ratio is asked for."""
+        if self.peak_memory is not None:
+            return "peak_memory", read_amount(self.peak_memory)
         return next(((name, getattr(self, name)) for name in TARGETS if getattr(self, name) is not None), None)
 
     @property
@@ -107,7 +120,12 @@ class PruneOptions(CandidateOptions):
         given = [name for name in ("ratio", *TARGETS) if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are given; a prune has one target, leave the others out.")
+        if self.peak_memory is not None:
+            read_amount(self.peak_memory)
+            object.__setattr__(self, "peak_memory", str(self.peak_memory))
         for name in given:
+            if name == "peak_memory":
+                continue
             value = getattr(self, name)
             if name == "latency" and isinstance(value, str):
                 milliseconds_of(value)
@@ -134,3 +152,21 @@ def milliseconds_of(text: str) -> float:
     if not text.strip().lower().endswith("ms") or not 0 < value < float("inf"):
         raise UsageError(f"latency '{text}': give a share of the original's (0.6), or a time in milliseconds (5ms).")
     return value
+
+
+def read_amount(text: str) -> float:
+    """Return a share in (0, 1], or bytes, of a text such as 0.5, 200KB, 1.5MB.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    word = str(text).strip().upper()
+    unit = word.removesuffix("B")[-1:] if word.removesuffix("B")[-1:] in ("K", "M", "G") else ""
+    try:
+        number = float(word.removesuffix("B").removesuffix(unit)) * UNITS[unit]
+    except ValueError:
+        number = float("nan")
+    is_share = number <= 1 and not unit and not word.endswith("B")
+    if not 0 < number < float("inf") or not (is_share or number >= LEAST_BYTES):
+        raise UsageError(f"peak_memory '{text}': give a share of the original's up to 1, or bytes (200KB, 1.5MB).")
+    return number

@@ -23,6 +23,7 @@ from onnxprune.report.record import GroupLine, Report
 from onnxprune.report.section import Section, Table
 
 TOP_REASONS = 5
+ENERGY = "an estimate after Horowitz, ISSCC 2014"
 LOCKED_NAMES = 3
 HEADERS = {
     "cosine": "cosine",
@@ -106,13 +107,22 @@ def _cost(report: Report) -> Iterator[Section]:
         return
     if after is None:
         facts = f"{figures.count(before.params)} parameters, {figures.count(before.macs)} MACs"
-        yield Section("", (f"{before.path or 'model'}: {facts}, {figures.size(before.bytes)}",))
+        lines = [f"{before.path or 'model'}: {facts}, {figures.size(before.bytes)}"]
+        taken = report.details.get("footprint")
+        if taken:
+            peak, energy = figures.size(taken["activation_bytes"]), f"{taken['joules'] * 1e6:.3g} uJ"
+            lines.append(f"One sample: {peak} of activations at the peak, about {energy} ({ENERGY}).")
+        yield Section("", tuple(lines))
         return
     rows = [
         _cost_row("parameters", before.params, after.params),
         _cost_row("MACs", before.macs, after.macs),
         _cost_row("file", before.bytes, after.bytes, is_size=True),
     ]
+    taken = report.details.get("footprint")
+    if taken:
+        first, second = taken["before"], taken["after"]
+        rows.append(_cost_row("activations", first["activation_bytes"], second["activation_bytes"], is_size=True))
     title = f"{before.path or 'model'} -> {after.path or 'model'}"
     yield Section(title, table=Table(("", "before", "after", "left"), tuple(rows)), picture="cost")
 

@@ -158,7 +158,7 @@ def test_choices_are_those_that_the_methods_know() -> None:
     assert choices["sparsify", "scope"] == tuple(shares.SCOPES)
     assert choices["finetune", "criterion"] == terms.CRITERIA
     assert choices["prune", "compensate"] == compensate.MODES
-    assert (*measures.MEASURES, "latency") == prune_options.TARGETS
+    assert (*measures.MEASURES, "latency", "peak_memory") == prune_options.TARGETS
     assert spelled_names() == criteria.names()
 
 

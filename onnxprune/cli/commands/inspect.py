@@ -49,6 +49,7 @@ def command(
     from onnxprune.graph.view import View
     from onnxprune.job.branch_lines import branch_lines
     from onnxprune.job.describe import note_limits, note_mended
+    from onnxprune.job.footprint import footprint
     from onnxprune.job.group_lines import inspected
     from onnxprune.job.model_facts import model_facts
     from onnxprune.job.sides import describe_view
@@ -65,6 +66,8 @@ def command(
             record.details["branches"] = branch_lines(channels.view, channels.trace)
             record.details["model_facts"] = model_facts(View(loaded))
             record.input = describe_view(channels.view, channels.trace)
+            if taken := footprint(loaded, dict(run.input_shapes)):
+                record.details["footprint"] = taken
             if target is not None:
                 precision = number.get("precision")
                 record.details["target_fit"] = target_lines(channels.view, channels.trace, target, precision)
