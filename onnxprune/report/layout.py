@@ -110,7 +110,8 @@ def _cost(report: Report) -> Iterator[Section]:
         lines = [f"{before.path or 'model'}: {facts}, {figures.size(before.bytes)}"]
         taken = report.details.get("footprint")
         if taken:
-            peak, energy = figures.size(taken["activation_bytes"]), f"{taken['joules'] * 1e6:.3g} uJ"
+            peak = figures.size(taken["before"]["activation_bytes"])
+            energy = f"{taken['before']['joules'] * 1e6:.3g} uJ"
             lines.append(f"One sample: {peak} of activations at the peak, about {energy} ({ENERGY}).")
         yield Section("", tuple(lines))
         return

@@ -67,7 +67,7 @@ def command(
             record.details["model_facts"] = model_facts(View(loaded))
             record.input = describe_view(channels.view, channels.trace)
             if taken := footprint(loaded, dict(run.input_shapes)):
-                record.details["footprint"] = taken
+                record.details["footprint"] = {"before": taken}
             if target is not None:
                 precision = number.get("precision")
                 record.details["target_fit"] = target_lines(channels.view, channels.trace, target, precision)
