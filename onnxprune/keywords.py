@@ -104,6 +104,7 @@ class PruneKwargs(CandidateKwargs, total=False):
     params: float | None
     size: float | None
     latency: float | str | None
+    peak_memory: str | float | None
     scope: str | None
     ratios: Mapping[str, float] | str | Path
     depth: bool | None

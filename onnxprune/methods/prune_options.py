@@ -42,6 +42,7 @@ class PruneOptions(CandidateOptions):
         "Share of the time of one sample that is left, or that time (5ms), as measured here or on --device.",
         metavar="R|TIMEms",
         spelt="latency",
+    )
     peak_memory: str | None = option(
         None,
         "Share of the peak of the activations that is left, or its bytes (200KB), of one sample as onnxruntime plans "
