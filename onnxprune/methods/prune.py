@@ -87,7 +87,8 @@ def prune(
     def ready(names: tuple[str, ...]) -> Pruning:
         with clock.stage("analyse"):
             dropped = replace(options, drop=(*options.drop, *names), depth=None)
-            work = ready_to_prune(model, dropped, given, clock, runtime, progress)
+            own = Clock(clock.seconds)  # what its curves take decides how many steps it may take
+            work = ready_to_prune(model, dropped, given, own, runtime, progress)
             return replace(work, aside=aside)
 
     def doubts() -> tuple[str, ...]:

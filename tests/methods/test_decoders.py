@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+import json
 
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from onnxprune.cli.group import cli
 from onnxprune.evidence.dropped import masked_original
 from onnxprune.methods.prune import prune
 from onnxprune.methods.prune_options import PruneOptions
@@ -52,3 +57,29 @@ def test_a_packed_decoder_of_a_smaller_vocabulary_gives_what_it_gave(way: str) -
     found, expected = decoders.decoded(result.model.proto, WORDS), decoders.decoded(model, WORDS)
     assert found.shape[2] == (FEW if way == "narrow" else decoders.WORD_ROWS)
     assert np.array_equal(found[..., :FEW], expected[..., :FEW])
+
+
+def test_a_cut_decoder_generates_in_onnxruntime_genai(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    genai = pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
+    path = tmp_path / "model.onnx"
+    onnx.save(decoders.packed(), path)
+    config = decoders.configuration("model.onnx")
+    part = config["model"]["decoder"]
+    part |= {"hidden_size": decoders.PACKED_WIDTH, "num_attention_heads": decoders.PACKED_HEADS}
+    part["inputs"] |= {"attention_mask": "attention_mask", "position_ids": "position_ids"}
+    config["model"] |= {"vocab_size": decoders.WORD_ROWS, "context_length": 64, "pad_token_id": 0, "eos_token_id": 63}
+    config["search"] = {"max_length": 24, "do_sample": False}
+    (tmp_path / "genai_config.json").write_text(json.dumps(config))
+    (tmp_path / "cut").mkdir()
+    words = ["prune", path, "--ratio", "0.5", "--align", "1", "--compensate", "none", "--resize-io", "past*"]
+    words += ["--drop", "attention1", "--drop", "feed1", "-o", tmp_path / "cut" / "model.onnx"]
+    assert CliRunner().invoke(cli, [str(word) for word in words]).exit_code == 0
+    for folder in (tmp_path, tmp_path / "cut"):
+        model = genai.Model(str(folder))
+        asked = genai.GeneratorParams(model)
+        asked.set_search_options(max_length=24, min_length=24)
+        generator = genai.Generator(model, asked)
+        generator.append_tokens(np.array([[1, 2, 3, 4]], np.int32))
+        while not generator.is_done():
+            generator.generate_next_token()
+        assert len(generator.get_sequence(0)) == 24

@@ -148,6 +148,17 @@ def test_finalists_are_compared_after_the_steps_that_the_result_has(data, monkey
     assert {call[0] for call in trials} == {last[0] * 3 // 4}
 
 
+def test_the_choice_has_the_steps_that_it_has_when_its_branches_are_named(data) -> None:
+    """What the curves of the others took is not taken from it."""
+    options = {"macs": 0.6, "align": 8, **CLOSED}
+    chosen = plain.prune(with_faint("first"), data, depth=True, **options)
+    named = plain.prune(with_faint("first"), data, drop=chosen.plan.dropped, **options)
+    assert chosen.curves_seconds == named.curves_seconds > 0
+    assert chosen.model.proto.SerializeToString(deterministic=True) == named.model.proto.SerializeToString(
+        deterministic=True
+    )
+
+
 ERRORS = {"": 0.0, "a": 1.0, "b": 2.0, "c": 3.0, "ab": 9.0, "ac": 4.0, "bc": 5.0, "abc": 12.0}
 
 
