@@ -235,8 +235,8 @@ UNUSED: dict[str, set[str]] = {
     "finetune": {"loss", "blank"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
     | {"workers", "input_shapes", "drop", "depth", "substitute", "effort"},
-    "sparsify": {"effort"},
-    "factorize": {"effort"},
+    "sparsify": {"effort", "stats"},
+    "factorize": {"effort", "stats"},
     "quantize": {"seed", "input_shapes", "effort"},
     "trim": {"tokens", "scatter", "tokens_from", "tokenizer", "vocabulary"},
 }
