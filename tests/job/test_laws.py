@@ -237,7 +237,7 @@ UNUSED: dict[str, set[str]] = {
     | {"workers", "input_shapes", "drop", "depth", "substitute", "effort"},
     "sparsify": {"effort", "stats"},
     "factorize": {"effort", "stats"},
-    "quantize": {"seed", "input_shapes", "effort"},
+    "quantize": {"seed", "input_shapes", "effort", "stats"},
     "trim": {"tokens", "scatter", "tokens_from", "tokenizer", "vocabulary"},
 }
 """What a clock decides, what has tests of its own, what needs another network, and what a method refuses."""
