@@ -31,6 +31,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"peak_memory": 0.7, "skip": ["conv1"], "exact_only": True, "heads": False, "head_dim": True, **LSTSQ},
         {"ratio": 0.3, "only": ["conv2", "b1"], "cut_unfitted": True, "memory": 1 << 26, **LSTSQ, **DATA},
         {"ratio": 0.5, "resize_io": ["logits"], "input_shapes": {"x": [2, 3, 12, 12]}, "compensate": "none"},
+        {"ratio": 0.5, "stats": "net.stats"},
     ],
     "sparsify": [
         {},
@@ -43,6 +44,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"scope": "erk", "skip": ["head"]},
         {"sparsity": 0.9, "storage": "sparse", "only": ["conv*"]},
         {"score": "random", "seed": 5, "input_shapes": {"x": [2, 3, 12, 12]}},
+        {"pattern": "2:4", "stats": "net.stats"},
     ],
     "factorize": [
         {},
@@ -55,6 +57,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"params": 0.8, "skip": ["conv1"]},
         {"macs": 0.8, "only": ["conv2"], "refit": True, **DATA},
         {"params": 0.7, "seed": 4, "input_shapes": {"x": [2, 3, 12, 12]}},
+        {"params": 0.7, "stats": "net.stats"},
     ],
     "quantize": [
         {},
@@ -66,6 +69,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"mode": "weight-only", "bits": 4, "block_size": 16, "only": ["head"]},
         {"mode": "fp16", "keep_io_types": False},
         {"mode": "fp16", "op_block_list": ["Gemm", "Flatten"]},
+        {"mode": "weight-only", "rounding": "gptq", "stats": "wide.stats"},
         {"mode": "static", "smooth": True, "symmetric": False, "skip": ["conv1"], "pass_through": True, **DATA},
     ],
     "trim": [
@@ -114,6 +118,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
             {},
             {"score": "l1", "target": "webgpu"},
             {"align": 4, "precision": "float16", "min_channels": 4, "randomize": 0.2},
+            {"stats": "net.stats"},
             {"skip": ["conv1"]},
             {"only": ["conv2"], "exact_only": True},
             {"tie_blocks": True, "state": "kept.json", "select": 12},
@@ -153,6 +158,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "labels.npy", np.arange(16) % 10)
     np.save(folder / "targets.npy", np.eye(10, dtype=np.float32)[np.arange(16) % 10])
     (folder / "plan.json").write_text(found.plan.to_json())
+    for name in ("net", "wide"):
+        asked = [folder / f"{name}.onnx", "--data", folder / "data.npz", "--patches", "-o", folder / f"{name}.stats"]
+        assert CliRunner().invoke(cli, ["stats", *map(str, asked)]).exit_code == 0
     return folder
 
 
