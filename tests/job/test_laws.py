@@ -242,7 +242,7 @@ UNUSED: dict[str, set[str]] = {
     "apply": {"effort", "substitute"},
     "finetune": {"loss", "blank"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
-    | {"workers", "input_shapes", "drop", "depth", "substitute", "effort"},
+    | {"workers", "input_shapes", "drop", "depth", "substitute", "effort", "stats"},
     "sparsify": {"effort", "stats"},
     "factorize": {"effort", "stats"},
     "quantize": {"seed", "input_shapes", "effort", "stats"},
