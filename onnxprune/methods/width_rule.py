@@ -13,6 +13,7 @@ from onnx import TensorProto
 from onnxprune.allocate.alignment import INTEGERS, AxisSizes, Widths
 from onnxprune.errors import UsageError
 from onnxprune.graph.view import View
+from onnxprune.hardware.host import host
 from onnxprune.hardware.target import Target, target_named
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Rounding:
         """What a report says of it, as JSON data."""
         return {
             "target": self.target.name if self.target is not None else "any CPU",
+            "here": host().name,
             "precision": self.precision,
             "widths": str(self.widths),
             "source": self.target.source if self.target is not None else "",

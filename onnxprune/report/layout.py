@@ -157,7 +157,8 @@ def _rounding(report: Report) -> Iterator[str]:
     """Say which widths were kept, and what for."""
     found = report.details.get("widths")
     if found:
-        yield f"Widths are {found['widths']}, for {found['target']} in {found['precision']}."
+        here = f" (here {found['here']})" if found["target"] == "any CPU" else ""
+        yield f"Widths are {found['widths']}, for {found['target']}{here} in {found['precision']}."
 
 
 def _compensation(report: Report) -> Iterator[Section]:
