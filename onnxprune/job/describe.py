@@ -118,6 +118,9 @@ def _prune(report: Report, source: Model, result: PruneResult, data: Data | None
         found = result.latency
         report.latency = {"original": found.original.to_json(), "pruned": found.pruned.to_json()}
         report.details["latency_share"] = {"asked": found.asked, "measured": round(found.share, 4)}
+        if found.where:
+            report.details["latency_inputs"] = f"by {found.where}"
+            report.details["latency_share"]["where"] = found.where
     done, samples = result.compensation, data or result.samples
     if done is None or samples is None:
         return

@@ -39,11 +39,15 @@ FINALISTS = 3
 
 @dataclass(frozen=True)
 class Latency:
-    """What was asked and what was measured: the original and the pruned model in turns."""
+    """What was asked and what was measured: the original and the pruned model in turns.
+
+    where: what measured them, "" for this machine.
+    """
 
     asked: float
     original: Timing
     pruned: Timing
+    where: str = ""
 
     @property
     def share(self) -> float:
@@ -60,7 +64,8 @@ def time_both(
     feeds = next(iter(data.batches(1))) if data is not None else None
     watch = stopwatch_of(runtime)
     if watch is not None:
-        return Latency(asked, *timings_there(watch, [original, pruned], feeds))
+        first, second = timings_there(watch, [original, pruned], feeds)
+        return Latency(asked, first, second, watch.name)
     timings = bench(
         [original, pruned],
         runs=effort * RUNS,
