@@ -117,7 +117,7 @@ def _layer(
         return None
     transposed = operator.way == "transposed convolution"
     weight, groups = traced.shapes[node.inputs[meeting.weight]], meeting.groups
-    reads, writes = weight[meeting.reads], weight[meeting.writes]
+    reads, writes = weight[meeting.reads], weight[meeting.writes] // max(1, operator.gates)
     reads, writes = (reads // groups, writes) if transposed else (reads, writes // groups)
     total, depthwise = writes * groups, reads == 1 and groups > 1
     if depthwise:

@@ -51,6 +51,14 @@ def test_padding_by_hand(operator, shape, data, attributes, target, runs, paddin
     assert layer.work * (1 - layer.padding) == pytest.approx(layer.macs)
 
 
+def test_hidden_units_of_a_recurrent_layer_are_counted_once_not_for_each_gate():
+    nodes = [helper.make_node("GRU", ["x", "w", "r"], ["y"], "layer", hidden_size=40)]
+    ends = [helper.make_tensor_value_info("x", FLOAT, [5, 1, 32])], [helper.make_tensor_value_info("y", FLOAT, None)]
+    view = View(onnxprune.load(model(nodes, *ends, weights(w=(1, 120, 32), r=(1, 120, 40)))))
+    (layer,) = fits(view, "qualcomm-htp", "int8").layers
+    assert (layer.writes, layer.run_writes, layer.good) == (40, 64, (32, 64))
+
+
 def test_a_finding_says_what_better_widths_there_are():
     (layer,) = fits(one("Conv", (40, 32, 3, 3), [1, 32, 8, 8]), "qualcomm-htp", "int8").layers
     assert str(layer) == "layer: 40 channels run as 64 (38% of its work is padding); next good widths 32, 64"
