@@ -47,6 +47,11 @@ class Target:
     cache: int = 0
     quantize: Mapping[str, str | bool] = field(default_factory=dict)
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is onnxruntime on a CPU, which times measured on this machine say something of."""
+        return self.name.startswith("cpu-")
+
     def precision_for(self, asked: str | None, stored: str) -> str:
         """Return the numbers that a model computes in here.
 

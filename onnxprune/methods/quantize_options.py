@@ -110,6 +110,8 @@ class QuantizeOptions(LayerOptions):
         for item in fields(self):
             if fitting and item.name in target.quantize and getattr(self, item.name) == item.default:
                 object.__setattr__(self, item.name, target.quantize[item.name])
+        if self.measure is None and self.mode == "static" and not target.is_cpu:
+            object.__setattr__(self, "measure", False)  # what is fast here says nothing of it
 
     @property
     def precision(self) -> str | None:

@@ -102,6 +102,7 @@ def test_quantize_takes_its_types_from_the_target_where_nobody_says_otherwise():
     assert (signed.activation_type, signed.symmetric) == ("s8", True)
     assert QuantizeOptions(target="tensorrt-int8", activation_type="u8").activation_type == "u8"
     assert QuantizeOptions(target="webgpu").mode is None
+    assert (signed.measure, QuantizeOptions(target="cpu-vnni").measure) == (False, None)
 
 
 def test_widths_of_a_prune_suit_the_step_after_it():
