@@ -79,10 +79,10 @@ class Decisions:
 
 def _rows(values: Array, kind: Kind, size: int) -> Array | None:
     """Return (samples, classes) probabilities; None where a sample has more than one decision, or none."""
-    moved = np.moveaxis(values.astype(np.float64), kind.axis or 0, -1)
+    moved = np.moveaxis(values, kind.axis or 0, -1)
     if moved.ndim < 2 or moved.shape[-1] < 2 or moved.shape[0] != size or moved.size != size * moved.shape[-1]:
         return None
-    rows = moved.reshape(size, -1)
+    rows = moved.reshape(size, -1).astype(np.float64)
     if kind.squash in ("softmax", "sigmoid"):
         return rows
     with np.errstate(all="ignore"):
