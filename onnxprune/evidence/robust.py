@@ -70,7 +70,9 @@ class Steadiness:
         """What came of it, in one sentence."""
         worst = [line for line in self.lines if line.brittle]
         if not worst:
-            return "Small changes of inputs change no more of what the compressed model says than of the original."
+            count = max((line.samples for line in self.lines), default=0)
+            steady = "Small changes of inputs change no more of what the compressed model says than of the original"
+            return f"{steady}, as far as {count} samples tell."
         told = max(worst, key=lambda line: line.original - line.compressed)
         return (
             f"The compressed model is more brittle: under {told.change} output '{told.output}' keeps "
