@@ -128,6 +128,10 @@ def _mixed(call: Call) -> Shapes:
     return [(*call.input(0)[:-1], call.input(4)[1])]
 
 
+def _mixed_of_packed(call: Call) -> Shapes:
+    return [(*call.input(0)[:-1], call.input(5)[1])]
+
+
 _Rule = Callable[[Call], Shapes]
 
 _RULES: dict[str, _Rule] = {
@@ -146,6 +150,7 @@ _RULES: dict[str, _Rule] = {
     "BiasSplitGelu": _halved,
     "QLinearGlobalAveragePool": _global_pool,
     "MoE": _mixed,
+    "QMoE": _mixed_of_packed,
     "GatherBlockQuantized": _looked_up_in_blocks,
     "QLinearWhere": _quantized_where,
     "QLinearConcat": _quantized_concat,

@@ -77,8 +77,17 @@ def _einsum_macs(call: Call) -> int:
 
 def _experts_macs(call: Call) -> int:
     """Every token goes through `k` experts, each of two or three matrices."""
-    each = sum(prod(shape[1:]) for index in (2, 4, 6) if (shape := call.optional(index)) is not None)
-    return prod(call.input(0)[:-1]) * int(call.attribute("k", 1)) * each
+    return _through_experts(call, (2, 4, 6), 1)
+
+
+def _packed_experts_macs(call: Call) -> int:
+    """The same with several numbers in a byte."""
+    return _through_experts(call, (2, 5, 8), 8 // int(call.attribute("expert_weight_bits", 4)))
+
+
+def _through_experts(call: Call, weights: tuple[int, ...], packed: int) -> int:
+    each = sum(prod(shape[1:]) for index in weights if (shape := call.optional(index)) is not None)
+    return prod(call.input(0)[:-1]) * int(call.attribute("k", 1)) * each * packed
 
 
 describe(
@@ -111,6 +120,7 @@ describe(
         Operator("Einsum", macs=_einsum_macs, way="einsum", parts=einsum_parts),
         Operator("QGemm", MICROSOFT, macs=_gemm_macs, shapes=general_product),
         Operator("MoE", MICROSOFT, macs=_experts_macs),
+        Operator("QMoE", MICROSOFT, macs=_packed_experts_macs),
         Operator("MatMulInteger", macs=_macs, packed=Packed(1, None, 3, -1)),
         Operator("QLinearMatMul", macs=_macs, packed=Packed(3, 4, 5, -1)),
     )

@@ -347,6 +347,15 @@ def experts(net: Net, y: str, name: str) -> str:
     return net.ms(name, y, net.linear(y, WIDTH, 3), first, None, second, k=2, activation_type="relu")
 
 
+@drawn("QMoE", domain=MICROSOFT)
+def packed_experts(net: Net, y: str, name: str) -> str:
+    x, width = net.Relu(net.linear(y, WIDTH, 32)), 32
+    stacks = [net.constant(np.full((3, *shape), 0x79, np.uint8)) for shape in ((64, 16), (WIDTH, 32))]
+    scales = [net.vector(3 * rows, 0.01, 0.02, shape=(3, rows)) for rows in (64, WIDTH)]
+    given = [stacks[0], scales[0], None, stacks[1], scales[1], None]
+    return net.ms(name, x, net.linear(x, width, 3), *given, k=2, activation_type="relu", expert_weight_bits=4)
+
+
 @drawn("TransposeMatMul", domain=MICROSOFT)
 def transposed(net: Net, y: str, name: str) -> str:
     return net.ms(name, y, net.weight(WIDTH, WIDTH), transB=1)

@@ -1,5 +1,6 @@
 """Mixtures of experts: inner width and whole experts go, and the router follows."""
 
+import numpy as np
 import pytest
 
 from onnxprune.channels.analyse import analyse
@@ -59,6 +60,39 @@ def test_without_what_is_not_exact_the_experts_stay() -> None:
 
 def test_a_router_of_other_rows_than_the_tokens_is_followed() -> None:
     assert halve(mixture(Net(), "relu", flat=False)).share < 0.4
+
+
+def packed_mixture(net: Net, bits: int, block: int, kind: str = "silu", third: bool = False) -> Net:
+    """Draw experts of 64 x 96 in few bits."""
+    width, inner = 64, 96
+    x = net.linear(net.input("n", 8), 8, width)
+    router = net.linear(x, width, EXPERTS)
+
+    def stack(rows: int, columns: int) -> list[object]:
+        codes = net.rng.integers(0, 256, (EXPERTS, rows, columns * bits // 8)).astype(np.uint8)
+        shape = (EXPERTS, rows, columns // block) if block else (EXPERTS, rows)
+        scales = net.rng.uniform(0.01, 0.02, shape).astype(np.float32) / 2 ** (bits - 4)
+        return [codes, scales, net.weight(EXPERTS, rows)]
+
+    rows = 2 * inner if kind == "swiglu" else inner
+    given = [*stack(rows, width), *stack(width, inner), *(stack(inner, width) if third else [])]
+    more = {"block_size": block} if block else {}
+    more |= {"swiglu_fusion": 1} if kind == "swiglu" else {}
+    more |= {"normalize_routing_weights": 1, "expert_weight_bits": bits}
+    y = net.ms("QMoE", x, router, *given, k=2, activation_type=kind, **more)
+    net.output(net.linear(net.Relu(y), width, 5))
+    return net
+
+
+@pytest.mark.parametrize("kind", ["silu", "relu", "swiglu"])
+@pytest.mark.parametrize(("bits", "block"), [(4, 0), (4, 32), (8, 0), (4, 16)])
+def test_packed_experts_lose_rows_bytes_and_blocks(kind: str, bits: int, block: int) -> None:
+    halved = halve(packed_mixture(Net(), bits, block, kind), tolerance=1e-3 if bits == 8 else 1e-4)
+    experts, rows, columns = halved.shape("QMoE", 2)
+    assert experts == EXPERTS // 2 and columns == 32 * bits // 8
+    inner = halved.shape("QMoE", 5)[2] * 8 // bits
+    assert inner < 96 and rows == (2 * inner if kind == "swiglu" else inner)
+    assert halved.shape("QMoE", 5)[:2] == [EXPERTS // 2, 32]
 
 
 def test_weights_that_do_not_fit_hold_it() -> None:
