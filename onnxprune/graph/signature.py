@@ -7,12 +7,15 @@ and read by the package `model-signing`.
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 from onnxprune.errors import GateError, ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
@@ -22,7 +25,6 @@ from onnxprune.graph.model import file_sha256
 SUFFIX = ".sig"
 PASSWORD = "ONNXPRUNE_KEY_PASSWORD"
 """Environment variable with the password of an encrypted key: a word on a command line could be read by others."""
-NEEDED = ("model_signing", "OpenSSL", "cryptography")
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,27 @@ def _linked(files: Mapping[str, Path], place: Path) -> Path:
 
 
 def _check_installed() -> None:
-    if any(find_spec(name) is None for name in NEEDED):
+    if find_spec("model_signing") is None:
         raise UsageError("signatures need model-signing: pip install 'onnxprune[sign]'.")
+    if "model_signing" not in sys.modules:
+        _import_library()
+
+
+def _import_library() -> None:
+    """Import model-signing, with a stand-in for pyOpenSSL where that is missing.
+
+    It imports it for certificates, which keys do not need, and its metadata do not ask for it.
+    """
+    missing = find_spec("OpenSSL") is None
+    if missing:
+        stand_in = ModuleType("OpenSSL")
+        vars(stand_in)["crypto"] = ModuleType("OpenSSL.crypto")
+        sys.modules["OpenSSL"] = stand_in
+    try:
+        importlib.import_module("model_signing")
+    finally:
+        if missing:
+            del sys.modules["OpenSSL"]
 
 
 def _private(key: Path) -> None:

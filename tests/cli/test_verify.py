@@ -3,6 +3,8 @@
 import base64
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,3 +206,15 @@ def test_an_output_that_exists_keeps_its_signature_where_nothing_may_be_replaced
     model.with_name("out.onnx.sig").write_text("mine")
     result = run("prune", model, *PRUNE, "--sign", private, "--no-clobber", "-o", out)
     assert result.exit_code == 2 and "out.onnx.sig" in result.stderr and not out.exists()
+
+
+def test_keys_sign_where_what_certificates_need_is_missing(model: Path) -> None:
+    private, public = keys.pair(model.parent)
+    code = (
+        "import sys; sys.modules['OpenSSL'] = None; from pathlib import Path; from onnxprune.graph.signature import *;"
+        f"model, key = Path({str(model)!r}), Path({str(private)!r});"
+        "signature_beside(model).write_text(sign(model, key, name=model.name));"
+        f"print(verify(model, Path({str(public)!r})).files, 'OpenSSL' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "('net.onnx',) False\n", done.stderr
