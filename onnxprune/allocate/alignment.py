@@ -66,7 +66,7 @@ class Widths:
     def __str__(self) -> str:
         """Return the rule in words."""
         words = [f"multiples of {self.steps[0][1]}"]
-        if self.steps[0][0] != self.steps[0][1]:
+        if self.steps[0][0] != self.steps[0][1] or not self.whole:
             words[0] += f" from {self.steps[0][0]} channels"
         return ", ".join([*words, *(f"{multiple} from {start}" for start, multiple in self.steps[1:])])
 

@@ -108,6 +108,10 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     reasons = " ".join(report.details.get("verdict", {}).get("reasons", ()))
     if headline.status(report):
         yield "verdict", f"{headline.status(report)}. {reasons}".rstrip()
+    taken = report.details.get("footprint")
+    if taken and taken.get("after"):
+        for name, unit in (("activation_bytes", "bytes"), ("joules", "J, an estimate after Horowitz, ISSCC 2014")):
+            yield f"sample:{name}", f"{taken['before'][name]} before, {taken['after'][name]} after ({unit})"
     for gate in report.details.get("gates") or ():
         value, held = gate["value"], "kept" if gate["held"] else "not kept"
         found = "not measured" if value is None else f"{value:.6g}"

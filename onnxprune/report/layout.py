@@ -124,6 +124,8 @@ def _cost(report: Report) -> Iterator[Section]:
     if taken:
         first, second = taken["before"], taken["after"]
         rows.append(_cost_row("activations", first["activation_bytes"], second["activation_bytes"], is_size=True))
+        energies = (f"{side['joules'] * 1e6:.3g} uJ" for side in (first, second))
+        rows.append(("energy (estimate)", *energies, figures.share(second["joules"], first["joules"])))
     title = f"{before.path or 'model'} -> {after.path or 'model'}"
     yield Section(title, table=Table(("", "before", "after", "left"), tuple(rows)), picture="cost")
 
