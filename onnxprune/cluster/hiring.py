@@ -93,6 +93,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _client(where: str) -> Iterator[Client]:
+    import dask
     from distributed import Client, LocalCluster
 
     local = LOCAL.fullmatch(where)
@@ -110,6 +111,7 @@ def _client(where: str) -> Iterator[Client]:
     given: dict[str, Any] = {"n_workers": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": QUIET}
     with (
         scratch_folder() as folder,
+        dask.config.set({"temporary-directory": folder}),
         LocalCluster(host="127.0.0.1", **given) as cluster,
         _processes(int(local[1]), cluster.scheduler_address, Path(folder)),
         Client(cluster, set_as_default=False) as client,

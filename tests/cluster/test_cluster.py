@@ -1,6 +1,7 @@
 """A real scheduler and real workers give the same bytes as one process, also when one of them is killed."""
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,13 +237,15 @@ def _double(kit: int, piece: int) -> int:
     return kit * piece
 
 
-def test_processes_of_this_machine_are_a_crew_and_end_with_it() -> None:
+def test_processes_of_this_machine_are_a_crew_and_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with hiring.hired("local:1"):
         crew = at_work()
         assert crew is not None
         assert crew.size == 1
         assert list(crew.map(_double, 2, [3, 4], str)) == [6, 8]
     assert at_work() is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_scheduler_that_goes_is_one_line(model: Path, data: Path, tmp_path: Path) -> None:
