@@ -78,9 +78,11 @@ class Space:
 
     def is_born_pinned(self, ids: IntArray) -> bool:
         """Tell whether an axis was made by `pinned`, or of such axes (or is empty)."""
-        if len(ids) == 0 or ids.strides == (0,) or bool((ids == ids[0]).all()):
-            return len(ids) == 0 or int(ids[0]) in self._born_pinned
-        return int(ids[0]) in self._born_pinned and all(int(i) in self._born_pinned for i in np.unique(ids))
+        if len(ids) == 0:
+            return True
+        if int(ids[0]) not in self._born_pinned:
+            return False
+        return ids.strides == (0,) or all(int(i) in self._born_pinned for i in np.unique(ids))
 
     def tie(self, a: IntArray, b: IntArray) -> None:
         """Position i of `a` and of `b` live or die together.
