@@ -47,6 +47,7 @@ class ApplyKwargs(TypedDict, total=False):
 
     same_structure: bool
     force: bool
+    stats: str | Path | None
     substitute: str | None
     heads: bool | None
     head_dim: bool | None

@@ -15,8 +15,10 @@ from onnxprune.graph.model import Model, Source, load
 from onnxprune.graph.structure import counts_of
 from onnxprune.methods.apply_options import ApplyOptions
 from onnxprune.methods.calibration import DataSource, calibration
+from onnxprune.methods.closed_refit import closed_refit
 from onnxprune.methods.compensate_options import require_data
 from onnxprune.methods.depth import border_left, notes_of, sizes_left, whole_of
+from onnxprune.methods.gather import KnownSums
 from onnxprune.methods.refit_parts import refit
 from onnxprune.methods.resize import loose_border, shape_notes, with_shapes
 from onnxprune.methods.result import PruneResult
@@ -97,6 +99,11 @@ def apply(
     notes = (*shape_notes(channels, border), *notes_of(short))
     plan = replace(plan, source_sha256=model.sha256) if options.same_structure else plan
     result = PruneResult(cut, plan, channels, keep, {}, notes, uncompensated=cut, border=border, short=short)
+    known = KnownSums.of(options.stats, model) if options.stats is not None else None
+    if known is not None and short is not None:
+        raise UsageError("statistics are of the whole model, and branches go: give data instead of stats.")
+    if known is not None and samples is None and options.compensate in (None, "lstsq"):
+        return closed_refit(result, known, runtime)
     if samples is None and options.compensate not in (None, "none"):
         samples = synthetic(whole_of(short) or channels, options.input_shapes, options.seed, runtime)
         result = replace(result, warnings=(*notes, WEAKER))

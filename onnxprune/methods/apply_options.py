@@ -32,6 +32,12 @@ class ApplyOptions(CompensateOptions):
     )
     force: bool = option(False, "Apply it to another file too, where the tensors are the same.", untold=True)
 
+    stats: Path | None = option(
+        None,
+        "Statistics that onnxprune stats collected of this model: without --data the refit comes from them.",
+        metavar="FILE",
+        untold=True,
+    )
     substitute: str | None = option(None, SUBSTITUTE, choices=SUBSTITUTES)
 
     def read_plan(self) -> Plan:

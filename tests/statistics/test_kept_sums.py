@@ -142,6 +142,16 @@ def test_a_prune_by_statistics_alone_refits_what_stays(model: Path, tmp_path: Pa
     assert found.report.details["statistics"][0]["samples"] == 160
 
 
+def test_a_plan_is_applied_with_statistics_of_the_new_weights(model: Path, tmp_path: Path) -> None:
+    plan = onnxprune.prune(model, ratio=0.5, align=1, compensate="none").plan
+    new = networks.store(networks.convnet(5, width=16), tmp_path / "new.onnx")
+    kept(new, VALUES, tmp_path / "new.stats")
+    bare = onnxprune.apply(new, plan, same_structure=True)
+    found = onnxprune.apply(new, plan, same_structure=True, stats=tmp_path / "new.stats")
+    assert found.plan.removed == bare.plan.removed
+    assert lost(new, found.model) < 0.5 * lost(new, bare.model)
+
+
 def test_scores_of_statistics_are_those_of_the_same_data(model: Path, tmp_path: Path) -> None:
     """The fit part of 160 samples is 120; nothing else is known of them."""
     path = tmp_path / "d.npz"
