@@ -17,6 +17,7 @@ import onnx
 from onnxprune.errors import ModelError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.count import Shapes
+from onnxprune.graph.embedded import embedded
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.session import open_session
 from onnxprune.graph.trace import Trace, trace
@@ -80,7 +81,7 @@ def activations(model: Model, sizes: Mapping[str, Shape] | None = None) -> Activ
     fixed = _fixed(model, {**sample_sizes(model), **(sizes or {})})
     with scratch_folder() as folder:
         written = Path(folder) / "optimized.onnx"
-        open_session(fixed, threads=1, level="extended", folder=model.folder, written=written).close()
+        open_session(fixed, threads=1, level="extended", written=written).close()
         view = View(load(written))
         traced = trace(view, {})
         buffers = buffers_of(view, traced)
@@ -100,9 +101,8 @@ def sample_sizes(model: Model, traced: Trace | None = None) -> dict[str, Shape]:
 
 
 def _fixed(model: Model, sizes: Mapping[str, Shape]) -> onnx.ModelProto:
-    """Return the graph with the sizes of its inputs written down."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    """Return the graph with the sizes of its inputs written down, and its weights inside."""
+    proto = embedded(model)
     del proto.graph.value_info[:]
     for value in proto.graph.input:
         dims = value.type.tensor_type.shape.dim

@@ -133,3 +133,21 @@ def test_energy_falls_with_work_and_with_bits():
     small = View(onnxprune.quantize(wide, feeds, mode="static", guard=False, measure=False).model)
     fewer = joules(small, trace(small, {"x": (1, 3, 12, 12)}))
     assert spent[1] < spent[0] and fewer < spent[0]
+
+
+@pytest.mark.parametrize("network", ["convnet", "branches", "GPT2"])
+def test_weights_beside_the_model_change_no_peak(network, tmp_path: Path):
+    proto = {"convnet": convnet, "branches": branches}.get(network, lambda: zoo.build(network))()
+    inside = onnxprune.load(store(proto, tmp_path / "inside.onnx"))
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    outside = activations(onnxprune.load(tmp_path / "m.onnx"))
+    assert (outside.buffers, outside.sizes) == (activations(inside).buffers, activations(inside).sizes)
+
+
+def test_a_model_with_weights_beside_it_meets_a_peak(tmp_path: Path):
+    onnx.save(branches(), tmp_path / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    arguments = ["prune", str(tmp_path / "m.onnx"), "--peak-memory", "0.7", "--compensate", "none", "-q"]
+    result = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path / "small.onnx")])
+    assert result.exit_code == 0, result.output
+    before = activations(onnxprune.load(tmp_path / "m.onnx"))
+    assert activations(onnxprune.load(tmp_path / "small.onnx")).peak <= 0.7 * before.peak

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from onnxprune.errors import ModelError
 from onnxprune.graph.bodies import reads
 from onnxprune.graph.check import one_line
 from onnxprune.graph.initializers import add_to, free_name
-from onnxprune.graph.model import Model
-from onnxprune.graph.tensors import is_external, to_array, walk
+from onnxprune.graph.tensors import to_array
 from onnxprune.methods.quantization.recognise import bodies, nodes
 from onnxprune.operators.operator import named
 
@@ -28,22 +27,6 @@ SHARED_ELEMENTS = 1 << 12
 BIASED = frozenset(named(lambda operator: operator.bias is not None))
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})
-
-
-def embedded(model: Model) -> onnx.ModelProto:
-    """Return a copy of the proto with the content of external tensors inside."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    if not any(is_external(tensor) for tensor in walk(model.proto)):
-        return proto
-    from onnxprune.graph.view import View
-
-    keys = {id(p.tensor): key for key, p in View(model).parameters.items()} if model.pending else {}
-    for old, new in zip(walk(model.proto), walk(proto), strict=True):
-        if is_external(old):
-            content = model.content(keys.get(id(old), ""), old)
-            new.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(content), old.name))
-    return proto
 
 
 def opset_of(proto: onnx.ModelProto) -> int:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxprune.graph.embedded import embedded
 from onnxprune.graph.initializers import FREE_SINCE
 from onnxprune.graph.model import Model
 from onnxprune.methods.quantization.fold_weights import fold_weights
-from onnxprune.methods.quantization.lift import embedded, lift_constants, name_nodes, raised, resolve_aliases
+from onnxprune.methods.quantization.lift import lift_constants, name_nodes, raised, resolve_aliases
 from onnxprune.methods.quantization.normal_form import normalise
 
 

@@ -9,9 +9,9 @@ import onnx
 
 from onnxprune.errors import NothingToPruneError
 from onnxprune.evidence.latency import Timing
+from onnxprune.graph.embedded import embedded
 from onnxprune.graph.model import Model
 from onnxprune.methods.quantization import between, bias, guard, layers, measure, race
-from onnxprune.methods.quantization.lift import embedded
 from onnxprune.methods.quantization.search import guarded
 from onnxprune.methods.quantization.static_work import StaticWork
 from onnxprune.methods.quantization.work import Feeds, Found
