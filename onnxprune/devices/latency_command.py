@@ -6,6 +6,7 @@ the benchmark tools of runtimes print is understood (`onnxprune.devices.tool_tim
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ def check_command(command: str) -> None:
         UsageError: it has no place for one.
     """
     if (ONE in command) == (MANY in command):
-        raise UsageError(f"latency_command '{command}': say where the model goes, with {ONE} (or {MANY}, for many).")
+        raise UsageError(f"latency_command '{command}': say where the model goes, with {ONE} or, for many, {MANY}.")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class LatencyCommand:
     def _many(self, models: Sequence[Path]) -> list[tuple[float, ...]]:
         out = self._said(MANY, models)
         lines = [tuple(times) for line in out.splitlines() if (times := plain_times(line))]
-        if len(lines) != len(models) or any(not time > 0 for times in lines for time in times):
+        if len(lines) != len(models) or not all(0 < time < math.inf for times in lines for time in times):
             raise DeviceError(
                 f"the latency command printed {len(lines)} lines with times for {len(models)} models "
                 f"('{_start(out)}'); with {MANY} it prints a line for each."

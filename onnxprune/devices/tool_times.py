@@ -18,7 +18,8 @@ from onnxprune.errors import DataError
 UNITS = {"s": 1e3, "sec": 1e3, "seconds": 1e3, "ms": 1.0, "msec": 1.0, "us": 1e-3, "usec": 1e-3, "ns": 1e-6}
 NUMBER = r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
 TIME = re.compile(rf"(?<![\w.\-]){NUMBER}\s*(seconds|usec|msec|sec|ms|us|ns|s)?(?![\w.%:/])")
-NOTHING = "no time was found in it; a time is a number, in ms unless s, us or ns stand behind it"
+COMMA = re.compile(r"\d,$")
+NOTHING = "no time was found in it; a time is a number with a decimal point, in ms unless s, us or ns stand behind it"
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,18 @@ def read_tool(text: str) -> ToolTimes | None:
     Raises:
         DataError: it is of one, and lacks the times or has impossible ones.
     """
-    found = _of_json(text) if text.lstrip()[:1] in ("[", "{") else None
-    if found is None:
-        for mark, read in _TEXTS:
-            if re.search(mark, text):
-                found = read(text)
-                break
+    try:
+        found = _read(text)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{NOTHING} ({error})") from error
     return None if found is None else _checked(found)
+
+
+def _read(text: str) -> ToolTimes | None:
+    found = _of_json(text) if text.lstrip()[:1] in ("[", "{") else None
+    if found is not None:
+        return found
+    return next((read(text) for mark, read in _TEXTS if re.search(mark, text)), None)
 
 
 def read_times(text: str) -> ToolTimes:
@@ -75,13 +81,16 @@ def read_times(text: str) -> ToolTimes:
 
 
 def plain_times(line: str) -> list[float]:
-    """Return the times of a line in ms: numbers with a unit, or all numbers of a line that has nothing but numbers."""
-    found = [(float(number), unit) for number, unit in TIME.findall(line)]
-    with_unit = [number * UNITS[unit] for number, unit in found if unit]
-    if with_unit:
-        return with_unit
+    """Return the times of a line in ms: numbers with a unit, or all numbers of a line that has nothing but numbers.
+
+    `1,5 ms` is none: its comma may stand for a decimal point or between thousands.
+    """
+    found = list(TIME.finditer(line))
+    if any(match[2] for match in found):
+        clear = [match for match in found if match[2] and not COMMA.search(line, 0, match.start())]
+        return [float(match[1]) * UNITS[match[2]] for match in clear]
     rest = TIME.sub("", line).strip(" \t,;[]()")
-    return [number for number, _ in found] if not re.sub(r"[\s,;]", "", rest) else []
+    return [float(match[1]) for match in found] if not re.sub(r"[\s,;]", "", rest) else []
 
 
 def _checked(found: ToolTimes) -> ToolTimes:

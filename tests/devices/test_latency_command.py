@@ -100,6 +100,7 @@ def test_bench_times_there_too(model: Path) -> None:
         ("echo 'no board found' >&2; exit 1 # {model}", "no board found"),
         ("echo hello # {model}", "printed 'hello': no time was found"),
         ("echo 1.5 # {models}", "1 lines with times for .* models"),
+        ("echo 1e400 # {models}", "1 lines with times for 1 models"),
         ("sleep 60 # {model}", "took longer than 0.5 seconds"),
         ("surely-not-there {model}", "exit code 127"),
     ],

@@ -168,6 +168,7 @@ def test_what_a_tool_says_is_read(text: str, tool: str, median: float, low: floa
         ("[1.5, 2.5]", [1.5, 2.5]),
         ("warming up 3 runs\nlatency: 7.25 ms", [7.25]),
         ("1.5e1", [15.0]),
+        ("3 ms,4 ms", [3.0, 4.0]),
     ],
 )
 def test_plain_times_are_read_with_their_units(text: str, times: list[float]) -> None:
@@ -175,7 +176,23 @@ def test_plain_times_are_read_with_their_units(text: str, times: list[float]) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "hello", "version 1.2.3", "model-3.onnx loaded", "0 ms", "-5", "nan ms", "100 %", "{}", "[]", "12:30"]
+    "text",
+    [
+        "",
+        "hello",
+        "version 1.2.3",
+        "model-3.onnx loaded",
+        "0 ms",
+        "-5",
+        "nan ms",
+        "100 %",
+        "{}",
+        "[]",
+        "12:30",
+        "1,5 ms",
+        "1.234,5 us",
+        "took 12,345 ns",
+    ],
 )
 def test_what_is_no_time_is_none(text: str) -> None:
     with pytest.raises(DataError, match="no time was found"):
@@ -195,6 +212,21 @@ def test_what_is_no_time_is_none(text: str) -> None:
 def test_a_tool_that_did_not_finish_says_what_lacks(text: str) -> None:
     with pytest.raises(DataError):
         read_tool(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"name": "model_run", "dur": "soon"}]',
+        '[{"latencyMs": [1.5]}]',
+        '{"execution_results": {"latency_median": "n/a"}}',
+        '{"execution_results": {"latency_median": 1.5, "iterations_num": Infinity}}',
+        "Msg Timestamp,Message,Time,Unit of Measurement\n1,EXECUTE,soon,US,NETRUN",
+    ],
+)
+def test_a_time_that_is_no_number_is_said_in_one_line(text: str) -> None:
+    with pytest.raises(DataError, match="no time was found"):
+        read_times(text)
 
 
 def test_a_line_of_words_has_no_times() -> None:
