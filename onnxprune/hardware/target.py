@@ -67,6 +67,10 @@ class Target:
         wanted = asked or self.precision or stored
         return wanted if wanted in self.multiple else next(iter(self.multiple))
 
+    def computes_in(self, precision: str | None) -> bool:
+        """Whether it computes in these numbers; None: in any kind of float, as packed weights are unpacked to."""
+        return precision in self.multiple if precision is not None else self.multiple.keys() != {"int8"}
+
     def tile(self, precision: str, way: str) -> Tile:
         """Return what widths run as multiples of; without a line in the table those that the target wants."""
         found = self.tiles.get(precision, {}).get(way)

@@ -103,7 +103,7 @@ class QuantizeOptions(LayerOptions):
         if self.target is None:
             return
         target = target_named(self.target)
-        if self.mode is not None and mode_named(self.mode).precision not in (*target.multiple, None):
+        if self.mode is not None and not target.computes_in(mode_named(self.mode).precision):
             able = " and ".join(target.multiple)
             raise UsageError(f"target '{target.name}' computes in {able}; mode {self.mode} does not fit.")
         fitting = self.mode in (None, target.quantize.get("mode"))

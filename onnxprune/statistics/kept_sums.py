@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,19 @@ from onnxprune.version import __version__
 FORMAT, VERSION = "onnxprune-statistics", 1
 LARGEST_BYTES = 64 << 30
 """A file that says it holds more is none of ours."""
+DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    EOFError,
+    AttributeError,
+    RecursionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged archive, or other values than were written, raises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,17 +131,10 @@ def read_sums(path: Path) -> KeptSums:
         raise DataError(f"the statistics '{path}' do not exist; onnxprune stats makes them.") from None
     except OSError as error:
         raise DataError(f"the statistics '{path}' cannot be read ({error.strerror or error}).") from error
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        AttributeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-    ) as error:
+    except DAMAGE as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise DataError(
-            f"'{path}' is no file of statistics, or it is damaged ({error}); onnxprune stats makes them."
+            f"'{path}' is no file of statistics, or it is damaged ({why}); onnxprune stats makes them."
         ) from error
 
 
@@ -181,10 +188,9 @@ def _from_arrays(arrays: Mapping[str, Array]) -> KeptSums:
     sums: dict[str, Sums] = {}
     for number, said in enumerate(header["tensors"]):
         rows, gram = arrays[f"{number}.rows"], arrays.get(f"{number}.gram")
-        width = rows.shape[1]
-        if rows.shape != (4, width) or rows.dtype != np.float64 or not np.isfinite(rows).all():
+        if rows.ndim != 2 or not _are_sums(rows, (4, rows.shape[1])):
             raise ValueError(f"sums of '{said['key']}'")
-        if gram is not None and (gram.shape != (width, width) or gram.dtype != np.float64):
+        if gram is not None and not _are_sums(gram, (rows.shape[1], rows.shape[1])):
             raise ValueError(f"products of '{said['key']}'")
         if int(said["count"]) < 1:
             raise ValueError(f"number of rows of '{said['key']}'")
@@ -194,6 +200,12 @@ def _from_arrays(arrays: Mapping[str, Array]) -> KeptSums:
     if marks.dtype != np.uint64 or marks.shape != (sum(count for count, _ in shards),):
         raise ValueError("marks of the samples")
     notes = tuple(str(note) for note in header["notes"])
+    if not isinstance(header["settings"]["branches"], dict) or not isinstance(header["settings"]["unfused"], bool):
+        raise ValueError("settings")
     return KeptSums(
         str(header["model"]), dict(header["settings"]), shards, marks, sums, notes, str(header["onnxprune"])
     )
+
+
+def _are_sums(values: Array, shape: tuple[int, int]) -> bool:
+    return values.shape == shape and values.dtype == np.float64 and bool(np.isfinite(values).all())

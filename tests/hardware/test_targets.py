@@ -95,6 +95,13 @@ def test_numbers_that_a_target_does_not_compute_in_are_refused():
         QuantizeOptions(target="axis-artpec9", mode="fp16")
 
 
+@pytest.mark.parametrize("target", ["axis-artpec9", "esp-dl", "ti-tinpu"])
+def test_packed_weights_are_refused_where_nothing_computes_in_floats(target):
+    with pytest.raises(UsageError, match="computes in int8; mode weight-only does not fit"):
+        QuantizeOptions(target=target, mode="weight-only", bits=4)
+    assert QuantizeOptions(target="webgpu", mode="weight-only", bits=4).bits == 4
+
+
 def test_quantize_takes_its_types_from_the_target_where_nobody_says_otherwise():
     asked = QuantizeOptions(target="axis-artpec8")
     assert (asked.mode, asked.per_channel) == ("static", False)
