@@ -45,7 +45,7 @@ from onnxprune.report import Report
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
-from onnxprune.statistics.split import part
+from onnxprune.statistics.split import part, places
 from onnxprune.types import Array
 from onnxprune.version import __version__
 
@@ -223,8 +223,8 @@ class _Finetuning:
         shape = self._shape(end, feeds[0])
         if self.options.criterion == "ctc":
             steps = shape[0 if self._is_time_first(shape, feeds[0], name) else 1]
-            return fitted_sequences(given, shape, steps, self.options.blank, name)
-        return fitted(given, shape, self.options.criterion, name)
+            return fitted_sequences(given, shape, steps, self.options.blank, name, places(self.data))
+        return fitted(given, shape, self.options.criterion, name, places(self.data))
 
     def _is_time_first(self, shape: tuple[int, ...], feed: Feed, name: str) -> bool:
         """Tell whether an output is (steps, samples, classes), not (samples, steps, classes)."""

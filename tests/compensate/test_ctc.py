@@ -100,6 +100,7 @@ REFUSED = {
     "outside the classes": (np.full((64, 2), 4), 0, "label 4 of sample 0"),
     "behind the end": (np.tile([1, -1, 2], (64, 1)), 0, "behind a -1"),
     "too long": (np.tile([1, 1, 1, 1, 1], (64, 1)), 0, "sample 0 needs 9 steps, 'scores' has 8"),
+    "no such blank from the last": (np.full((64, 2), 1), -9, "blank -9 is outside the 4 classes"),
     "no such blank": (np.full((64, 2), 1), 9, "blank 9 is outside the 4 classes"),
 }
 

@@ -139,6 +139,14 @@ def test_what_does_not_fit_is_refused_in_one_line(pruned: onnx.ModelProto, name:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("first", [40, 60, 80])
+def test_a_wrong_label_is_named_by_its_place_among_those_given(pruned: onnx.ModelProto, first: int) -> None:
+    labels = np.where(np.arange(96) < first, 3, 99)
+    with pytest.raises(onnxprune.DataError, match="label 99 of sample") as caught:
+        onnxprune.finetune(NET, pruned, {"x": X}, steps=2, labels=labels)
+    assert first <= int(str(caught.value).split("sample ")[1].split()[0]) <= first + 4
+
+
 def test_models_that_do_not_correspond_are_refused_with_the_tensor() -> None:
     other = networks.convnet(seed=9, width=16)
     other.graph.node[-1].output[0] = other.graph.output[0].name = "scores"

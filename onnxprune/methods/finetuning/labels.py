@@ -88,8 +88,13 @@ def labels_of(given: object, data: Data, samples: int | None) -> Array:
     return np.asarray(values[places(data)])
 
 
-def fitted(values: Array, shape: tuple[int, ...], criterion: str | None, output: str) -> Labels:
+def fitted(
+    values: Array, shape: tuple[int, ...], criterion: str | None, output: str, at: Array | None = None
+) -> Labels:
     """Return labels for an output, (samples, ..) as `shape` says, classes along axis 1.
+
+    Args:
+        at: (samples,) which of the labels that were given these are, for messages.
 
     Raises:
         DataError: their shape, type or values do not fit.
@@ -107,7 +112,7 @@ def fitted(values: Array, shape: tuple[int, ...], criterion: str | None, output:
         _check_shape(values, (*one[1:],), output)
         wrong = np.argwhere((values < 0) | (values >= one[0]))
         if len(wrong):
-            number = int(wrong[0][0])
+            number = _place(wrong[0][0], at)
             raise DataError(
                 f"label {values[tuple(wrong[0])]} of sample {number} is outside the {one[0]} classes of '{output}'."
             )
@@ -120,29 +125,32 @@ def fitted(values: Array, shape: tuple[int, ...], criterion: str | None, output:
     return Labels(values.astype(np.float32), criterion, partial(np.asarray, dtype=np.float32))
 
 
-def fitted_sequences(values: Array, shape: tuple[int, ...], steps: int, blank: int, output: str) -> Labels:
+def fitted_sequences(
+    values: Array, shape: tuple[int, ...], steps: int, blank: int, output: str, at: Array | None = None
+) -> Labels:
     """Return labels (samples, longest), whole numbers with -1 behind the last, for an output of (.., classes).
 
     Args:
         shape: of the output. steps: how many there are.
+        at: (samples,) which of the labels that were given these are, for messages.
 
     Raises:
         DataError: their shape, type or values do not fit, or one is longer than the output can say.
     """
     classes = shape[-1]
-    blank = blank + classes if blank < 0 else blank
+    if not -classes <= blank < classes:
+        raise DataError(f"blank {blank} is outside the {classes} classes of '{output}'.")
+    blank %= classes
     if values.dtype.kind not in "iub" or values.ndim != 2 or not values.shape[1]:
         raise DataError(
             f"labels of ctc are {values.dtype} of shape {list(values.shape)}; give whole numbers, (samples, longest), "
             "with -1 behind the last of each."
         )
-    if not 0 <= blank < classes:
-        raise DataError(f"blank {blank} is outside the {classes} classes of '{output}'.")
     values = values.astype(np.int64)
     behind = np.cumsum(values < 0, axis=1) > 0
     wrong = np.argwhere((values >= classes) | (values == blank) | (behind & (values >= 0)) | (values < -1))
     if len(wrong):
-        number = int(wrong[0][0])
+        number = _place(wrong[0][0], at)
         raise DataError(
             f"label {values[tuple(wrong[0])]} of sample {number} is the blank, behind a -1, or outside the {classes} "
             f"classes of '{output}'."
@@ -150,9 +158,14 @@ def fitted_sequences(values: Array, shape: tuple[int, ...], steps: int, blank: i
     # between two of the same class a blank is needed
     least = (values >= 0).sum(axis=1) + ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] >= 0)).sum(axis=1)
     if len(values) and least.max() > steps:
-        number = int(least.argmax())
-        raise DataError(f"the label of sample {number} needs {least[number]} steps, '{output}' has {steps}.")
+        number = _place(least.argmax(), at)
+        raise DataError(f"the label of sample {number} needs {least.max()} steps, '{output}' has {steps}.")
     return Labels(values, "ctc", partial(tables, classes=classes, blank=blank))
+
+
+def _place(number: int, at: Array | None) -> int:
+    """Return where a label stands among all that were given, some of whose samples are kept for judging."""
+    return int(number if at is None else at[number])
 
 
 def _check_shape(values: Array, wanted: tuple[int, ...], output: str) -> None:
