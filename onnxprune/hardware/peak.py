@@ -29,6 +29,8 @@ LARGEST_BYTES = 1 << 30
 """Of a model: onnxruntime writes the graph that it runs to a file, weights and all."""
 NORM = 16
 """Exponent of the norm over time that stands for the peak: several peaks of nearly the same height all count."""
+CAST = "InsertedPrecisionFreeCast_"
+"""What onnxruntime puts before the name of a tensor that it computes in float32 where it has no float16 kernel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,8 @@ def _fixed(model: Model, sizes: Mapping[str, Shape]) -> onnx.ModelProto:
 
 def _scale(buffer: Buffer, before: Shapes, after: Shapes) -> float:
     """Return by how much a buffer shrinks: as the first of its tensors that is known."""
-    for key in buffer.tensors:
+    for tensor in buffer.tensors:
+        key = tensor.removeprefix(CAST)
         if key in before and key in after and (old := prod(before[key])):
             return prod(after[key]) / old
     return 1.0

@@ -17,6 +17,7 @@ from onnxprune.hardware.peak import activations
 ROUNDS = 8
 LARGEST_BYTES, MOST_GROUPS = 64 << 20, 64
 """Of a model in which, and of groups of which, it is tried whether they can be given back."""
+WAYS = "Allow more (--align 1, fewer --skip), or smaller inputs."
 CLOSE_ENOUGH = 0.95
 """Of the goal: a peak between it and the goal is looked at no further."""
 
@@ -57,9 +58,12 @@ def meet_peak(
         progress(f"looking for {goal:.3g} of the peak, try {number + 1}")
         try:
             keep = spend(measure, aim)
-        except NothingToPruneError:
+        except NothingToPruneError as error:
             if not tries:
-                raise
+                raise NothingToPruneError(
+                    f"--peak-memory cannot be reached: {goal * before:.0f} of {before} bytes were asked for, and all "
+                    f"that may go leaves more. {WAYS}"
+                ) from error
             break
         left = activations(rewrite(channels, keep), sizes).peak / before
         repeated = any(_same(keep, other) for _, other in tries)
@@ -74,7 +78,7 @@ def meet_peak(
         least = min(left for left, _ in tries)
         raise NothingToPruneError(
             f"--peak-memory cannot be reached: {least * before:.0f} of {before} bytes are left at best, "
-            f"{goal * before:.0f} were asked for. Allow more (--align 1, fewer --skip), or smaller inputs."
+            f"{goal * before:.0f} were asked for. {WAYS}"
         )
     best = max(fitting, key=lambda pair: pair[0])[1]
     if channels.model.size_bytes > LARGEST_BYTES:

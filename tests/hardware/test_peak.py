@@ -151,3 +151,16 @@ def test_a_model_with_weights_beside_it_meets_a_peak(tmp_path: Path):
     assert result.exit_code == 0, result.output
     before = activations(onnxprune.load(tmp_path / "m.onnx"))
     assert activations(onnxprune.load(tmp_path / "small.onnx")).peak <= 0.7 * before.peak
+
+
+@pytest.mark.parametrize("network", [convnet, branches])
+def test_a_model_in_float16_meets_a_peak_although_it_is_computed_in_float32(network, tmp_path: Path):
+    half = onnxprune.quantize(network(), mode="fp16", keep_io_types=False).model
+    before = activations(half).peak
+    small = onnxprune.prune(half, peak_memory=0.75, compensate="none").model
+    assert 0 < activations(small).peak <= 0.75 * before
+
+
+def test_bytes_that_cannot_be_reached_are_told_in_bytes():
+    with pytest.raises(NothingToPruneError, match=r"300 of [0-9]+ bytes were asked for"):
+        onnxprune.prune(convnet(), peak_memory="300B", compensate="none")

@@ -100,9 +100,10 @@ def find_axis(model: Model, traced: dict[str, Shape], target: str, shapes: dict[
         return name, axis % rank
     free = _free_axes(model, name, traced[name], shapes)
     if len(free) != 1:
-        what = f"axes {', '.join(map(str, free))} can" if free else "no axis can"
-        error = UsageError if free else NothingToPruneError
-        raise error(f"'{name}' has shape {list(traced[name])}, of which {what} lose positions; say which: {name}:AXIS.")
+        said = f"'{name}' has shape {list(traced[name])}, of which"
+        if not free:
+            raise NothingToPruneError(f"{said} no axis can lose positions; {name}:AXIS says why of one.")
+        raise UsageError(f"{said} axes {', '.join(map(str, free))} can lose positions; say which: {name}:AXIS.")
     return name, free[0]
 
 
