@@ -176,6 +176,16 @@ def check_whole(name: str, value: object, least: int, most: float | None = None)
         raise UsageError(f"{name} {value!r}: give a whole number from {least} to {int(most)}.")
 
 
+def check_text(name: str, value: object) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(value, str):
+        raise UsageError(f"{name} {value!r}: give a text.")
+
+
 def _in_python(text: str) -> str:
     """Return a help text with the names of options instead of flags."""
     return re.sub(r"--([a-z][a-z-]*)", lambda found: found[1].replace("-", "_"), text)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from numbers import Real
 
 from onnxprune.devices.latency_command import LatencyCommand, check_command
 from onnxprune.devices.ssh_device import SshDevice, read_place
 from onnxprune.devices.stopwatch import TIMEOUT_SECONDS, Stopwatch
 from onnxprune.errors import UsageError
+from onnxprune.option import check_text
 
 
 def check_watch(device: str | None, command: str | None, seconds: float | None = None) -> None:
@@ -18,11 +20,13 @@ def check_watch(device: str | None, command: str | None, seconds: float | None =
     """
     if device is not None and command is not None:
         raise UsageError("device and latency_command both say where models are timed; give one.")
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise UsageError(f"latency_timeout {seconds:g}: give seconds, above 0.")
+    if seconds is not None and not (isinstance(seconds, Real) and 0 < seconds < float("inf")):
+        raise UsageError(f"latency_timeout {seconds}: give seconds, above 0.")
     if device is not None:
+        check_text("device", device)
         read_place(device)
     if command is not None:
+        check_text("latency_command", command)
         check_command(command)
 
 

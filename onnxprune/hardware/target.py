@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from onnxprune.errors import UsageError
+from onnxprune.option import check_text
 
 PRECISIONS = ("float32", "float16", "int8")
 """Numbers that a model computes in; int8 stands for all integers of eight bits."""
@@ -111,8 +112,9 @@ def target_named(name: str) -> Target:
     """Return a target.
 
     Raises:
-        UsageError: there is none of this name; with the nearest.
+        UsageError: there is none of this name, with the nearest; or it is no text.
     """
+    check_text("target", name)
     table = targets()
     if name not in table:
         near = difflib.get_close_matches(name, table, n=3, cutoff=0.4)

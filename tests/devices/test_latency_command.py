@@ -4,6 +4,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -132,6 +133,9 @@ def test_what_a_command_started_ends_with_it(model: Path, tmp_path: Path) -> Non
         {"latency_command": "time-it"},
         {"latency_command": "a {model} {models}"},
         {"latency_command": "a {model}", "device": "ssh://board"},
+        {"latency_command": 5},
+        {"latency_command": "a {model}", "latency_timeout": "long"},
+        {"device": 5},
         {"device": "board"},
         {"device": "ssh://"},
         {"device": "ssh://user:secret@board"},
@@ -141,7 +145,7 @@ def test_what_a_command_started_ends_with_it(model: Path, tmp_path: Path) -> Non
         {"device": "ssh://board:ssh"},
     ],
 )
-def test_what_makes_no_sense_is_refused(run: dict[str, str]) -> None:
+def test_what_makes_no_sense_is_refused(run: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Run(**run)
 

@@ -88,6 +88,13 @@ def test_an_unknown_target_is_told_with_the_nearest(kind, words):
         kind(**words)
 
 
+@pytest.mark.parametrize("target", [5, [], b"webgpu"])
+def test_a_target_is_a_text(target):
+    for kind in (PruneOptions, QuantizeOptions):
+        with pytest.raises(UsageError, match=r"target .*: give a text"):
+            kind(**{"target": target, **({"ratio": 0.4} if kind is PruneOptions else {})})
+
+
 def test_numbers_that_a_target_does_not_compute_in_are_refused():
     with pytest.raises(UsageError, match="'axis-artpec9' computes in int8, not in float16"):
         onnxprune.prune(convnet(), target="axis-artpec9", precision="float16")
