@@ -30,7 +30,7 @@ RECIPES = {
     "factorized, 0.6 of the parameters": ["factorize: {params: 0.6}"],
     "quantized, static int8": ["quantize: {mode: static}"],
     "pruned 30 %, then int8": ["prune: {ratio: 0.3}", INT8],
-    "pruned 30 % (multiples of 16), then int8": ["prune: {ratio: 0.3, align: 16}", INT8],
+    "pruned 30 % (widths for float), then int8": ["prune: {ratio: 0.3, precision: float32}", INT8],
     "pruned 20 %, 2:4, then int8": [
         "prune: {ratio: 0.2}",
         "sparsify: {pattern: 2:4}",

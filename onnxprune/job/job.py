@@ -42,6 +42,11 @@ class Step:
         taken = {name: getattr(run, name) for name in said if getattr(self.options, name) == default_of(said[name])}
         return replace(self, options=replace(self.options, **taken)) if taken else self
 
+    @property
+    def times(self) -> bool:
+        """Whether it measures how long models take."""
+        return getattr(self.options, "latency", None) is not None or getattr(self.options, "measure_latency", False)
+
     def before(self, later: Sequence[Step]) -> Step:
         """Return the step with widths that suit the numbers which a later step makes the model compute in."""
         if getattr(self.options, "precision", "-") is not None or self.method.name == "quantize":
@@ -77,6 +82,9 @@ class Job:
     def __post_init__(self) -> None:
         shared = [step.shared(self.run) for step in self.steps]
         object.__setattr__(self, "steps", tuple(step.before(shared[number:]) for number, step in enumerate(shared, 1)))
+        where = "device" if self.run.device else "latency_command" if self.run.latency_command else None
+        if where is not None and not any(step.times for step in self.steps):
+            raise UsageError(f"{where}: no step measures a latency; ask for one (latency), or leave {where} out.")
 
     @property
     def settings(self) -> dict[str, object]:

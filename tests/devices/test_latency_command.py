@@ -154,3 +154,11 @@ def test_what_makes_no_sense_is_refused(run: dict[str, Any]) -> None:
 def test_a_latency_is_a_share_or_milliseconds(latency: str) -> None:
     with pytest.raises(UsageError, match="give a share of the original's"):
         onnxprune.PruneOptions(latency=latency)
+
+
+@pytest.mark.parametrize("step", [("prune", {}), ("prune", {"macs": 0.5}), ("tune", {})])
+@pytest.mark.parametrize("where", [{"latency_command": "echo 3 # {model}"}, {"device": "ssh://nobody@nowhere"}])
+def test_where_to_measure_is_refused_where_nothing_is_measured(step, where) -> None:
+    name, options = step
+    with pytest.raises(UsageError, match="no step measures a latency"):
+        onnxprune.Job((onnxprune.step(name, **options),), "m.onnx", run=onnxprune.Run(**where))

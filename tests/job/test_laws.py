@@ -239,7 +239,7 @@ def test_every_method_has_ten_sets_which_use_every_option() -> None:
 UNUSED: dict[str, set[str]] = {
     **{name: set() for name in SETS},
     "prune": {"latency", "states", "drop", "depth", "substitute", "effort", "stats"},
-    "apply": {"effort", "substitute"},
+    "apply": {"effort", "substitute", "stats"},
     "finetune": {"loss", "blank"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}
     | {"workers", "input_shapes", "drop", "depth", "substitute", "effort", "stats"},

@@ -54,6 +54,8 @@ def command(
             raise UsageError("name where the sum goes: -o all.stats.")
         _merge(files[1:], output, report, screen)
         return
+    if str(files[0]) == MERGE and not files[0].exists():
+        raise UsageError("merge adds files of statistics up: name them, 'onnxprune stats merge a.stats b.stats'.")
     if len(files) > 1:
         raise UsageError(f"'{files[1]}': give one model; 'onnxprune stats merge' adds files of statistics up.")
     if data is None:
