@@ -43,12 +43,11 @@ def function(folder: Path) -> object:
 
 
 def images(folder: Path) -> object:
-    from PIL import Image
-
+    image = pytest.importorskip("PIL.Image", reason="Pillow is an extra")
     (folder / "images").mkdir()
     for number in range(20):
         pixels = np.random.default_rng(number).integers(0, 255, (6, 6, 3)).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{number:02}.png")
+        image.fromarray(pixels).save(folder / "images" / f"{number:02}.png")
     return "images"
 
 
