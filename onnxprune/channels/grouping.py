@@ -192,11 +192,13 @@ def _draft(
     order = np.lexsort((position, channel, axis))
     axis, position = axis[order], position[order]
     sites = []
-    for number in sorted_unique(axis):
+    numbers = sorted_unique(axis)
+    bounds = np.searchsorted(axis, [*numbers, len(axes)])
+    for number, begin, end in zip(numbers, bounds, bounds[1:], strict=False):
         found = axes[number]
         if not found.tensor:
             continue
-        table = position[axis == number].reshape(len(classes), -1)
+        table = position[begin:end].reshape(len(classes), -1)
         use = found.use.name if found.use else None
         sites.append(Site(found.tensor, found.axis, table, roles.of(found) or "scales", use))
     if not any(site.role in ("writes", "reads") for site in sites):
