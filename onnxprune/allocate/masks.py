@@ -22,6 +22,11 @@ def best_channels(groups: tuple[ChannelGroup, ...], scores: Scores, counts: Coun
     }
 
 
+def equal_masks(one: Keep, other: Keep) -> bool:
+    """Tell whether two choices keep the same channels."""
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
 def _mask(group: ChannelGroup, scores: FloatArray, kept: int) -> BoolArray:
     order = np.argsort(-scores, kind="stable")
     mask = np.zeros(group.size, dtype=bool)

@@ -18,12 +18,12 @@ from onnxprune.cli.screen import Screen
 from onnxprune.cli.sections import SectionedOption
 from onnxprune.job.gates import Gates
 from onnxprune.job.outputs import Outputs
-from onnxprune.job.run import Run
+from onnxprune.job.run import THERE, Run
 from onnxprune.option import Said, default_of, options_of, said, section_of
 from onnxprune.processes.engine import most_threads
 from onnxprune.processes.places import VARIABLE
 
-SHARED_OUT, THERE = ("cluster",), ("device", "latency_command", "latency_timeout")
+SHARED_OUT = ("cluster",)
 """Options of runs that are for commands whose work a cluster shares, and for those that measure latency."""
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any, Protocol
 
 from onnxprune.differences.nodes import Change
@@ -118,7 +119,7 @@ def _widths(before: View, after: View) -> dict[str, float]:
     shares = {}
     for name, node in _named(before):
         if node.outputs and name in outputs and node.outputs[0] in old and outputs[name] in new:
-            whole, left = (_size(shapes[key]) for shapes, key in ((old, node.outputs[0]), (new, outputs[name])))
+            whole, left = (prod(shapes[key]) for shapes, key in ((old, node.outputs[0]), (new, outputs[name])))
             shares[name] = round(left / whole, 4) if whole else 1.0
     return shares
 
@@ -137,10 +138,3 @@ def _shapes(view: View) -> Mapping[str, Shape]:
         return trace(view, {}).shapes
     except OnnxpruneError:
         return {}
-
-
-def _size(shape: Shape) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size

@@ -20,7 +20,7 @@ from onnxprune.graph.count import Shapes
 from onnxprune.graph.embedded import embedded
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.session import open_session
-from onnxprune.graph.trace import Trace, trace
+from onnxprune.graph.trace import trace
 from onnxprune.graph.view import View
 from onnxprune.hardware.arena import Buffer, alive, buffers_of, bytes_of, room
 from onnxprune.operators.call import Shape
@@ -80,7 +80,7 @@ def activations(model: Model, sizes: Mapping[str, Shape] | None = None) -> Activ
     """
     if model.size_bytes > LARGEST_BYTES:
         raise ModelError(f"the peak of activations is not counted for models above {LARGEST_BYTES >> 20} MB.")
-    fixed = _fixed(model, {**sample_sizes(model), **(sizes or {})})
+    fixed = _fixed(model, sample_sizes(model, sizes or {}))
     with scratch_folder() as folder:
         written = Path(folder) / "optimized.onnx"
         open_session(fixed, threads=1, level="extended", written=written).close()
@@ -90,12 +90,14 @@ def activations(model: Model, sizes: Mapping[str, Shape] | None = None) -> Activ
         return Activations(tuple(buffers), tuple(map(bytes_of(traced), buffers)))
 
 
-def sample_sizes(model: Model, traced: Trace | None = None) -> dict[str, Shape]:
-    """Return the shapes of the inputs for one sample."""
+def sample_sizes(model: Model, given: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Return the shapes of all inputs, for one sample where they are not given; nothing is traced where all are."""
     view = View(model)
-    traced = traced or trace(view, {})
-    found = {}
-    for key in view.inputs:
+    found = {key: given[key] for key in view.inputs if key in given}
+    if len(found) == len(view.inputs):
+        return found
+    traced = trace(view, {})
+    for key in view.inputs.keys() - found.keys():
         shape = traced.shapes.get(key)
         if shape is not None:
             found[key] = (1, *shape[1:]) if shape and traced.dynamic(key)[0] else shape

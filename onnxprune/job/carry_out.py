@@ -31,7 +31,7 @@ from onnxprune.job.step_notes import StepNotes
 from onnxprune.job.watching import Deliver, Stage, unseen
 from onnxprune.processes import memory
 from onnxprune.report import Report
-from onnxprune.statistics.kept_sums import KeptSums, read_sums
+from onnxprune.statistics.kept_sums import read_sums
 from onnxprune.types import Array
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _met(job: Job, report: Report) -> Array | None:
     given = [stats for step in job.steps if (stats := getattr(step.options, "stats", None)) is not None]
     if not given:
         return None
-    found = [stats if isinstance(stats, KeptSums) else read_sums(stats) for stats in given]
+    found = [read_sums(stats) for stats in given]
     report.details["statistics"] = [kept.facts() for kept in found]
     return np.concatenate([kept.marks for kept in found])
 

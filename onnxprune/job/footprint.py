@@ -31,7 +31,7 @@ def footprint(model: Model, sizes: Mapping[str, tuple[int, ...]]) -> dict[str, o
     if len(view.nodes) > MOST_NODES:
         return None
     try:
-        known = {**sample_sizes(model), **{name: shape for name, shape in sizes.items() if name in view.inputs}}
+        known = sample_sizes(model, sizes)
         found = activations(model, known)
         energy = joules(view, trace(view, known))
     except OnnxpruneError:

@@ -49,7 +49,7 @@ class Step:
 
     def before(self, later: Sequence[Step]) -> Step:
         """Return the step with widths that suit the numbers which a later step makes the model compute in."""
-        if getattr(self.options, "precision", "-") is not None or self.method.name == "quantize":
+        if "precision" not in self.method.option_names or self.options.precision is not None:
             return self
         found = [step.options.precision for step in later if step.method.name == "quantize"]
         return replace(self, options=replace(self.options, precision=found[-1])) if found and found[-1] else self

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.job.run import THERE
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model
@@ -82,7 +83,7 @@ class Method:
     @property
     def needless(self) -> tuple[str, ...]:
         """Names of what can be said of a run and would not be looked at."""
-        there = () if self.measures else ("device", "latency_command", "latency_timeout")
+        there = () if self.measures else THERE
         targets = () if "target" in self.option_names else ("target",)
         return (*(() if self.shares else ("cluster",)), *targets, *there)
 

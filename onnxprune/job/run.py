@@ -16,6 +16,8 @@ from onnxprune.statistics.image_options import ImageOptions
 LARGEST_SIZE = 2**31 - 1
 """Of an axis: what does not fit into 32 bits is a mistake."""
 
+THERE = ("device", "latency_command", "latency_timeout")
+"""Where and how latencies are measured elsewhere."""
 SHARED = ("seed", "input_shapes", "memory", "target")
 """What the options of methods take from the run, unless a step says it itself."""
 

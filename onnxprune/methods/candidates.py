@@ -8,13 +8,14 @@ from pathlib import Path
 
 from onnxprune.evidence.bench import bench
 from onnxprune.evidence.compare import compare, open_reference
+from onnxprune.evidence.elsewhere_bench import timed_there
 from onnxprune.evidence.evaluation import Evaluate, evaluate
 from onnxprune.evidence.parity import Parity
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.model import Model
 from onnxprune.graph.save import save
 from onnxprune.graph.session import file_of, open_session
-from onnxprune.methods.elsewhere import stopwatch_of, timings_there
+from onnxprune.methods.elsewhere import stopwatch_of
 from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data
 
@@ -88,7 +89,7 @@ def latency_share(model: Model, candidate: Model, data: Data, runtime: Runtime) 
     feeds = next(iter(data.batches(1)))
     watch = stopwatch_of(runtime)
     if watch is not None:
-        before, after = timings_there(watch, [model, candidate], feeds)
+        before, after = timed_there(watch, [model, candidate], feeds)
         return after.steady_ms / before.steady_ms
     timings = bench(
         [model, candidate], runs=60, seconds=3, threads=runtime.threads, provider=runtime.provider, feeds=feeds

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from onnxprune.devices.stopwatch import Stopwatch
 from onnxprune.devices.watches import kept_watch
-from onnxprune.evidence.elsewhere_bench import timed_there
-from onnxprune.evidence.latency import Timing
-from onnxprune.files.scratch import scratch_folder
-from onnxprune.graph.model import Model
+from onnxprune.evidence.elsewhere_bench import times_there
 from onnxprune.methods.runtime import Runtime
 from onnxprune.types import Array
 
@@ -25,17 +22,11 @@ def stopwatch_of(runtime: Runtime) -> Stopwatch | None:
     )
 
 
-def timings_there(watch: Stopwatch, models: Sequence[Model], feeds: Mapping[str, Array] | None) -> list[Timing]:
-    """Return the timing of each model there."""
-    return timed_there(watch, models, feeds)
-
-
 def layer_times(watch: Stopwatch, layers: Sequence[tuple[onnx.ModelProto, Mapping[str, Array]]]) -> list[float]:
     """Return the shortest time of small models in ms, all in one batch."""
-    with scratch_folder() as folder:
-        paths = []
-        for number, (proto, feeds) in enumerate(layers):
-            paths.append(Path(folder) / f"layer{number}.onnx")
-            paths[-1].write_bytes(proto.SerializeToString())
-            np.savez(paths[-1].with_suffix(".npz"), **feeds)  # type: ignore[arg-type]  # numpy types allow_pickle among them
-        return [min(times) for times in watch.times(paths)]
+    files = ((partial(_write, proto), feeds) for proto, feeds in layers)
+    return [min(times) for times in times_there(watch, files)]
+
+
+def _write(proto: onnx.ModelProto, path: Path) -> None:
+    path.write_bytes(proto.SerializeToString())

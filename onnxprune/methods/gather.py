@@ -113,7 +113,7 @@ class KnownSums:
             DataError: it is no such file.
             UsageError: they are of another model or version.
         """
-        kept = given if isinstance(given, KeptSums) else read_sums(given)
+        kept = read_sums(given)
         name = f"the statistics '{given}'" if isinstance(given, Path) else "the statistics"
         if kept.model != identity(model):
             raise UsageError(f"{name} are of another model; collect them again for this one (onnxprune stats).")

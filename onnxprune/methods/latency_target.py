@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxprune.allocate.device_table import DeviceTable
+from onnxprune.allocate.masks import equal_masks
 from onnxprune.allocate.measures import MEASURES, Measure
 from onnxprune.allocate.timetable import Timetable
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError
-from onnxprune.methods.elsewhere import layer_times, stopwatch_of, timings_there
+from onnxprune.evidence.elsewhere_bench import timed_there
+from onnxprune.methods.elsewhere import layer_times, stopwatch_of
 from onnxprune.methods.prune_options import milliseconds_of
 from onnxprune.methods.runtime import Runtime
 from onnxprune.statistics.data import Data
@@ -64,7 +64,7 @@ def time_both(
     feeds = next(iter(data.batches(1))) if data is not None else None
     watch = stopwatch_of(runtime)
     if watch is not None:
-        first, second = timings_there(watch, [original, pruned], feeds)
+        first, second = timed_there(watch, [original, pruned], feeds)
         return Latency(asked, first, second, watch.name)
     timings = bench(
         [original, pruned],
@@ -197,7 +197,7 @@ class _LatencySearch:
 
     def knows(self, keep: Keep) -> bool:
         """Tell whether masks were measured: widths are steps, so another aim may choose them again."""
-        return any(_same(keep, other) for _, _, other in self.tries)
+        return any(equal_masks(keep, other) for _, _, other in self.tries)
 
     def restart(self, measure: Measure) -> float:
         """Go on under another measure, from the best candidate; return what to aim at."""
@@ -218,14 +218,10 @@ class _LatencySearch:
         """Return the candidate nearest to the goal, after a second, longer look at those around it."""
         ranked: list[tuple[float, Keep]] = []
         for _, share, keep in sorted(self.tries, key=lambda t: abs(t[1] - self.goal)):
-            if not any(_same(keep, other) for _, other in ranked):
+            if not any(equal_masks(keep, other) for _, other in ranked):
                 ranked.append((share, keep))
         looked = [(self.time(keep, effort=2), keep) for _, keep in ranked[:FINALISTS]]
         return min(looked, key=lambda t: abs(t[0] - self.goal), default=(1.0, {}))
-
-
-def _same(one: Keep, other: Keep) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def _next(tried: list[tuple[float, float]], goal: float) -> float:

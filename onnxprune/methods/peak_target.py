@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from onnxprune.allocate.masks import equal_masks
 from onnxprune.allocate.measures import Measure
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
 from onnxprune.channels.rewrite import rewrite
 from onnxprune.errors import NothingToPruneError
 from onnxprune.graph.trace import Shape
-from onnxprune.hardware.peak import activations
+from onnxprune.hardware.peak import activations, sample_sizes
 
 ROUNDS = 8
 LARGEST_BYTES, MOST_GROUPS = 64 << 20, 64
@@ -41,6 +42,7 @@ def meet_peak(
         NothingToPruneError: it cannot be reached.
     """
     progress("counting the activations")
+    sizes = sample_sizes(channels.model, sizes or {})
     first = activations(channels.model, sizes)
     before = first.peak
     goal = wanted if wanted <= 1 else wanted / before
@@ -66,7 +68,7 @@ def meet_peak(
                 ) from error
             break
         left = activations(rewrite(channels, keep), sizes).peak / before
-        repeated = any(_same(keep, other) for _, other in tries)
+        repeated = any(equal_masks(keep, other) for _, other in tries)
         tries.append((left, keep))
         if CLOSE_ENOUGH * goal <= left <= goal:
             break
@@ -95,7 +97,3 @@ def _without_needless(keep: Keep, holds: Callable[[Keep], bool]) -> Keep:
         if holds(trial):
             keep = trial
     return keep
-
-
-def _same(one: Keep, other: Keep) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)

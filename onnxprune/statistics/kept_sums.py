@@ -115,12 +115,14 @@ class KeptSums:
         return buffer.getvalue()
 
 
-def read_sums(path: Path) -> KeptSums:
-    """Return the statistics of a file.
+def read_sums(path: Path | KeptSums) -> KeptSums:
+    """Return the statistics of a file; those that were read already as they are.
 
     Raises:
         DataError: it cannot be read, is damaged, or is no file of statistics of this version.
     """
+    if isinstance(path, KeptSums):
+        return path
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST_BYTES:

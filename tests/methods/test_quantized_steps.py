@@ -13,10 +13,11 @@ from onnxprune.compensate.gradient import Gradient
 from onnxprune.compensate.rounding_gates import with_rounding
 from onnxprune.graph.model import load
 from onnxprune.graph.session import open_session
-from onnxprune.methods.finetuning.code_grid import packed, unpacked
+from onnxprune.methods.finetuning.code_grid import packed
 from onnxprune.methods.finetuning.plain import plain_form
 from onnxprune.methods.finetuning.written import written
 from onnxprune.methods.quantization import weight_only
+from onnxprune.methods.quantization.unpack import codes_of
 from tests import networks
 
 DRAW = np.random.default_rng(5)
@@ -177,7 +178,7 @@ def test_zeros_of_sparse_integers_stay() -> None:
 def test_codes_in_bytes_survive(bits: int) -> None:
     codes = DRAW.integers(2**bits, size=(3, 2, 16)).astype(np.uint8)
     assert packed(codes, bits).shape == (3, 2, 16 * bits // 8)
-    np.testing.assert_array_equal(unpacked(packed(codes, bits), bits), codes)
+    np.testing.assert_array_equal(codes_of(packed(codes, bits), bits), codes)
 
 
 def test_what_rounds_an_activation_along_an_axis_is_refused_with_the_node() -> None:

@@ -12,6 +12,7 @@ from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
 from onnxprune.cli.sections import SectionedCommand
 from onnxprune.cli.words import whole_numbers
+from onnxprune.job.run import THERE
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     "--seconds", type=click.FloatRange(0, 86_400), default=20.0, metavar="S", help="Time limit [default: 20]."
 )
 @options.report
-@options.runs("seed", "input_shapes", "provider", *options.THERE, without=())
+@options.runs("seed", "input_shapes", "provider", *THERE, without=())
 @options.screen
 def command(
     models: tuple[Path, ...],
@@ -72,7 +73,7 @@ def command(
     if where is not None and (batches != (1,) or len(counts) > 1):
         raise UsageError("elsewhere one sample is timed, on one number of threads: leave --batch and lists out.")
     known = {str(file): timing_of_file(file) for file in files}
-    there = {name: getattr(run, name) for name in options.THERE}
+    there = {name: getattr(run, name) for name in THERE}
     weights = (file for model in models for file in WeightFiles(model))
     with telling("bench", screen, report, {"a model": models, "weights of a model": weights, "times": files}) as record:
         settings = [(threads, batch) for threads in counts for batch in batches]

@@ -11,6 +11,7 @@ from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
 from onnxprune.cli.sections import SectionedCommand
+from onnxprune.job.run import THERE
 from onnxprune.methods.candidate_options import CandidateOptions
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @options.given_from("choices", CandidateOptions, "score", "stats", "skip", "only", "heads", "head_dim")
 @click.option("--csv", "table", type=options.PATH, metavar="FILE", help="Write the table to a .csv file.")
 @options.report
-@options.runs(without=("verify", "target", *options.THERE))
+@options.runs(without=("verify", "target", *THERE))
 @options.screen
 def command(
     model: Path,

@@ -11,6 +11,7 @@ from onnxprune.cli import options
 from onnxprune.cli.jobs import telling
 from onnxprune.cli.screen import Screen
 from onnxprune.cli.sections import SectionedCommand
+from onnxprune.job.run import THERE
 
 if TYPE_CHECKING:
     from onnxprune.job.run import Run
@@ -28,7 +29,7 @@ MERGE = "merge"
     "--patches", is_flag=True, help="Also of what convolutions multiply, channels times taps, for a better refit."
 )
 @options.report
-@options.runs(without=("verify", "seed", "input_shapes", "target", *options.THERE))
+@options.runs(without=("verify", "seed", "input_shapes", "target", *THERE))
 @options.screen
 def command(
     files: tuple[Path, ...],

@@ -57,27 +57,8 @@ def code_range(kind: np.dtype[np.generic]) -> tuple[int, int] | None:
     return (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def along(parts: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
-    """Return scales or zero points so that they meet a tensor of a shape: one for all, along an axis, or in blocks."""
-    if parts.size == 1:
-        return parts.reshape((1,) * len(shape))
-    axis %= len(shape)
-    if block:
-        return np.repeat(parts, block, axis=axis)[(slice(None),) * axis + (slice(shape[axis]),)]
-    return parts.reshape([-1 if place == axis else 1 for place in range(len(shape))])
-
-
-def unpacked(stored: Array, bits: int) -> Array:
-    """Return bytes along the last axis as codes: the first one in the lowest bits."""
-    if bits == 8:
-        return stored
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    codes = (stored[..., None] >> shifts) & np.uint8(2**bits - 1)
-    return np.asarray(codes.reshape(*stored.shape[:-1], -1))
-
-
 def packed(codes: Array, bits: int) -> Array:
-    """Return codes along the last axis as bytes; see `unpacked`."""
+    """Return codes along the last axis as bytes; see `codes_of`."""
     if bits == 8:
         return codes.astype(np.uint8)
     parts = codes.astype(np.uint8).reshape(*codes.shape[:-1], -1, 8 // bits)

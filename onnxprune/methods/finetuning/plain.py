@@ -16,12 +16,13 @@ from onnx import helper, numpy_helper
 
 from onnxprune.compensate.lean import set_nodes
 from onnxprune.compensate.rounding_gates import Gate
-from onnxprune.compensate.stages import embedded
 from onnxprune.errors import UsageError
+from onnxprune.graph.embedded import embedded
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import to_array
-from onnxprune.methods.finetuning.code_grid import CodeGrid, along, code_range, packed, unpacked
+from onnxprune.methods.finetuning.code_grid import CodeGrid, code_range, packed
 from onnxprune.methods.quantization.recognise import INTEGER_OPERATORS, precision
+from onnxprune.methods.quantization.unpack import along, codes_of
 from onnxprune.types import Array
 
 QUANTIZE, DEQUANTIZE, BLOCKS = "QuantizeLinear", "DequantizeLinear", "MatMulNBits"
@@ -60,10 +61,7 @@ class _PlainWriter:
     gates: list[Gate] = field(default_factory=list)
 
     def run(self) -> Plain:
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self.model.proto)
-        for tensor in proto.graph.initializer:
-            tensor.CopyFrom(embedded(self.model, tensor))
+        proto = embedded(self.model)
         graph = self.graph = proto.graph
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
         self.stored |= {n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant"}
@@ -152,14 +150,14 @@ class _PlainWriter:
             raise _refusal(node)
         name = f"{inputs[1]}.{STEM}values"
         if name not in self.grids:
-            codes = unpacked(to_array(self.stored[inputs[1]]), bits).reshape(columns, -1)
+            codes = codes_of(to_array(self.stored[inputs[1]]), bits).reshape(columns, -1)
             scale = to_array(self.stored[inputs[2]]).reshape(columns, -1)
             if scale.dtype != np.float32:
                 raise _refusal(node)
             zero = np.full(scale.shape, 2.0 ** (bits - 1))
             if inputs[3]:
                 given = to_array(self.stored[inputs[3]])
-                given = unpacked(given.reshape(columns, -1), bits) if given.dtype == np.uint8 else given
+                given = codes_of(given.reshape(columns, -1), bits) if given.dtype == np.uint8 else given
                 zero = given.reshape(columns, -1)[:, : scale.shape[1]].astype(np.float64)
             own, at = (np.repeat(part, block, axis=1)[:, :rows].T for part in (scale, zero))
             shape = tuple(self.stored[inputs[1]].dims)

@@ -43,6 +43,16 @@ def codes_of(packed: Array, bits: int) -> Array:
     return spread.reshape(*packed.shape[:-1], -1)
 
 
+def along(parts: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
+    """Return scales or zero points so that they meet a tensor of a shape: one for all, along an axis, or in blocks."""
+    if parts.size == 1:
+        return parts.reshape((1,) * len(shape))
+    axis %= len(shape)
+    if block:
+        return np.repeat(parts, block, axis=axis)[(slice(None),) * axis + (slice(shape[axis]),)]
+    return parts.reshape([-1 if place == axis else 1 for place in range(len(shape))])
+
+
 def product_weights(node: onnx.NodeProto, read: Callable[[int], Array | None]) -> Array:
     """Return the (K, N) matrix of a MatMulNBits.
 
@@ -195,13 +205,7 @@ def _dequantized(node: onnx.NodeProto, read: Callable[[int], Array | None]) -> A
     axis, size = given.get("axis", 1), given.get("block_size", 0)
 
     def spread(entries: Array) -> Array:
-        entries = entries.astype(np.float32)
-        if entries.size == 1:
-            return entries.reshape(())
-        if entries.ndim == 1 and not size:
-            return entries.reshape([-1 if number == axis % data.ndim else 1 for number in range(data.ndim)])
-        count = data.shape[axis]
-        return np.take(np.repeat(entries, size, axis=axis), np.arange(count), axis=axis)
+        return along(entries.astype(np.float32), data.shape, axis, size)
 
     values = (data.astype(np.float32) - (spread(zeros) if zeros is not None else 0)) * spread(scales)
     result: Array = values.astype(scales.dtype)
