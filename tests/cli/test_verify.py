@@ -146,10 +146,10 @@ def test_a_recipe_and_python_sign(run: Run, model: Path, monkeypatch: pytest.Mon
 
 
 def test_keys_that_do_not_sign_are_told_before_any_work(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = keys.pair(model.parent)
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    private, public = keys.pair(model.parent)
     made = rsa.generate_private_key(65537, 2048)
     pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     (model.parent / "rsa.pem").write_bytes(made.private_bytes(pem, form, serialization.NoEncryption()))

@@ -136,12 +136,20 @@ def main() -> int:
     return int(faults > 0)
 
 
+EXTRAS = ("dask", "distributed")
+"""Packages that a file of ours imports at its top, and that an installation may do without."""
+
+
 def import_everything() -> None:
     """Import what commands import when they need it, so that it is there after every fork."""
     others = ("onnxruntime.quantization", "onnx.reference", "scipy.linalg", "rich.table", "yaml", "onnx_graphsurgeon")
     ours = (module.name for module in pkgutil.walk_packages(onnxprune.__path__, "onnxprune."))
     for name in (*others, *(name for name in ours if not name.endswith("__main__"))):
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
 
 
 def prepare_apart(folder: Path) -> None:
