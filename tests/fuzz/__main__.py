@@ -136,7 +136,7 @@ def main() -> int:
     return int(faults > 0)
 
 
-EXTRAS = ("dask", "distributed")
+EXTRAS = ("cloudpickle", "dask", "distributed")
 """Packages that a file of ours imports at its top, and that an installation may do without."""
 
 
