@@ -16,6 +16,7 @@ from onnx import TensorProto
 from onnxprune.errors import ModelError
 from onnxprune.graph.check import check_groups, check_structure, check_tensors, check_versions
 from onnxprune.graph.external import external_tensors, locate, read
+from onnxprune.graph.mapped import mapped_array
 from onnxprune.graph.repair import repaired
 from onnxprune.graph.source_file import read_bytes
 from onnxprune.graph.structure import structure_of
@@ -83,7 +84,7 @@ class Model:
         return sum(tensor_bytes(t) or 0 for t in external_tensors(self.proto))
 
     def array(self, tensor: TensorProto) -> Array:
-        """Return the content of a stored tensor, read-only; external content is read fresh from its file.
+        """Return the content of a stored tensor, read-only; large external content is a view of its mapped file.
 
         bfloat16, float8 and int4 come as `ml_dtypes` arrays.
 
@@ -91,7 +92,11 @@ class Model:
             ModelError: the content is missing, outside the model's folder, or does not fit the shape.
         """
         if is_external(tensor):
-            content = read(locate(tensor, self.folder))
+            region = locate(tensor, self.folder)
+            found = mapped_array(tensor, region)
+            if found is not None:
+                return found
+            content = read(region)
             tensor = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
         try:
             return to_array(tensor)

@@ -17,6 +17,7 @@ import onnx
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.graph.bodies import reads
+from onnxprune.graph.mapped import is_vast, is_vast_file
 from onnxprune.graph.source_file import is_packed, read_bytes
 from onnxprune.processes import engine
 from onnxprune.types import Array
@@ -32,6 +33,7 @@ LEVELS = ("none", "basic", "extended", "all")
 """Names of onnxruntime's graph optimisation levels, from the literal graph to everything."""
 
 _EXTERNAL = "session.model_external_initializers_file_folder_path"
+_PREPACKING = "session.disable_prepacking"
 _DTYPES = {
     "float": "float32",
     "double": "float64",
@@ -168,6 +170,9 @@ def open_session(
 ) -> Session:
     """Return a session for a file, for serialised bytes, or for a model in memory.
 
+    A model with more than a gigabyte of external weights is run where these lie in their mapped file: as the graph
+    says, nothing folded, put in another order or kept between runs; with `spinning`, to be timed, as any other.
+
     Args:
         threads: threads inside an operator; 0 or None leaves the choice to onnxruntime.
         level: one of LEVELS.
@@ -186,6 +191,9 @@ def open_session(
     onnxruntime.set_default_logger_severity(4)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if not spinning and _is_vast(source):
+        options.add_session_config_entry(_PREPACKING, "1")
+        level, arena = "none" if level == "all" else level, False
     options.intra_op_num_threads = engine.bounded(threads)
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
@@ -245,6 +253,14 @@ def _load(source: Source, options: Any, stack: ExitStack) -> str | bytes:
     if source.path is not None:
         options.add_session_config_entry(_EXTERNAL, str(source.path.parent.resolve()))
     return _serialised(source.proto)
+
+
+def _is_vast(source: Source) -> bool:
+    if isinstance(source, bytes):
+        return False
+    if isinstance(source, Path):
+        return is_vast_file(source)
+    return is_vast(source if isinstance(source, onnx.ModelProto) else source.proto)
 
 
 def _serialised(proto: onnx.ModelProto) -> bytes:
