@@ -125,17 +125,18 @@ def divergence(path: Path, model: onnx.ModelProto, training: Path, given: np.nda
         images = ((data["x"][:, None].astype(np.float32) / 255 - MEAN) / STD).astype(np.float32)
     known = {image.round(3).tobytes() for image in given}
     images = images[[image.round(3).tobytes() not in known for image in images]][:2500]
-    wanted, found = (_logs(proto, images) for proto in (onnx.load(path), model))
+    wanted, found = (logs(proto, images) for proto in (onnx.load(path), model))
     return float(100 * (np.exp(wanted) * (wanted - found)).sum(axis=1).mean())
 
 
-def _logs(proto: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+def logs(proto: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    """Return the logarithms of the chances of classes, along the last axis."""
     session = open_session(proto, threads=1)
     key, output = session.inputs[0].name, session.outputs[0].name
     parts = [session.run({key: images[start : start + 250]})[output] for start in range(0, len(images), 250)]
     given = np.concatenate(parts)
-    given = given - given.max(axis=1, keepdims=True)
-    return np.asarray(given - np.log(np.exp(given).sum(axis=1, keepdims=True)))
+    given = given - given.max(axis=-1, keepdims=True)
+    return np.asarray(given - np.log(np.exp(given).sum(axis=-1, keepdims=True)))
 
 
 if __name__ == "__main__":

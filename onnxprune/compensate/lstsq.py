@@ -19,10 +19,15 @@ from onnxprune.types import Array
 FEWER_ROWS = "fitted on fewer rows, without a Gram matrix"
 
 
-def fit(problem: Problem, options: LstsqOptions) -> Fit:
-    """Return the refit of one reader, or its start if nothing is better on held-out rows."""
-    blocks = RowBlocks(problem, options)
-    blocks.keep()
+def fit(problem: Problem, options: LstsqOptions, blocks: RowBlocks | None = None) -> Fit:
+    """Return the refit of one reader, or its start if nothing is better on held-out rows.
+
+    Args:
+        blocks: its rows, kept, where somebody else reads them too.
+    """
+    if blocks is None:
+        blocks = RowBlocks(problem, options)
+        blocks.keep()
     if blocks.is_wide:
         found = fit_rows(problem, blocks, options)
         return replace(found, bounded=FEWER_ROWS) if blocks.is_bounded else found

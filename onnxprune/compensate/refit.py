@@ -142,13 +142,14 @@ class Walk:
         shared = find_shared(weights) if options.shared else []
         self._shared = [s for s in shared if all(m.y in made and m.node.output[0] in only for m in s.members)]
         taken = {member.node.output[0] for s in self._shared for member in s.members}
-        self.readers = [r for r in find_readers(weights) if r.y in made and r.node.output[0] in only - taken]
+        found = self.suited(find_readers(weights))
+        self.readers = [r for r in found if r.y in made and r.node.output[0] in only - taken]
         if not options.absorb:
             self.readers = [reader.alone() for reader in self.readers]
         waits: dict[str, tuple[str, ...]] = {reader.node.output[0]: reader.waits for reader in self.readers}
         self._source = Weights(original)
-        found = find_recurrent(weights, self._source, self.cut.kept) if options.recurrent else []
-        self._recurrent = [layer for layer in found if layer.y in made and layer.y in only]
+        gates = find_recurrent(weights, self._source, self.cut.kept) if options.recurrent else []
+        self._recurrent = [layer for layer in gates if layer.y in made and layer.y in only]
         waits |= {layer.y: (layer.x,) for layer in self._recurrent}
         for together in self._shared:
             if not together.chained:
@@ -186,6 +187,10 @@ class Walk:
         self._old = Stages(original, original.proto, old, until_old, feeds, opener, shelf)
         narrow = [{name: self.cut(name, array) for name, array in feed.items()} for feed in feeds]
         self._new = Stages(weights.model, weights.model.proto, new, until_new, narrow, opener, shelf)
+
+    def suited(self, readers: list[Reader]) -> list[Reader]:
+        """Return the readers that are changed, as they are seen."""
+        return readers
 
     def compared(self) -> tuple[str, ...]:
         """Return the sums that readers write to, or some of their outputs where there are no sums."""

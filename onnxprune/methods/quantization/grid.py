@@ -116,10 +116,13 @@ class GridWalk(Walk):
         self, original: Model, weights: Weights, feeds: list[Feed], grids: Mapping[str, Grid], threads: int
     ) -> None:
         """Take grids by the name of the node."""
-        super().__init__(original, weights, {}, feeds, RefitOptions(mix=False, threads=threads or None))
         self._grids = grids
         self.found: dict[str, Rounded] = {}
-        self.readers = [reader for reader in self.readers if reader.node.name in grids and _is_plain(reader, weights)]
+        super().__init__(original, weights, {}, feeds, RefitOptions(mix=False, threads=threads or None))
+
+    def suited(self, readers: list[Reader]) -> list[Reader]:
+        """Return the layers that have a grid."""
+        return [reader for reader in readers if reader.node.name in self._grids and _is_plain(reader, self._weights)]
 
     def change(self, reader: Reader) -> LayerError:
         problem, grid = self.problem(reader), self._grids[reader.node.name]

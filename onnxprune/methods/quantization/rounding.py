@@ -1,19 +1,22 @@
 """Rounding that looks at what a matrix is multiplied with: the error of a row is made up for by the rows after it.
 
 minimises || X (W - Q) ||^2 over grids Q, given H = X^T X / n, row by row: with U the upper Cholesky factor of
-(H + lambda I)^-1, e = (w_k - q_k) / U_kk, every later row j becomes w_j - U_kj e.
-Source: Frantar et al., GPTQ (2022), algorithm 1, with the range of a block chosen when its first row is reached.
+(H + lambda I)^-1, e = (w_k - q_k) / U_kk, every later row j becomes w_j - U_kj e. Rows that are multiplied with the
+most come first, as those after them make up for their errors; the range of a block is known before.
+Source: Frantar et al., GPTQ (2022), algorithm 1, with the rows in the order of the diagonal of H.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.methods.quantization.weight_only import block_grid
+from onnxprune.methods.quantization.weight_only import round_blocks
 from onnxprune.types import Array, FloatArray
 
 DAMPING = 0.01
 """Share of the mean of H's diagonal that is added to it."""
+TOGETHER = 128
+"""Rows whose errors are passed on to the rest at once."""
 
 
 def round_with_gram(matrix: Array, gram: FloatArray, bits: int, block_size: int) -> tuple[Array, Array, Array]:
@@ -23,28 +26,23 @@ def round_with_gram(matrix: Array, gram: FloatArray, bits: int, block_size: int)
         codes (outputs, blocks, block size), scales (outputs, blocks), zero points (outputs, blocks), as
         `weight_only.round_blocks`.
     """
-    rows, columns = matrix.shape
-    blocks = -(-rows // block_size)
-    codes = np.zeros((columns, blocks * block_size), np.uint8)
-    scales, zeros = np.zeros((columns, blocks), np.float32), np.zeros((columns, blocks), np.uint8)
-    upper = upper_factor(gram)
-    left = matrix.astype(np.float64)
-    for block in range(blocks):
-        start, end = block * block_size, min((block + 1) * block_size, rows)
-        values = np.zeros((columns, 1, block_size), np.float32)
-        values[:, 0, : end - start] = left[start:end].T
-        _, scale, zero = block_grid(values, bits)
-        scales[:, block], zeros[:, block] = scale[:, 0], zero[:, 0]
-        errors = np.zeros((end - start, columns))
+    rows = len(matrix)
+    codes, scales, zeros = round_blocks(matrix, bits, block_size)
+    if not np.isfinite(gram).all():
+        return codes, scales, zeros  # the data say nothing
+    order = np.argsort(-np.diag(gram), kind="stable")
+    upper = upper_factor(gram[np.ix_(order, order)])
+    scale, zero = (parts.T[order // block_size].astype(np.float64) for parts in (scales, zeros))
+    left, found = matrix[order].astype(np.float64), np.zeros(matrix.shape)
+    for start in range(0, rows, TOGETHER):
+        end = min(start + TOGETHER, rows)
+        errors = np.zeros((end - start, matrix.shape[1]))
         for row in range(start, end):
-            code = np.clip(np.rint(left[row] / scale[:, 0]) + zero[:, 0], 0, 2**bits - 1)
-            codes[:, row] = code
-            errors[row - start] = (left[row] - (code - zero[:, 0]) * scale[:, 0]) / upper[row, row]
+            found[row] = np.clip(np.rint(left[row] / scale[row]) + zero[row], 0, 2**bits - 1)
+            errors[row - start] = (left[row] - (found[row] - zero[row]) * scale[row]) / upper[row, row]
             left[row + 1 : end] -= np.outer(upper[row, row + 1 : end], errors[row - start])
         left[end:] -= upper[start:end, end:].T @ errors
-    codes = codes.reshape(columns, blocks, block_size)
-    if rows % block_size:
-        codes[:, -1, rows % block_size :] = zeros[:, -1:]  # what stands for the missing rows is zero
+    codes.reshape(len(codes), -1)[:, order] = found.T.astype(np.uint8)
     return codes, scales, zeros
 
 

@@ -69,7 +69,7 @@ MODES = table(
         smaller=False,
         precision="int8",
     ),
-    Mode("weight-only", ("blocks", "Blocks"), ("rounding", "block_size"), bits=(4, 8)),
+    Mode("weight-only", ("blocks", "WeightOnly"), ("rounding", "block_size"), bits=(4, 8)),
     Mode(
         "fp16",
         ("float16", "Float16"),
