@@ -60,18 +60,25 @@ def _best_strength(
     system: System, train: Moments, held: Moments, strengths: Sequence[float]
 ) -> tuple[float, Array, float]:
     """Return the strength with the least held-out error, its weights and that error."""
-    tried: dict[int, tuple[float, Array]] = {}
+    tried: dict[int, float] = {}
+    kept: dict[int, Array] = {}  # of the best one alone: they are as large as the layer
+
+    def solved(index: int) -> Array:
+        return system.ridge(strengths[index]).solve(train.cross)
 
     def error(index: int) -> float:
         if not 0 <= index < len(strengths):
             return np.inf
         if index not in tried:
-            weights = system.ridge(strengths[index]).solve(train.cross)
-            tried[index] = (held.error(weights), weights)
-        return tried[index][0]
+            weights = solved(index)
+            tried[index] = held.error(weights)
+            if tried[index] <= min(tried.values()):
+                kept.clear()
+                kept[index] = weights
+        return tried[index]
 
     best = best_strength(len(strengths), error)
-    return strengths[best], tried[best][1], tried[best][0]
+    return strengths[best], kept[best] if best in kept else solved(best), tried[best]
 
 
 def _matched(problem: Problem, train: Moments, held: Moments, level: float) -> Fit:

@@ -92,7 +92,7 @@ def _mixed(
     else:
         kept = _kept_channels(reader.y, positions)
         matrix, bias = (matrix, bias) if kept is None else (matrix[kept], bias[kept])
-    taps = reader.layout.matrix(reader.weight).shape[2] // _width(reader)
+    taps = reader.sizes[2] // _width(reader)
     blocks = matrix.reshape(len(matrix), taps, -1)
     if reader.x in mixtures:
         blocks = blocks @ mixtures[reader.x].restore
@@ -104,8 +104,8 @@ def _mixed(
 
 def _width(reader: Reader) -> int:
     """Channels that the pruned reader reads."""
-    shape = reader.weight.shape
-    return int(np.prod(shape)) // int(reader.layout.matrix(reader.weight).shape[1]) // int(np.prod(shape[2:]))
+    shape = reader.like.shape
+    return int(np.prod(shape)) // reader.sizes[1] // int(np.prod(shape[2:]))
 
 
 def _kept_channels(name: str, positions: Mapping[str, Sequence[IntArray | None]]) -> IntArray | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -49,6 +50,7 @@ class Sink:
 class Reader:
     """A linear layer: y = scale * (weight * x) + bias.
 
+    like: an array of the type and shape of its weight. read: gives the values that this had when it was found.
     scale: (outs,) of a BatchNormalization or Mul by constants behind it.
     other, total: the other operand and the result of the Add behind it, whose error the reader may absorb.
     clamp: what follows shows only values between these bounds (Relu, Clip).
@@ -58,7 +60,8 @@ class Reader:
     x: str
     y: str
     weight_index: int
-    weight: Array
+    like: Array
+    read: Callable[[], Array]
     layout: Layout
     sink: Sink | None
     scale: FloatArray
@@ -72,6 +75,16 @@ class Reader:
         return self.node.name or self.y
 
     @property
+    def weight(self) -> Array:
+        """The stored weight."""
+        return self.read()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Groups, outputs of each, features."""
+        return self.layout.sizes(self.like.shape)
+
+    @property
     def effective(self) -> FloatArray:
         """(groups, outs, features + 1) weights with the scale in them, the bias last (zero if there is none)."""
         matrix = self.layout.matrix(self.weight)
@@ -81,18 +94,29 @@ class Reader:
 
     def store(self, weights: Weights, effective: FloatArray) -> None:
         """Write new weights, given like `effective`, into the graph."""
-        old, scale = self.layout.matrix(self.weight), self.scale.reshape(*effective.shape[:2], 1)
+        weights.change(self.node, self.weight_index, self.stored(effective))
+        self.store_bias(weights, effective[:, :, -1].reshape(-1))
+
+    def stored(self, effective: FloatArray) -> Array:
+        """Return new weights, given like `effective`, as they are stored; outputs that a scale hides keep theirs."""
+        scale = self.scale.reshape(*effective.shape[:2], 1)
         visible = np.abs(scale) > HIDDEN * np.abs(scale).max()
-        matrix = np.where(visible, effective[:, :, :-1] / np.where(visible, scale, 1.0), old)
-        weights.change(self.node, self.weight_index, self.layout.weight(matrix, self.weight.shape))
+        matrix = effective[:, :, :-1]
+        if not visible.all() or (scale != 1).any():
+            old = self.layout.matrix(self.weight)
+            matrix = np.where(visible, matrix / np.where(visible, scale, 1.0), old)
+        return self.layout.weight(matrix, self.like.shape)
+
+    def store_bias(self, weights: Weights, bias: FloatArray) -> None:
+        """Write the bias (outs,), given like the last column of `effective`, into the graph."""
         if self.sink is None:
             return
-        content = self.sink.content(effective[:, :, -1].reshape(-1))
+        content = self.sink.content(bias)
         if self.sink.index is not None:
             weights.change(self.sink.node, self.sink.index, content)
             return
-        stored = weights.value(self.node.input[self.weight_index])  # its type: `weight` may have been computed anew
-        name = weights.add(f"{self.name}.bias", content.astype((self.weight if stored is None else stored).dtype))
+        stored = weights.like(self.node.input[self.weight_index])  # its type: `weight` may have been computed anew
+        name = weights.add(f"{self.name}.bias", content.astype((self.like if stored is None else stored).dtype))
         self.sink.node.input.extend([""] * (3 - len(self.sink.node.input)))
         self.sink.node.input[2] = name
 
@@ -154,7 +178,7 @@ def _reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, dynami
         found = _sink(node, place, weights, consumers)
         if found is not None:
             sink, scale, y = _scaled(*found, place, weights, consumers)
-            return Reader(node, place.x, y, place.index, place.weight, place.layout, sink, scale)
+            return Reader(node, place.x, y, place.index, place.like, place.read, place.layout, sink, scale)
     return None
 
 
@@ -164,7 +188,8 @@ def plain_reader(node: onnx.NodeProto, weights: Weights, consumers: Consumers, d
         found = _sink(node, place, weights, consumers, shared=True)
         if found is not None:
             sink, y = found
-            return Reader(node, place.x, y, place.index, place.weight, place.layout, sink, np.ones(place.outs))
+            scale = np.ones(place.outs)
+            return Reader(node, place.x, y, place.index, place.like, place.read, place.layout, sink, scale)
     return None
 
 
@@ -175,13 +200,15 @@ class _Place:
     operator: Operator
     x: str
     index: int
-    weight: Array
+    like: Array
+    read: Callable[[], Array]
     layout: Layout
 
     @property
     def outs(self) -> int:
         """Number of outputs, of all groups."""
-        return int(np.prod(self.layout.matrix(self.weight).shape[:2]))
+        groups, outs, _ = self.layout.sizes(self.like.shape)
+        return groups * outs
 
 
 def _places(node: onnx.NodeProto, weights: Weights, dynamic: set[str]) -> Iterator[_Place]:
@@ -192,10 +219,17 @@ def _places(node: onnx.NodeProto, weights: Weights, dynamic: set[str]) -> Iterat
     attributes = attributes_of(node)
     for met in operator.contractions(attributes):
         x, name = node.input[met.data], node.input[met.weight]
-        weight = weights.value(name) if name not in dynamic and x in dynamic else None
-        layout = operator.layout(attributes, weight.shape, met.weight) if weight is not None else None
-        if weight is not None and layout is not None:
-            yield _Place(operator, x, met.weight, weight, layout)
+        like = weights.like(name) if name not in dynamic and x in dynamic else None
+        layout = operator.layout(attributes, like.shape, met.weight) if like is not None else None
+        if like is not None and layout is not None:
+            yield _Place(operator, x, met.weight, like, partial(_values, weights, name), layout)
+
+
+def _values(weights: Weights, name: str) -> Array:
+    found = weights.value(name)
+    if found is None:
+        raise ValueError(f"{name} is no constant")
+    return found
 
 
 def _sink(
@@ -240,7 +274,7 @@ def _scaled(
                 return Sink(norm, 2, offset, 1.0, -scale * mean), scale, norm.output[0]
     gain_node = consumers.only(y, "Mul")
     if gain_node is not None and sink is not None and sink.index is not None:
-        along = (outs, *(1,) * (place.weight.ndim - 2))
+        along = (outs, *(1,) * (place.like.ndim - 2))
         factor = weights.value(gain_node.input[1 if gain_node.input[0] == y else 0])
         if factor is not None and factor.size == outs and factor.shape[-len(along) :] == along:
             scale = factor.reshape(-1).astype(np.float64)
@@ -270,7 +304,7 @@ def _with_sums(readers: list[Reader], weights: Weights, consumers: Consumers, dy
     for position, reader in enumerate(readers):
         add = consumers.only(reader.y, "Add")
         if add is not None and all(name in dynamic for name in add.input) and add.input[0] != add.input[1]:
-            rank = (levels.get(reader.y, 0), int(np.prod(reader.weight.shape)), position)
+            rank = (levels.get(reader.y, 0), int(np.prod(reader.like.shape)), position)
             before.setdefault(add.output[0], []).append(rank)
             adds[position] = add
     chosen = {max(ranks)[2] for ranks in before.values()}

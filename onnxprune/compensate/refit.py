@@ -13,12 +13,13 @@ import onnx
 from onnxprune.compensate.lstsq import fit
 from onnxprune.compensate.mixing import mix
 from onnxprune.compensate.mixtures import Mixture
+from onnxprune.compensate.output_parts import fit_parts, parts_of, some_outputs
 from onnxprune.compensate.problem import Fit, LstsqOptions, Problem
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.compensate.recurrent_pair import RecurrentPair, find_recurrent, input_problem, state_problem, store
 from onnxprune.compensate.shared import Shared, find_shared
 from onnxprune.compensate.shelf import Shelf
-from onnxprune.compensate.stages import Stages, tensor_levels
+from onnxprune.compensate.stages import Stages, heavy_waits, tensor_levels
 from onnxprune.compensate.weights import Weights
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
@@ -147,6 +148,7 @@ class Walk:
         if not options.absorb:
             self.readers = [reader.alone() for reader in self.readers]
         waits: dict[str, tuple[str, ...]] = {reader.node.output[0]: reader.waits for reader in self.readers}
+        waits = heavy_waits(graph) | waits
         self._source = Weights(original)
         gates = find_recurrent(weights, self._source, self.cut.kept) if options.recurrent else []
         self._recurrent = [layer for layer in gates if layer.y in made and layer.y in only]
@@ -220,6 +222,10 @@ class Walk:
         """Give one reader the weights that come nearest to what the original gave."""
         if self._is_same(reader):
             return LayerError(reader.name, reader.node.op_type, 0.0, 0.0, False, "nothing changed before it")
+        parts = parts_of(reader, self._lstsq)
+        if len(parts) > 1:
+            result = fit_parts(reader, parts, self._weights, self.problem, self._lstsq)
+            return _layer_error(reader.name, reader.node.op_type, result)
         result = fit(self.problem(reader), self._lstsq)
         if result.used:
             reader.store(self._weights, result.weights)
@@ -262,17 +268,25 @@ class Walk:
             shared.store(self._weights, result.weights)
         return _layer_error(shared.name, kind, result)
 
-    def problem(self, reader: Reader) -> Problem:
-        """Return inputs of the changed network, targets of the original, and the weights to start from."""
+    def problem(self, reader: Reader, outs: slice | None = None) -> Problem:
+        """Return inputs of the changed network, targets of the original, and the weights to start from.
+
+        Args:
+            outs: the outputs that the reader has, where it is a part of one.
+        """
         absorbs = bool(reader.other) and self._fits(reader)
+
+        def some(arrays: Iterator[Array]) -> Iterator[Array]:
+            return arrays if outs is None else (some_outputs(reader, array, outs) for array in arrays)
+
         return Problem(
             reader.layout,
             lambda: self._new.values(reader.x),
-            lambda: self._targets(reader, absorbs),
+            lambda: some(self._targets(reader, absorbs)),
             reader.effective,
             reader.clamp if absorbs or not reader.other else None,
             reader.sink is not None,
-            (lambda: self._new.values(reader.other)) if absorbs else None,
+            (lambda: some(self._new.values(reader.other))) if absorbs else None,
             self._new.count,
         )
 

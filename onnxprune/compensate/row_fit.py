@@ -52,20 +52,31 @@ def _best(
 ) -> tuple[float, Callable[[Array], Change], Change, float]:
     """Return the strength with the least held-out error, its ridge, its change of the weights, and that error."""
     strengths = () if options.match_only else tuple(options.strengths)
-    tried: dict[int, tuple[float, Callable[[Array], Change], Change, float]] = {}
+    tried: dict[int, float] = {}
+    kept: dict[int, tuple[Callable[[Array], Change], Change]] = {}  # of the best one alone: as large as the layer
+
+    def strength(index: int) -> float:
+        return strengths[index] if index >= 0 else BIAS_ALONE
+
+    def solved(index: int) -> tuple[Callable[[Array], Change], Change]:
+        ridge = system.ridge(strength(index))
+        return ridge, ridge(train.targets)
 
     def error(index: int) -> float:
         if not -1 <= index < len(strengths):
             return np.inf
         if index not in tried:
-            strength = strengths[index] if index >= 0 else BIAS_ALONE
-            ridge = system.ridge(strength)
-            change = ridge(train.targets)
-            tried[index] = strength, ridge, change, held.error(system.start, change)
-        return tried[index][3]
+            found = solved(index)
+            tried[index] = held.error(system.start, found[1])
+            if tried[index] <= min(tried.values()):
+                kept.clear()
+                kept[index] = found
+        return tried[index]
 
     best = best_strength(len(strengths), lambda index: error(index) if index >= 0 else np.inf) if strengths else -1
-    return tried[best] if error(best) <= error(-1) else tried[-1]
+    best = best if error(best) <= error(-1) else -1
+    ridge, change = kept[best] if best in kept else solved(best)
+    return strength(best), ridge, change, tried[best]
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,7 +68,7 @@ class Shared:
         """Write new weights into the graph, once for all members."""
         first = self.members[0]
         weights.change_all(
-            first.node.input[first.weight_index], first.layout.weight(effective[:, :, :-1], first.weight.shape)
+            first.node.input[first.weight_index], first.layout.weight(effective[:, :, :-1], first.like.shape)
         )
         if self.biases is None or first.sink is None:
             return
@@ -109,7 +109,7 @@ def _is_chained(graph: onnx.GraphProto, readers: Sequence[Reader]) -> bool:
 
 def _are_alike(readers: Sequence[Reader]) -> bool:
     first = readers[0]
-    return all(r.layout == first.layout and r.weight.shape == first.weight.shape for r in readers)
+    return all(r.layout == first.layout and r.like.shape == first.like.shape for r in readers)
 
 
 def _biases(readers: Sequence[Reader]) -> tuple[int, ...] | None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from onnxprune.errors import ModelError
 from onnxprune.files.scratch import scratch_folder
 from onnxprune.types import Array
+
+MODE: Literal["r"] | None = None if sys.platform == "win32" else "r"
+"""Files are mapped, except where a mapped one cannot be removed."""
 
 
 @dataclass(eq=False)
@@ -25,7 +30,7 @@ class Parcel:
         """Return the array."""
         if self.array is not None:
             return self.array
-        return np.asarray(np.load(str(self.path)))
+        return np.asarray(np.load(str(self.path), mmap_mode=MODE))
 
 
 @dataclass(eq=False)

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import onnx
 
 from onnxprune.compensate.shelf import Parcel, Shelf
 from onnxprune.graph.bodies import reads
+from onnxprune.graph.mapped import SMALLEST_BYTES
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import Session
+from onnxprune.graph.tensors import is_external, tensor_bytes
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
 
 Opener = Callable[[onnx.ModelProto], Session]
+TAKES_ANY = frozenset("MatMul Gemm Gather Transpose Identity".split())
+"""Operators that run on a weight that is an input as they do on a stored one; convolutions choose other kernels."""
+FED_TYPES = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 
 
 def static_names(graph: onnx.GraphProto) -> set[str]:
@@ -34,6 +40,28 @@ def dynamic_names(graph: onnx.GraphProto) -> set[str]:
     static = static_names(graph)
     made = {name for node in graph.node for name in node.output if name}
     return (made | {value.name for value in graph.input}) - static
+
+
+def heavy_waits(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
+    """Return first output of a node that reads a large weight in a file -> what else it reads, as `tensor_levels` asks.
+
+    So there are few such weights on a level.
+    """
+    large = {tensor.name for tensor in graph.initializer if _is_large(tensor)}
+    static, waits = static_names(graph) if large else set(), dict[str, tuple[str, ...]]()
+    for node in graph.node if large else ():
+        if large.isdisjoint(reads(node)):
+            continue
+        if all(name in static for name in node.output if name):
+            large.update(node.output)
+        else:
+            made = next(name for name in node.output if name)
+            waits[made] = tuple(dict.fromkeys(name for name in reads(node) if name not in static))
+    return {name: waiting for name, waiting in waits.items() if waiting}
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return is_external(tensor) and (tensor_bytes(tensor) or 0) >= SMALLEST_BYTES
 
 
 def tensor_levels(
@@ -114,11 +142,13 @@ class Stages:
         made = {name for node in nodes for name in node.output if name}
         outputs = sorted(name for name in made if name in self._until)
         inputs = sorted({name for node in nodes for name in reads(node) if name in self._levels and name not in made})
-        session = None
+        session, weights = None, dict[str, Array]()
         for batch in self._batches if outputs else ():
             feed = {name: batch[name].open() for name in inputs}
-            session = session or self._open(self._submodel(nodes, inputs, outputs, feed))
-            values = session.values(outputs, feed)
+            if session is None:
+                proto, weights = self._submodel(nodes, inputs, outputs, feed)
+                session = self._open(proto)
+            values = session.values(outputs, feed | weights)
             batch.update((name, self._shelf.put(array)) for name, array in zip(outputs, values, strict=True))
 
     def release(self, level: int) -> None:
@@ -144,21 +174,25 @@ class Stages:
 
     def _submodel(
         self, nodes: Sequence[onnx.NodeProto], inputs: Sequence[str], outputs: Sequence[str], sample: Feed
-    ) -> onnx.ModelProto:
+    ) -> tuple[onnx.ModelProto, dict[str, Array]]:
+        """Return the small model, and the large weights that it takes as inputs, so that nothing copies them."""
         graph, wanted = onnx.GraphProto(name="stage"), {name for node in nodes for name in reads(node)}
         graph.node.extend([*self._static_before(wanted), *nodes])
         places = self._stored()
-        stored = (self._graph.initializer[place] for place in sorted(places[n] for n in wanted if n in places))
-        graph.initializer.extend(embedded(self._model, tensor) for tensor in stored)
+        stored = [self._graph.initializer[place] for place in sorted(places[n] for n in wanted if n in places)]
+        taken = given_as_inputs(graph, stored)
+        weights = {name: np.ascontiguousarray(self._model.content(name, tensor)) for name, tensor in taken.items()}
+        graph.initializer.extend(embedded(self._model, tensor) for tensor in stored if tensor.name not in taken)
         graph.sparse_initializer.extend(self._sparse[name] for name in sorted(wanted & self._sparse.keys()))
-        for name in inputs:
-            element = onnx.helper.np_dtype_to_tensor_dtype(sample[name].dtype)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, element, None))
+        for name, array in ({name: sample[name] for name in inputs} | weights).items():
+            element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            shape = array.shape if name in weights else None
+            graph.input.append(onnx.helper.make_tensor_value_info(name, element, shape))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
         model = onnx.ModelProto()
         model.CopyFrom(self._header)
         model.graph.CopyFrom(graph)
-        return model
+        return model, weights
 
     def _static_before(self, wanted: set[str]) -> list[onnx.NodeProto]:
         """Return the nodes that make static tensors which are wanted, in order, and add to `wanted` what they read."""
@@ -177,6 +211,15 @@ class Stages:
         for place in range(len(self._places), len(self._graph.initializer)):
             self._places[self._graph.initializer[place].name] = place
         return self._places
+
+
+def given_as_inputs(graph: onnx.GraphProto, stored: Iterable[onnx.TensorProto]) -> dict[str, onnx.TensorProto]:
+    """Return the weights in files that are large, and whose readers take any tensor."""
+    large = {tensor.name: tensor for tensor in stored if _is_large(tensor) and tensor.data_type in FED_TYPES}
+    strange = [node for node in graph.node if node.op_type not in TAKES_ANY or node.domain not in ("", "ai.onnx")]
+    for name in {name for node in strange for name in reads(node)}:
+        large.pop(name, None)
+    return large
 
 
 def embedded(model: Model, tensor: onnx.TensorProto) -> onnx.TensorProto:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.compensate.computed import Computed
+from onnxprune.compensate.spill import Spill
 from onnxprune.graph import initializers
 from onnxprune.graph.bodies import reads
 from onnxprune.graph.follow import UNSEEN
@@ -51,6 +52,7 @@ class Weights:
         self._uses = Counter(name for node in graph.node if node.op_type not in SHAPES for name in reads(node))
         self._uses.update(value.name for value in graph.output)
         self._computed = Computed(self.model, self._makers)
+        self._spill = Spill()
         self._inputs = {value.name for value in graph.input} - self._stored.keys()
 
     def value(self, name: str) -> Array | None:
@@ -59,6 +61,20 @@ class Weights:
         if origin is None:
             return self._computed.value(name)
         array = self._content(origin.tensor)
+        for perm in origin.perms:
+            array = array.transpose(perm)
+        return array
+
+    def like(self, name: str) -> Array | None:
+        """Return an array of the type and shape of a floating-point constant, whose numbers take no memory.
+
+        None if the tensor is none.
+        """
+        origin = self._origin(name)
+        if origin is None:
+            return self._computed.value(name)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(origin.tensor.data_type)
+        array: Array = np.broadcast_to(np.zeros((), kind), tuple(origin.tensor.dims))
         for perm in origin.perms:
             array = array.transpose(perm)
         return array
@@ -82,7 +98,7 @@ class Weights:
 
     def can_change(self, name: str) -> bool:
         """Tell whether one user of the constant can get other values."""
-        value = self.value(name)
+        value = self.like(name)
         return value is not None and (self.is_own(name) or value.nbytes <= COPIED_BYTES)
 
     def count_uses(self, source: str) -> int:
@@ -104,7 +120,7 @@ class Weights:
     def change_all(self, name: str, array: Array) -> None:
         """Give the stored tensor behind a constant new values, for all its users."""
         origin = self._origin(name)
-        old = self.value(name)
+        old = self.like(name)
         if origin is None or old is None:
             raise ValueError(f"{name} is no constant")
         array = np.asarray(array, old.dtype).reshape(old.shape)
@@ -119,7 +135,7 @@ class Weights:
         if len(sources) == 1 and self.count_uses(sources.pop()) == len(places):
             self.change_all(names[0], array)
             return
-        old = self.value(names[0])
+        old = self.like(names[0])
         if old is None:
             raise ValueError(f"{names[0]} is no constant")
         added = self.add(f"{names[0]}.together", np.asarray(array, old.dtype).reshape(old.shape))
@@ -131,7 +147,7 @@ class Weights:
         """Give input `index` of a node new values, in the stored type and shape; a shared constant is copied."""
         name = node.input[index]
         origin = self._origin(name)
-        old = self.value(name)
+        old = self.like(name)
         if old is None:
             raise ValueError(f"{name} is no constant")
         array = np.asarray(array, old.dtype).reshape(old.shape)
@@ -155,10 +171,22 @@ class Weights:
         self._uses[name] = 1
         return name
 
+    def room(self, name: str) -> Array:
+        """Return an array to write the new values of a constant into: in a file where it is large and stored in one.
+
+        It has the type and shape of `like`; what is written counts once it is handed to `change`.
+        """
+        origin, like = self._origin(name), self.like(name)
+        if like is None:
+            raise ValueError(f"{name} is no constant")
+        if origin is None or origin.perms or not is_external(origin.tensor):
+            return np.empty(like.shape, like.dtype)
+        return self._spill.room(like)
+
     def _store(self, tensor: onnx.TensorProto, array: Array) -> None:
-        array = np.ascontiguousarray(array, dtype=self._content(tensor).dtype)
+        array = np.ascontiguousarray(array, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
         if is_external(tensor):
-            self._pending[tensor.name] = lambda: array
+            self._pending[tensor.name] = self._spill.put(array)
         else:
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 

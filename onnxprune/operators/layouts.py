@@ -6,6 +6,7 @@ Everything is blocks: weights (groups, outs, features), inputs (groups, rows, fe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,10 @@ class Rows(Protocol):
 
 class Layout(Protocol):
     """One kind of linear reader."""
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Return groups, outs and features of the matrix of a stored weight of a shape."""
+        ...
 
     def matrix(self, weight: Array) -> Array:
         """Return the stored weight as (groups, outs, features)."""
@@ -70,6 +75,14 @@ class Dense:
     output_axis: int = -1
     scale: float = 1.0
 
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        outs, features = shape if self.transposed else reversed(shape)
+        return 1, outs, features
+
+    def outputs_of(self, weight: Array, outs: slice) -> Array:
+        """Return the part of a stored weight that gives some of the outputs."""
+        return weight[outs] if self.transposed else weight[:, outs]
+
     def matrix(self, weight: Array) -> Array:
         return np.asarray(self.scale * (weight if self.transposed else weight.T).astype(np.float64)[None])
 
@@ -94,6 +107,12 @@ class Convolution:
     groups: int
     pads: tuple[int, ...]
     auto_pad: str
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        outs, inner = (
+            (shape[1], shape[0] // self.groups) if self.window.transposed else (shape[0] // self.groups, shape[1])
+        )
+        return self.groups, outs, inner * prod(shape[2:])
 
     def matrix(self, weight: Array) -> Array:
         taps = weight.reshape(*weight.shape[:2], -1).astype(np.float64)
@@ -123,6 +142,10 @@ class Convolution:
 @dataclass(frozen=True)
 class Recurrent:
     """y[d, r] = sum over c of w[d, r, c] * x[c]: the weights of a recurrent layer, one block for each direction."""
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        groups, outs, features = shape
+        return groups, outs, features
 
     def matrix(self, weight: Array) -> Array:
         return weight.astype(np.float64)

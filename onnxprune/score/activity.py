@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.groups import ChannelGroup
+from onnxprune.compensate.streamed_sums import streamed
+from onnxprune.graph.mapped import is_vast
 from onnxprune.graph.session import open_session
 from onnxprune.graph.view import View
 from onnxprune.score.readings import Reading, find_readings
@@ -31,6 +33,7 @@ class Activity:
     threads, provider: how the model is run.
     ablation, dropout, slopes, inverses: what criteria keep from one group to the next.
     given: statistics that were collected elsewhere; None: they are collected here.
+    focus: weights and axes whose readings' products are collected; None: all of them.
     """
 
     view: View
@@ -43,6 +46,7 @@ class Activity:
     slopes: dict[tuple[str, int], Array] | None = None
     inverses: dict[str, FloatArray] = field(default_factory=dict)
     given: Statistics | None = None
+    focus: frozenset[tuple[str, int]] | None = None
 
     @cached_property
     def all_readings(self) -> list[Reading]:
@@ -65,7 +69,7 @@ class Activity:
         """Mean, size, variance, zeros and Gram matrix of what every weight reads."""
         if self.given is not None:
             return self.given
-        return collect(
+        return (streamed if is_vast(self.view.model.proto) else collect)(
             self.view.model,
             self.data,
             self.wanted,
@@ -74,10 +78,19 @@ class Activity:
             memory_bytes=int(GRAM_SHARE * self.allowed),
         )
 
+    def expect(self, groups: Iterable[ChannelGroup], *, products: bool) -> None:
+        """Take note of what is scored: of a vast model, products of other channels are not worth their place."""
+        if is_vast(self.view.model.proto):
+            read = {(site.tensor, site.axis) for group in groups for site in group.sites if site.role == "reads"}
+            self.focus = frozenset(read if products else ())
+
     @property
     def wanted(self) -> list[Wanted]:
         """What the statistics are of."""
-        wanted = [Wanted(r.tensor, r.axis, pool=self.pools[r.stored]) for r in self.all_readings]
+        focus = self.focus
+        pools = None if focus is None else {pool for stored, pool in self.pools.items() if stored in focus}
+        names = [(r, self.pools[r.stored]) for r in self.all_readings]
+        wanted = [Wanted(r.tensor, r.axis, pools is None or pool in pools, pool) for r, pool in names]
         return list(dict.fromkeys(wanted))
 
     @property

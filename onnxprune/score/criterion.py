@@ -19,7 +19,7 @@ class Criterion:
     """One way to tell how much a channel matters.
 
     function: slices of one group -> (channels,) scores, higher matters more.
-    needs_data: it looks at what the model does on data.
+    needs_data: it looks at what the model does on data. needs_products: at products of channels, too.
     comparable: its values compare between groups as they are; all others are divided by their mean over the group.
     """
 
@@ -27,6 +27,7 @@ class Criterion:
     function: ScoreFunction
     comparable: bool
     needs_data: bool = False
+    needs_products: bool = False
 
     @property
     def summary(self) -> str:
@@ -38,7 +39,7 @@ SCORES: dict[str, Criterion] = {}
 
 
 def criterion(
-    *labels: str, comparable: bool = False, needs_data: bool = False
+    *labels: str, comparable: bool = False, needs_data: bool = False, needs_products: bool = False
 ) -> Callable[[ScoreFunction], ScoreFunction]:
     """Register a function under one or more names.
 
@@ -50,7 +51,7 @@ def criterion(
         for label in labels:
             if label in SCORES:
                 raise ValueError(f"the score '{label}' is registered twice")
-            SCORES[label] = Criterion(label, function, comparable, needs_data)
+            SCORES[label] = Criterion(label, function, comparable, needs_data, needs_products)
         return function
 
     return register

@@ -23,7 +23,7 @@ KEPT_SHARE = 0.125
 """Share of the memory for inverses that other groups need again."""
 
 
-@criterion("lstsq", comparable=True, needs_data=True)
+@criterion("lstsq", comparable=True, needs_data=True, needs_products=True)
 def lstsq(slices: Slices) -> FloatArray:
     """Error of all readers when the channel goes and the rest is refitted: s[c] = ||W~[:, c]||^2 / [S^-1][c, c].
 

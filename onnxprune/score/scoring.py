@@ -52,6 +52,9 @@ def score_groups(
     criterion = find(name)
     if criterion.needs_data and activity is None:
         raise UsageError(f"--score {name} looks at what the model does on its inputs: give --data.")
+    groups = list(groups)
+    if activity is not None:
+        activity.expect(groups, products=criterion.needs_products)
     weights = SlicedWeights(view)
     scores: Scores = {}
     notes: Counter[str] = Counter()

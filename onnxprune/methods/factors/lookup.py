@@ -14,6 +14,10 @@ from onnxprune.types import Array
 class LookupTable:
     """y[..] = table[index[..]]: (rows, width)."""
 
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        rows, width = shape
+        return 1, rows, width
+
     def matrix(self, weight: Array) -> Array:
         return np.asarray(weight, np.float64)[None]
 

@@ -137,7 +137,7 @@ class GridWalk(Walk):
             train, held = moments(blocks, problem)
             effective = on_grid(wanted, scale, train + held, grid.top, problem.free_bias)
         reader.store(self._weights, effective)
-        weight = reader.layout.weight(effective[:, :, :-1], reader.weight.shape).astype(np.float32)
+        weight = reader.layout.weight(effective[:, :, :-1], reader.like.shape).astype(np.float32)
         self.found[reader.node.name] = Rounded(weight, *_bias(reader, effective))
         level = max(result.level, 1e-30)
         return LayerError(reader.name, reader.node.op_type, result.before / level, result.after / level, True)

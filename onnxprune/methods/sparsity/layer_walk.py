@@ -68,7 +68,8 @@ class SparseWalk(Walk):
         if not goal.rebuild:
             weight = start[:, :, :-1]
         result = with_bias(np.where(keep, weight, 0.0), start, found, problem.free_bias and goal.rebuild)
-        zeroed = replace(reader, weight=reader.layout.weight(np.where(keep, plain, 0.0), reader.weight.shape))
+        left = reader.layout.weight(np.where(keep, plain, 0.0), reader.like.shape)
+        zeroed = replace(reader, read=lambda: left)
         zeroed.store(self._weights, result)
         cut = np.stack([mask(part, None, replace(goal, score="magnitude"), 0) for part in plain])
         magnitude = with_bias(np.where(cut, start[:, :, :-1], 0.0), start, found, False)
