@@ -39,6 +39,23 @@ def add_to(graph: onnx.GraphProto, name: str, array: Array, data_type: int | Non
     return tensor
 
 
+def add_external(
+    proto: onnx.ModelProto, name: str, like: TensorProto, dims: tuple[int, ...], data_type: int
+) -> TensorProto:
+    """Add a tensor to the main graph whose content is made when the model is written (`Model.pending`).
+
+    like: an external tensor with at least as many bytes; until then the new one has its place.
+    """
+    tensor: TensorProto = proto.graph.initializer.add()
+    tensor.CopyFrom(like)
+    tensor.name, tensor.data_type = name, data_type
+    del tensor.dims[:]
+    tensor.dims.extend(dims)
+    if proto.ir_version < FREE_SINCE:
+        _declare(proto.graph.input.add(), tensor)
+    return tensor
+
+
 def retype(graph: onnx.GraphProto, tensor: TensorProto, array: Array) -> None:
     """Give a stored tensor other values, of any type and shape; an input of its name follows."""
     tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)

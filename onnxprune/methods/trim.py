@@ -102,7 +102,7 @@ class _Trimming:
         self.progress("taking away what nothing needs")
         model = self._stripped()
         for name in options.gray:
-            model = Model(make_gray(model, name), model.path)
+            model = replace(model, proto=make_gray(model, name))
         for name, entries in options.tokens.items():
             model = self._tokens(model, name, entries)
         self.progress("following what is cut")
@@ -181,10 +181,11 @@ class _Trimming:
             unknown_id(rare, kept)
         if kept.all():
             raise NothingToPruneError(f"tokens {name}: all {rows} rows stay.")
-        proto = cut_tokens(model, name, kept, rare, self.options.renumber)
-        strip(proto, inputs=False)
+        result = cut_tokens(model, name, kept, rare, self.options.renumber)
+        strip(result.proto, inputs=False)
         self.tokens[name] = kept
-        return Model(proto, model.path)
+        left = {tensor.name for tensor in result.proto.graph.initializer}
+        return replace(result, pending={key: make for key, make in result.pending.items() if key in left})
 
     def _spread(self, model: Model, kept: BoolArray | None) -> list[AxisCut]:
         """Return the axes of scores over the vocabulary that get their old width again."""
@@ -201,7 +202,7 @@ class _Trimming:
         """Widen scores, leave the kept names in the metadata."""
         for cut in spread:
             rank = len(channels.trace.shapes[cut.tensor])
-            narrow = Model(spread_scores(narrow, cut, rank, channels.trace.data_type(cut.tensor)), narrow.path)
+            narrow = replace(narrow, proto=spread_scores(narrow, cut, rank, channels.trace.data_type(cut.tensor)))
         proto = onnx.ModelProto()
         proto.CopyFrom(narrow.proto)
         outputs = set(channels.view.outputs)

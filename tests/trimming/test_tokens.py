@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 
+import onnxprune
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.methods.quantization.weight_only import pack
 from onnxprune.methods.trim import TrimOptions, trim
@@ -169,3 +172,34 @@ def test_packed_rows_go_with_their_scales_and_zero_points(rare: str, kind: str, 
     assert all(t.dims[0] == 10 for t in result.graph.initializer if len(t.dims) == 2)
     with pytest.raises(UsageError, match="few bits"):
         trim(model, TrimOptions(tokens={"ids": "0-9"}))
+
+
+@pytest.mark.parametrize("rare", ["int8", "int5", "nearest", "unk=3"])
+@pytest.mark.parametrize("head", ["none", "tied", "separate"])
+def test_a_table_in_a_file_beside_the_model_is_cut_alike_a_piece_at_a_time(
+    rare: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.methods.trimming.table_rows.PIECE_BYTES", 4 * WIDTH * 7)
+    model = encoder(tied=head == "tied", separate=head == "separate")
+    options = TrimOptions(
+        tokens={"ids": "0-39,99"}, rare=rare, scatter=(model.graph.output[1].name,) if head != "none" else ()
+    )
+    inside = trim(model, options).model.proto
+    onnx.save(model, tmp_path / "large.onnx", save_as_external_data=True, size_threshold=0)
+    onnxprune.save(trim(tmp_path / "large.onnx", options).model, tmp_path / "small.onnx")
+    small = onnx.load(tmp_path / "small.onnx")
+    for one, other in zip(run(inside, {"ids": RARE}), run(small, {"ids": RARE}), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_two_inputs_look_up_tables_in_files_one_after_the_other(tmp_path: Path) -> None:
+    net = Net()
+    tables = [net.constant(net.rng.normal(size=(WORDS, WIDTH)).astype(net.dtype)) for _ in range(2)]
+    inputs = [net.input("n", name=name, dtype=np.int64) for name in "ab"]
+    net.output(net.Add(*(net.Gather(table, ids) for table, ids in zip(tables, inputs, strict=True))))
+    options = TrimOptions(tokens={"a": "0-39", "b": "100-120,3"}, rare="int8")
+    feeds = {"a": np.array([1, 200, 39]), "b": np.array([100, 3, 399])}
+    onnx.save(net.model(), tmp_path / "large.onnx", save_as_external_data=True, size_threshold=0)
+    onnxprune.save(trim(tmp_path / "large.onnx", options).model, tmp_path / "small.onnx")
+    inside, small = trim(net.model(), options).model.proto, onnx.load(tmp_path / "small.onnx")
+    assert np.array_equal(run(inside, feeds)[0], run(small, feeds)[0])

@@ -8,8 +8,9 @@ of the two summands is zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ import onnx
 
 from onnxprune.channels.edits import MOVES
 from onnxprune.errors import NothingToPruneError, UsageError
-from onnxprune.graph.initializers import add, free_name
+from onnxprune.graph.initializers import add, add_external, free_name
 from onnxprune.graph.model import Model
+from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import Node, Parameter, View
 from onnxprune.methods.quantization.unpack import rows_of
+from onnxprune.methods.trimming.table_rows import Pieces, TableRows, chosen, nearest
 from onnxprune.methods.trimming.tiers import TIERS, Tier
 from onnxprune.types import Array, BoolArray, IntArray
 
@@ -33,8 +36,6 @@ EMBEDDINGS = {
 BESIDE = {"GatherBlockQuantized": (2, 3)}
 """Operator -> its other inputs with one entry, or several, for each row."""
 AXES = ("axis", "gather_axis")
-CHUNK = 1024
-"""Rows that are compared with all kept ones at a time."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def find_lookups(view: View, name: str) -> list[Lookup]:
     return found
 
 
-def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bool) -> onnx.ModelProto:
+def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bool) -> Model:
     """Return the model with the kept rows of the embedding that an input looks up.
 
     Args:
@@ -94,7 +95,7 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    view = View(Model(proto, model.path))
+    view = View(replace(model, proto=proto))
     made: dict[tuple[str, str], str] = {}
     before: dict[int, list[onnx.NodeProto]] = {}
     after: dict[int, list[onnx.NodeProto]] = {}
@@ -102,25 +103,24 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
     for lookup in find_lookups(view, name):
         if lookup.node.graph is not proto.graph:
             raise NothingToPruneError(f"{lookup.node.label}: it looks rows up inside a body; they stay.")
-        rows = model.array(lookup.parameter.tensor)
+        rows = TableRows(model, lookup.parameter.key, lookup.parameter.tensor)
         tier = None if renumber else TIERS.get(rare)
-        if tier is not None and (lookup.node.domain or not _is_float(rows)):
+        if tier is not None and (lookup.node.domain or not _is_float(lookup.parameter)):
             raise UsageError(
                 f"{lookup.node.label}: rare rows cannot be kept in few bits there; choose unk=ID or nearest for them."
             )
         key = lookup.parameter.key
         if (key, "rows") not in made:
-            kept_rows = rows[kept]
-            if tier is not None:
-                kept_rows = np.concatenate([kept_rows, np.zeros((1, rows.shape[1]), dtype=rows.dtype)])
-            made[key, "rows"] = writer.store(f"{key}_rows", kept_rows, lookup.parameter.data_type)
+            made[key, "rows"] = writer.keep(f"{key}_rows", rows, kept, padded=tier is not None)
         lookup.node.proto.input[lookup.table] = made[key, "rows"]
         _cut_beside(view, model, lookup, kept, writer, made)
         if renumber:
             continue
         if ("", name) not in made:
-            values = _values(view, model, lookup) if rare == "nearest" and lookup.node.op_type in BESIDE else rows
-            made["", name] = writer.store(f"{name}_table", _table(values, kept, rare).astype(np.int32))
+            pieces = rows.pieces
+            if rare == "nearest" and lookup.node.op_type in BESIDE:
+                pieces = partial(_values, view, model, lookup)
+            made["", name] = writer.store(f"{name}_table", _table(pieces, kept, rare).astype(np.int32))
         proto_node, ids = lookup.node.proto, lookup.node.proto.input[lookup.ids]
         number = writer.name(f"{proto_node.output[0]}_row")
         before[id(proto_node)] = [_node("Gather", [made["", name], ids], number)]
@@ -128,7 +128,7 @@ def cut_tokens(model: Model, name: str, kept: BoolArray, rare: str, renumber: bo
         if tier is not None:
             after[id(proto_node)] = _rare_tier(writer, lookup, rows, kept, made, ids, tier)
     _place(proto, before, after)
-    return proto
+    return replace(model, proto=proto, pending={**model.pending, **writer.pending}, file_bytes=None)
 
 
 def _cut_beside(
@@ -146,28 +146,29 @@ def _cut_beside(
         lookup.node.proto.input[index] = made[parameter.key, "rows"]
 
 
-def _values(view: View, model: Model, lookup: Lookup) -> Array:
-    """Return the numbers that packed rows stand for."""
+def _values(view: View, model: Model, lookup: Lookup) -> Iterator[Array]:
+    """Yield the numbers that packed rows stand for."""
 
     def read(index: int) -> Array | None:
         parameter = view.parameters.get(view.root(lookup.node.inputs[index])) if lookup.node.has_input(index) else None
         return model.array(parameter.tensor) if parameter is not None else None
 
-    return rows_of(lookup.node.proto, read)
+    yield rows_of(lookup.node.proto, read)
 
 
-def _is_float(rows: Array) -> bool:
-    return rows.dtype.kind == "f" and rows.dtype.itemsize <= 4
+def _is_float(parameter: Parameter) -> bool:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(parameter.data_type)
+    return dtype.kind == "f" and dtype.itemsize <= 4
 
 
-def _table(rows: Array, kept: BoolArray, rare: str) -> IntArray:
+def _table(pieces: Pieces, kept: BoolArray, rare: str) -> IntArray:
     """Return (rows,) the new number of every old one."""
     table = np.cumsum(kept) - 1
     others = np.flatnonzero(~kept)
     if rare in TIERS:
         table[others] = int(kept.sum())
     elif rare == "nearest":
-        table[others] = nearest(rows.astype(np.float32), kept)
+        table[others] = nearest(pieces, kept)
     else:
         table[others] = table[unknown_id(rare, kept)]
     return np.asarray(table)
@@ -185,17 +186,10 @@ def unknown_id(rare: str, kept: BoolArray) -> int:
     return int(text)
 
 
-def nearest(rows: Array, kept: BoolArray) -> IntArray:
-    """Return (rows that go,) the number among the kept rows of the most similar one, by cosine."""
-    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    stay, go = unit[kept], unit[~kept]
-    return np.concatenate([np.argmax(go[i : i + CHUNK] @ stay.T, axis=1) for i in range(0, max(len(go), 1), CHUNK)])
-
-
 def _rare_tier(
     writer: _Writer,
     lookup: Lookup,
-    rows: Array,
+    rows: TableRows,
     kept: BoolArray,
     made: dict[tuple[str, str], str],
     ids: str,
@@ -204,10 +198,7 @@ def _rare_tier(
     """Add the row of the small copy to what was looked up; row 0 of the copy is zero and stands for kept rows."""
     key = lookup.parameter.key
     if (key, "codes") not in made:
-        others = np.concatenate([np.zeros((1, rows.shape[1])), rows[~kept].astype(np.float64)])
-        codes, scales = tier.encode(others)
-        made[key, "codes"] = writer.store(f"{key}_rare", codes)
-        made[key, "scales"] = writer.store(f"{key}_rare_scale", scales.astype(rows.dtype))
+        made[key, "codes"], made[key, "scales"] = writer.encode(key, rows, kept, tier)
         made[key, "numbers"] = writer.store(f"{key}_rare_table", np.where(kept, 0, np.cumsum(~kept)).astype(np.int32))
     node, nodes = lookup.node.proto, list[onnx.NodeProto]()
     result = node.output[0]
@@ -220,25 +211,71 @@ def _rare_tier(
 
     node.output[0] = writer.name(f"{result}_kept")
     place = op("Gather", made[key, "numbers"], ids)
-    levels = tier.decode(op, op("Gather", made[key, "codes"], place), rows.shape[1])
+    levels = tier.decode(op, op("Gather", made[key, "codes"], place), rows.tensor.dims[1])
     cast = op("Cast", levels, to=int(lookup.parameter.data_type))
     op("Add", node.output[0], op("Mul", cast, op("Gather", made[key, "scales"], place)), output=result)
     return nodes
 
 
 class _Writer:
-    """Adds initializers and takes names in one graph."""
+    """Adds initializers and takes names in one graph. What is as large as an external table is made when it is written.
+
+    pending: name of an initializer -> makes its content.
+    """
 
     def __init__(self, proto: onnx.ModelProto, view: View) -> None:
         self.proto, self.taken = proto, view.keys
+        self.pending: dict[str, Callable[[], Array]] = {}
 
     def name(self, base: str) -> str:
         return free_name(base, self.taken)
 
-    def store(self, base: str, value: Array, data_type: int | None = None) -> str:
-        if data_type is not None and onnx.helper.np_dtype_to_tensor_dtype(value.dtype) != data_type:
-            raise NothingToPruneError(f"'{base}': rows of this type cannot be cut.")
+    def store(self, base: str, value: Array) -> str:
         return str(add(self.proto, self.name(base), value).name)
+
+    def keep(self, base: str, rows: TableRows, kept: BoolArray, padded: bool) -> str:
+        """Store the rows that stay, and a row of zeros behind them where one is asked for."""
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(rows.tensor.data_type)
+        if onnx.helper.np_dtype_to_tensor_dtype(dtype) != rows.tensor.data_type:
+            raise NothingToPruneError(f"'{base}': rows of this type cannot be cut.")
+
+        def make() -> Array:
+            found = rows.picked(kept)
+            return np.concatenate([found, np.zeros((1, *found.shape[1:]), found.dtype)]) if padded else found
+
+        return self._later(base, rows.tensor, make, rows.tensor.data_type, int(kept.sum()) + padded)
+
+    def encode(self, key: str, rows: TableRows, kept: BoolArray, tier: Tier) -> tuple[str, str]:
+        """Store the rows that go in few bits, behind a row of zeros, and return the names of codes and scales."""
+
+        def encoded() -> Iterator[tuple[Array, Array]]:
+            yield tier.encode(np.zeros((1, rows.tensor.dims[1])))
+            for piece in chosen(rows.pieces, ~kept):
+                yield tier.encode(piece.astype(np.float64))
+
+        sample = next(encoded())[0]
+        codes = self._later(
+            f"{key}_rare",
+            rows.tensor,
+            lambda: np.concatenate([codes for codes, _ in encoded()]),
+            onnx.helper.np_dtype_to_tensor_dtype(sample.dtype),
+            int((~kept).sum()) + 1,
+            sample.shape[1],
+        )
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(rows.tensor.data_type)
+        scales = np.concatenate([scales for _, scales in encoded()]).astype(dtype)
+        return codes, self.store(f"{key}_rare_scale", scales)
+
+    def _later(
+        self, base: str, like: onnx.TensorProto, make: Callable[[], Array], data_type: int, count: int, width: int = 0
+    ) -> str:
+        """Store an array with as many rows (as wide as those of `like`): at once, or when the model is written."""
+        if not is_external(like):
+            return self.store(base, make())
+        name = self.name(base)
+        add_external(self.proto, name, like, (count, width or like.dims[1]), data_type)
+        self.pending[name] = make
+        return name
 
 
 def _node(op_type: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:

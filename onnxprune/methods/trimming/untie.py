@@ -9,6 +9,7 @@ import onnx
 
 from onnxprune.graph import initializers
 from onnxprune.graph.model import Model
+from onnxprune.graph.tensors import is_external
 from onnxprune.graph.view import Node, View
 
 
@@ -20,18 +21,22 @@ def untied(model: Model) -> tuple[Model, tuple[str, ...]] | None:
     view, proto = View(model), onnx.ModelProto()
     proto.CopyFrom(model.proto)
     nodes = {id(given): copy for given, copy in zip(view.model.proto.graph.node, proto.graph.node, strict=True)}
-    taken, copies = set(view.keys), list[str]()
+    taken, copies, pending = set(view.keys), list[str](), dict(model.pending)
     for key, parameter in view.parameters.items():
         readers = [(node, index) for node, index in view.readers.get(key, []) if id(node.proto) in nodes]
         others = [(node, index) for node, index in readers if not _looks_up(view, node, index)]
         if not others or len(others) == len(readers) or len(parameter.dims) != 2:
             continue
         name = initializers.free_name(f"{key}_head", taken)
-        initializers.add(proto, name, np.asarray(view.content(key)), parameter.data_type)
+        if is_external(parameter.tensor):
+            initializers.add_external(proto, name, parameter.tensor, parameter.dims, parameter.data_type)
+            pending |= {name: model.pending[key]} if key in model.pending else {}
+        else:
+            initializers.add(proto, name, np.asarray(view.content(key)), parameter.data_type)
         for node, index in others:
             nodes[id(node.proto)].input[index] = name
         copies.append(name)
-    return (replace(model, proto=proto, file_bytes=None), tuple(copies)) if copies else None
+    return (replace(model, proto=proto, pending=pending, file_bytes=None), tuple(copies)) if copies else None
 
 
 def _looks_up(view: View, node: Node, index: int) -> bool:
