@@ -184,7 +184,7 @@ class Weights:
         return self._spill.room(like)
 
     def _store(self, tensor: onnx.TensorProto, array: Array) -> None:
-        array = np.ascontiguousarray(array, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        array = np.asarray(array, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), order="C")
         if is_external(tensor):
             self._pending[tensor.name] = self._spill.put(array)
         else:

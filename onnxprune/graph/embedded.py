@@ -22,5 +22,5 @@ def embedded(model: Model) -> onnx.ModelProto:
     for old, new in zip(walk(model.proto), walk(proto), strict=True):
         if is_external(old):
             content = model.content(keys.get(id(old), ""), old)
-            new.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(content), old.name))
+            new.CopyFrom(numpy_helper.from_array(np.asarray(content, order="C"), old.name))
     return proto

@@ -35,7 +35,7 @@ def add_to(graph: onnx.GraphProto, name: str, array: Array, data_type: int | Non
     """Add a stored tensor to one graph of a model that `settle` sees later."""
     tensor: TensorProto = graph.initializer.add(name=name)
     tensor.data_type = data_type or helper.np_dtype_to_tensor_dtype(array.dtype)
-    set_array(tensor, np.ascontiguousarray(array))
+    set_array(tensor, np.asarray(array, order="C"))
     return tensor
 
 
@@ -59,7 +59,7 @@ def add_external(
 def retype(graph: onnx.GraphProto, tensor: TensorProto, array: Array) -> None:
     """Give a stored tensor other values, of any type and shape; an input of its name follows."""
     tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-    set_array(tensor, np.ascontiguousarray(array))
+    set_array(tensor, np.asarray(array, order="C"))
     for value in graph.input:
         if value.name == tensor.name:
             _declare(value, tensor)

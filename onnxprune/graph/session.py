@@ -125,7 +125,7 @@ class Session:
     def _held(self, arrays: Feeds) -> Feeds:
         device = _DEVICES.get(self.provider, "cpu")
         make = engine.onnxruntime().OrtValue.ortvalue_from_numpy
-        return {name: make(np.ascontiguousarray(array), device, 0) for name, array in arrays.items()}
+        return {name: make(np.asarray(array, order="C"), device, 0) for name, array in arrays.items()}
 
     def fit(self, feeds: Feeds) -> dict[str, Array]:
         """Return the feeds that this model takes, in its data types.

@@ -133,4 +133,4 @@ def _made(
 
 
 def _cast(array: FloatArray, dtype: np.dtype[np.generic]) -> Array:
-    return np.ascontiguousarray(array.astype(dtype))
+    return np.asarray(array.astype(dtype), order="C")

@@ -198,11 +198,11 @@ def set_array(tensor: TensorProto, array: Array) -> None:
     Args:
         array: of the numpy type that `to_array` gives for the tensor's data type.
     """
-    made = onnx.numpy_helper.from_array(np.ascontiguousarray(array)) if tensor.data_type not in _PLAIN else None
+    made = onnx.numpy_helper.from_array(np.asarray(array, order="C")) if tensor.data_type not in _PLAIN else None
     for field_name in ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"):
         tensor.ClearField(field_name)
     del tensor.dims[:]
     tensor.dims.extend(array.shape)
     tensor.raw_data = (
-        made.raw_data if made is not None else np.ascontiguousarray(array, _PLAIN[tensor.data_type]).tobytes()
+        made.raw_data if made is not None else np.asarray(array, _PLAIN[tensor.data_type], order="C").tobytes()
     )

@@ -65,7 +65,7 @@ def _turn(graph: onnx.GraphProto, name: str) -> None:
     for tensor in graph.initializer:
         if name and tensor.name == name:
             array = onnx.numpy_helper.to_array(tensor).T
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
 
 
 def _change(

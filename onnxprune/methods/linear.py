@@ -89,7 +89,7 @@ def put(pending: dict[str, Callable[[], Array]], parameter: Parameter, make: Cal
     """Give a stored tensor of an edited copy new values of the same type; external ones are made when written."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(parameter.data_type)
     if is_external(parameter.tensor):
-        pending[parameter.key] = lambda: np.ascontiguousarray(make(), dtype)
+        pending[parameter.key] = lambda: np.asarray(make(), dtype, order="C")
     else:
         set_array(parameter.tensor, make().astype(dtype))
 

@@ -148,7 +148,7 @@ class _Replacement:
         return output
 
     def _tensor(self, word: str, value: Array) -> str:
-        array = np.ascontiguousarray(value).astype(self._dtype)
+        array = np.asarray(value, dtype=self._dtype, order="C")
         data_type = self._layer.parameter.data_type
         return self._editor.add_initializer(f"{self._layer.name}.{word}.weight", array, data_type)
 

@@ -40,7 +40,7 @@ def fold_norms(graph: onnx.GraphProto) -> int:
             name = layer.input[index] if len(layer.input) > index and layer.input[index] else f"{norm.output[0]}.bias"
             name = name if uses[name] == 1 and name in stored else free_name(f"{name}.folded", taken)
             if name in stored:
-                stored[name].CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
+                stored[name].CopyFrom(onnx.numpy_helper.from_array(np.asarray(value, order="C"), name))
             else:
                 add_to(graph, name, value)
             if len(layer.input) > index:

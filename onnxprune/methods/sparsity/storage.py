@@ -67,7 +67,7 @@ def _parts(model: Model) -> Iterator[bytes]:
         return
     for key, parameter in View(model).parameters.items():
         if is_external(parameter.tensor):
-            yield np.ascontiguousarray(model.content(key, parameter.tensor)).tobytes()
+            yield model.content(key, parameter.tensor).tobytes()
 
 
 def _sparse(tensor: TensorProto) -> onnx.SparseTensorProto | None:
