@@ -12,6 +12,8 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -19,6 +21,8 @@ from onnxprune.errors import UsageError
 
 Kind = TypeVar("Kind", bound=type)
 _SAID = "onnxprune.said"
+LEAST_BYTES = 1 << 20
+"""Of memory that somebody gives: less is a unit that was forgotten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +118,7 @@ class Options:
                 object.__setattr__(self, field.name, Path(value))
             elif about.choices and not (value is None and field.default is None):
                 choose(field.name, value, about.choices)
-            elif kind in ("int", "int | None") and about.least is not None and value is not None:
-                check_whole(field.name, value, int(about.least), about.most)
+        check_numbers(self)
 
     @classmethod
     def of(cls, **values: object) -> Self:
@@ -154,6 +157,20 @@ def words(value: str | Iterable[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
+def bytes_of(text: str) -> int:
+    """Return the bytes that a text such as 4GB or 512MB stands for.
+
+    Raises:
+        ValueError: it stands for none, or for fewer than `LEAST_BYTES`.
+    """
+    word = text.strip().upper().removesuffix("B")
+    unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(word[-1:], 0)
+    number = float(word[:-1] if unit else word) * (1 << unit)
+    if not LEAST_BYTES <= number < float("inf"):
+        raise ValueError(text)
+    return int(number)
+
+
 def choose(name: str, value: object, allowed: Iterable[object]) -> None:
     """Refuse a value that is not allowed.
 
@@ -174,6 +191,34 @@ def check_whole(name: str, value: object, least: int, most: float | None = None)
         raise UsageError(f"{name} {value!r}: give a whole number from {least}.")
     if most is not None and value > most:
         raise UsageError(f"{name} {value!r}: give a whole number from {least} to {int(most)}.")
+
+
+def check_numbers(options: object) -> None:
+    """Refuse options of a class that are no numbers of the ranges that their fields say.
+
+    Raises:
+        UsageError: one is none.
+    """
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]  # an instance of a dataclass
+        value, about, kind = getattr(options, field.name), said(field), str(field.type).removesuffix(" | None")
+        if value is None or about.choices:
+            continue
+        if kind == "int" and about.least is not None:
+            check_whole(field.name, value, int(about.least), about.most)
+        elif kind == "float":
+            _check_number(field.name, value, about)
+
+
+def _check_number(name: str, value: object, about: Said) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+        raise UsageError(f"{name} {value!r}: give a number.")
+    least, most, number = about.least, about.most, float(value)
+    above = least is None or number > least or (number == least and "<" not in about.open)
+    below = most is None or number < most or (number == most and ">" not in about.open)
+    if not above or not below:
+        start = "" if least is None else f" above {least:g}" if "<" in about.open else f" from {least:g}"
+        end = "" if most is None else f" below {most:g}" if ">" in about.open else f" up to {most:g}"
+        raise UsageError(f"{name} {value!r}: give a number{start}{end}.")
 
 
 def check_text(name: str, value: object) -> None:

@@ -7,8 +7,7 @@ from typing import NoReturn
 
 import click
 
-LEAST_BYTES = 1 << 20
-"""Less memory than this is a number without its unit."""
+from onnxprune.option import bytes_of
 
 
 class Word(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -52,16 +51,6 @@ def _size(text: str) -> tuple[int, int]:
     return int(sizes[0]), int(sizes[-1])
 
 
-def _bytes(text: str) -> int:
-    """Read `4GB`, `512MB`."""
-    text = text.upper().removesuffix("B")
-    unit = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:], 0)
-    size = int(float(text[:-1] if unit else text) * (1 << unit))
-    if size < LEAST_BYTES:
-        _refuse()
-    return size
-
-
 def _latency(text: str) -> float | str:
     """Read `0.6`, a share, or `5ms`, a time, which stays as it is."""
     if text.strip().lower().endswith("ms"):
@@ -93,4 +82,4 @@ SHAPE = Word("NAME:SIZES", "name:1,3,224,224 (positive sizes, one for each axis)
 NUMBERS = Word("X[,X..]", "0.5 or 0.485,0.456,0.406", lambda text: tuple(map(float, text.split(","))))
 TOLERANCE = Word("[NAME:]X", "logits:1e-3 or 1e-3 (largest difference, from 0)", _tolerance)
 IMAGE_SIZE = Word("H[,W]", "224 or 480,640", _size)
-BYTES = Word("SIZE", "4GB or 512MB (from 1MB)", _bytes)
+BYTES = Word("SIZE", "4GB or 512MB (from 1MB)", bytes_of)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from onnxprune.option import option
+from onnxprune.option import check_numbers, option
 
 if TYPE_CHECKING:
     from onnxprune.evidence.parity import Parity
@@ -22,6 +22,9 @@ class GateLimits:
     min_sqnr: float | None = option(None, "Least signal to noise ratio, in dB.", metavar="DB")
     min_agreement: float | None = option(None, "Least top-1 agreement.", metavar="X", least=0, most=1)
     max_drop: float | None = option(None, "Most that the value of --eval may drop.", metavar="X")
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     @property
     def needs_outputs(self) -> bool:

@@ -119,7 +119,7 @@ def target_named(name: str) -> Target:
     if name not in table:
         near = difflib.get_close_matches(name, table, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(table)}."
-        raise UsageError(f"there is no target '{name}'; {hint}")
+        raise UsageError(f"target '{name}': there is none of this name; {hint}")
     return table[name]
 
 

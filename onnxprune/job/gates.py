@@ -39,6 +39,7 @@ class Gates(GateLimits):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_drop is not None and self.eval is None:
             raise UsageError("max_drop needs eval: file.py:function, which measures what may drop (--eval).")
         if isinstance(self.eval, str) and not self.eval.rpartition(":")[0].endswith(".py"):

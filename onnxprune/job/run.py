@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from onnxprune.cluster.hiring import check_address
 from onnxprune.devices.watches import check_watch
 from onnxprune.errors import UsageError
-from onnxprune.hardware.target import target_names
+from onnxprune.hardware.target import target_named, target_names
 from onnxprune.methods.runtime import Runtime
-from onnxprune.option import check_whole, documented, option, said
+from onnxprune.option import check_numbers, documented, option
 from onnxprune.statistics.image_options import ImageOptions
 
 LARGEST_SIZE = 2**31 - 1
@@ -53,10 +53,9 @@ class Run(Runtime):
                 raise UsageError(
                     f"input_shapes of '{name}': {list(shape)}: give whole numbers from 1 to {LARGEST_SIZE}."
                 )
-        for item in fields(self):
-            value, least = getattr(self, item.name), said(item).least
-            if value is not None and least is not None:
-                check_whole(item.name, value, int(least))
+        check_numbers(self)
+        if self.target is not None:
+            target_named(self.target)
         check_watch(self.device, self.latency_command, self.latency_timeout)
         if self.cluster is not None:
             check_address(self.cluster)

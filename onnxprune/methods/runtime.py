@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnxprune.option import option
+from onnxprune.option import LEAST_BYTES, option
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Runtime:
         None,
         "What statistics of --data, and then the refit, may take, as in 4GB [default: 2GB, 4GB].",
         spelt="bytes",
-        least=1,
+        least=LEAST_BYTES,
     )
     device: str | None = option(
         None,
@@ -32,7 +32,9 @@ class Runtime:
         "Latencies are those that this command prints, in ms: CMD {model}, or CMD {models} for many, a line each.",
         metavar="CMD",
     )
-    latency_timeout: float | None = option(None, "Seconds that such a call may take [default: 600].", metavar="S")
+    latency_timeout: float | None = option(
+        None, "Seconds that such a call may take [default: 600].", metavar="S", least=0, open="<"
+    )
     cluster: str | None = option(
         None,
         "Workers that share the work: tcp://HOST:8786 of a Dask scheduler, or local:N for N processes here [default: "

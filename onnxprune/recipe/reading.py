@@ -94,7 +94,7 @@ class Text:
         Raises:
             UsageError: a name is unknown or missing, a value is of another type, or the class refuses it.
         """
-        hints = typing.get_type_hints(kind)
+        hints = field_types(kind)
         values = dict(given or {})
         pairs = self.pairs(node, what)
         for name, (key, value) in pairs.items():
@@ -108,7 +108,13 @@ class Text:
         try:
             return kind(**values)
         except UsageError as error:
-            raise self.error(_blamed(str(error), pairs, node), f"{what}: {error}") from error
+            raise self.blamed(error, pairs, node, f"{what}: ") from error
+
+    def blamed(
+        self, error: UsageError, pairs: Mapping[str, tuple[Node, Node]], otherwise: Node, what: str = ""
+    ) -> UsageError:
+        """Return what a class of options complains about, at the option that it names."""
+        return self.error(_blamed(str(error), pairs, otherwise), f"{what}{error}")
 
     def convert(self, hint: Any, node: Node, what: str) -> Any:
         """Return the value of a node as a type.
@@ -167,6 +173,12 @@ class Text:
         if hint in (str, Path, Any):
             return hint(node.value) if hint is not Any else yaml.SafeLoader("").construct_object(node)
         raise self.error(node, f"{what} is {shown(node)}; give {wanted}.")
+
+
+def field_types(kind: type) -> dict[str, object]:
+    """Return the types of the fields of a dataclass; what stands in the class besides is no field."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def _check_plain(text: str, name: str) -> None:

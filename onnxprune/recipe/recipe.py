@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,13 +16,15 @@ from onnxprune.job.job import Job, Step, plain
 from onnxprune.job.methods import METHODS
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import Run
-from onnxprune.recipe.reading import Node, Text, shown
+from onnxprune.option import bytes_of
+from onnxprune.recipe.reading import Node, Text, field_types, shown
 
 KEYS: dict[str, Any] = {
     "about": str,
     "model": str,
     "data": str,
-    **typing.get_type_hints(Run),
+    **field_types(Run),
+    "memory": int | str | None,
     "measure_latency": bool,
     "gates": Gates,
     "outputs": Outputs,
@@ -74,10 +75,12 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Job:
     if "steps" not in pairs:
         raise UsageError(f"{name}: lacks 'steps', the list of what to do.")
     values = {word: source.convert(kind, pairs[word][1], word) for word, kind in KEYS.items() if word in pairs}
+    if isinstance(values.get("memory"), str):
+        values["memory"] = _memory(source, pairs["memory"][1], values["memory"])
     try:
         run = Run(**{item.name: values.pop(item.name) for item in fields(Run) if item.name in values})
     except UsageError as error:
-        raise source.error(source.root, str(error)) from error
+        raise source.blamed(error, pairs, source.root) from error
     gates = values.pop("gates", Gates())
     return Job(
         steps=_steps(source, pairs["steps"][1], gates, folder),
@@ -88,6 +91,13 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Job:
         outputs=_outputs(values.pop("outputs", Outputs()), folder),
         **{name: value for name, value in values.items() if name != "model"},
     )
+
+
+def _memory(source: Text, node: Node, text: str) -> int:
+    try:
+        return bytes_of(text)
+    except ValueError:
+        raise source.error(node, f"memory '{text}' is not like 4GB or 512MB (from 1MB).") from None
 
 
 def to_yaml(values: Mapping[str, object]) -> str:

@@ -1,6 +1,5 @@
 """The command line as a whole: its commands, how fast it answers, and how every error becomes one line and a code."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -22,20 +21,13 @@ def test_help_lists_every_command_with_its_first_line(run: Run) -> None:
         assert any(line.split()[0] == name and len(line.split()) > 2 for line in result.stdout.splitlines() if line)
 
 
-def test_help_answers_without_onnx_numpy_or_rich() -> None:
+def test_help_answers_without_what_takes_long_to_import() -> None:
     code = (
         "import sys; from onnxprune.cli.group import cli; cli.main(['--help'], standalone_mode=False);"
-        "print([m for m in ('onnx', 'numpy', 'onnxruntime', 'rich') if m in sys.modules])"
+        "print([m for m in 'onnx numpy onnxruntime rich yaml'.split() if m in sys.modules], len(sys.modules) < 400)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.splitlines()[-1] == "[]"
-
-
-def test_help_takes_less_than_a_third_of_a_second_of_the_processor() -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([*PYTHON, "--help"], capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+    assert shown.splitlines()[-1] == "[] True"
 
 
 @pytest.mark.parametrize(
