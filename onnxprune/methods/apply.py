@@ -26,7 +26,7 @@ from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.selection import rest_of, selected
 from onnxprune.methods.short_trial import trial_of
 from onnxprune.methods.substitutes import choose_substitutes
-from onnxprune.methods.synthetic import WEAKER, synthetic
+from onnxprune.methods.synthetic import said_of, synthetic
 from onnxprune.statistics.blas import on_one_thread
 from onnxprune.statistics.turning import turned_if_few
 
@@ -106,7 +106,7 @@ def apply(
         return closed_refit(result, known, runtime)
     if samples is None and options.compensate not in (None, "none"):
         samples = synthetic(whole_of(short) or channels, options.input_shapes, options.seed, runtime)
-        result = replace(result, warnings=(*notes, WEAKER))
+        result = replace(result, warnings=(*notes, *said_of(samples)))
     elif samples is None and plan.refitted and options.compensate is None:
         result = replace(result, warnings=(*notes, NOT_REFITTED))
     progress("refitting what stays")

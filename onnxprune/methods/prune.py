@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 
@@ -39,6 +40,8 @@ from onnxprune.statistics.turning import turned_if_few
 
 LARGEST_BYTES = 512 << 20
 """Larger models are not refitted to made-up inputs unless that is asked for: it may take hours."""
+MOST_SECONDS = 30.0
+"""CPU seconds, as predicted, of a refit to made-up inputs that nobody asked for."""
 TOO_LARGE = (
     "not refitted: there are no data, and the model is large; give --data, or --compensate lstsq for made-up inputs"
 )
@@ -137,7 +140,8 @@ def _without_branches(
         return work.run(None, (TOO_LARGE,))
     try:
         with work.clock.stage("inputs"):
-            made_up = make_up(work.whole, options.input_shapes, options.seed, work.runtime)
+            most = inf if asked else MOST_SECONDS
+            made_up = make_up(work.whole, options.input_shapes, options.seed, work.runtime, seconds=most)
         return work.run(made_up)
     except (DataError, ModelError) as error:
         if asked:

@@ -31,7 +31,7 @@ from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen, look
 from onnxprune.methods.short_trial import Thin, trial_of
 from onnxprune.methods.substitutes import choose_substitutes, goal_left
-from onnxprune.methods.synthetic import WEAKER
+from onnxprune.methods.synthetic import said_of
 from onnxprune.methods.unfitted import Unfitted, unfitted
 from onnxprune.methods.width_rule import Rounding, for_integers, rounding
 from onnxprune.statistics.data import Data
@@ -149,7 +149,7 @@ class Pruning:
         notes = [
             *warnings,
             *chosen.notes,
-            *([WEAKER] if samples is not None and samples.synthetic else []),
+            *said_of(samples),
             *shape_notes(channels, result.border),
             *notes_of(self.short),
         ]

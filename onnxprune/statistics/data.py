@@ -38,7 +38,7 @@ class Data:
 
     samples: how many there are (a whole feed counts as one where axis 0 is not the batch).
     sha256: of names, types, shapes and values.
-    synthetic: made up, not given by the user.
+    synthetic: made up, not given by the user. written: by the model itself, as text.
     stream: the samples, as often as it is iterated.
     """
 
@@ -49,6 +49,7 @@ class Data:
     synthetic: bool
     stream: Iterable[Unit]
     _batch: int
+    written: bool = False
 
     def __iter__(self) -> Iterator[Feed]:
         return self.batches(self._batch)
