@@ -32,7 +32,11 @@ class CandidateOptions(CompensateOptions):
     section: ClassVar[str] = "Which channels go"
 
     score: str | None = option(
-        None, "How much a channel matters [default: lstsq with --data, else l2].", metavar="NAME", listed=criteria
+        None,
+        "How much a channel matters [default: curvature with --data, lstsq where derivatives are missing or would take "
+        "long; l2 without data].",
+        metavar="NAME",
+        listed=criteria,
     )
     randomize: float | None = option(
         None,

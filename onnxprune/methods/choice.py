@@ -29,14 +29,14 @@ from onnxprune.methods.width_rule import rounding
 from onnxprune.score.activity import Activity
 from onnxprune.score.probe import Probe
 from onnxprune.score.scoring import score_groups
-from onnxprune.score.spelled import DEFAULT, DEFAULT_WITH_DATA
+from onnxprune.score.usual import usual_score
 
 
 @dataclass
 class Clock:
     """Times of stages.
 
-    curves: predicted CPU seconds of the curves that were measured: what is left for steps is decided by no clock.
+    curves: predicted CPU seconds of curves and scores that were measured: no clock decides what is left for steps.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -119,7 +119,10 @@ def prepare(
     if scope == "sensitivity" and activity is None:
         raise UsageError("--scope sensitivity measures errors on inputs of the model: give --data.")
     with clock.stage("score"):
-        name = options.score or (DEFAULT_WITH_DATA if activity else DEFAULT)
+        name = options.score
+        if name is None:
+            name, foreseen = usual_score(activity)
+            clock.curves += foreseen
         scores, warnings = score_groups(channels.view, groups, name, options.seed, activity, options.randomize)
         warnings += activity.notes if activity else []
     return Request(groups, scores, scope, rounded.widths, options.min_channels, ratios, sizes), reasons, warnings

@@ -31,7 +31,7 @@ class Activity:
     """Statistics of the data, computed when the first criterion asks for them and kept on disk.
 
     threads, provider: how the model is run.
-    ablation, dropout, slopes, inverses: what criteria keep from one group to the next.
+    ablation, dropout, curvature, slopes, inverses: what criteria keep from one group to the next.
     given: statistics that were collected elsewhere; None: they are collected here.
     focus: weights and axes whose readings' products are collected; None: all of them.
     """
@@ -43,6 +43,7 @@ class Activity:
     memory: int | None = None
     ablation: Any = None
     dropout: Any = None
+    curvature: Any = None
     slopes: dict[tuple[str, int], Array] | None = None
     inverses: dict[str, FloatArray] = field(default_factory=dict)
     given: Statistics | None = None

@@ -21,6 +21,7 @@ class Reading:
 
     tensor, axis: the activation. weight, weight_axis: the stored tensor.
     input: which input of the node the activation is; -1: the node's own first output (the state of a recurrence).
+    written, output_axis: axis of the stored tensor and of the node's first output that meet.
     """
 
     node: Node
@@ -29,6 +30,8 @@ class Reading:
     axis: int
     weight: str
     weight_axis: int
+    written: int
+    output_axis: int
 
     @property
     def stored(self) -> tuple[str, int]:
@@ -39,6 +42,13 @@ class Reading:
         """Return (positions, elements): the weights that multiply each position."""
         array = read_weight(view, self.weight).astype(np.float64)
         return np.moveaxis(array, self.weight_axis, 0).reshape(array.shape[self.weight_axis], -1)
+
+    def spread(self, view: View, values: FloatArray) -> FloatArray:
+        """Return (elements,): for each column of the matrix the value of the output position that it writes."""
+        shape = list(view.parameters[self.weight].dims)
+        along = [len(values) if axis == self.written else 1 for axis in range(len(shape))]
+        wide = np.broadcast_to(values.reshape(along), shape)
+        return np.asarray(np.take(wide, 0, axis=self.weight_axis).reshape(-1))
 
 
 def find_readings(view: View) -> list[Reading]:
@@ -60,7 +70,8 @@ def _readings(view: View, node: Node) -> Iterator[Reading]:
         order, rank = stored.order, len(stored.order)
         tensor = node.inputs[met.data] if met.data >= 0 else node.outputs[0]
         if tensor and -rank <= met.reads < rank:
-            yield Reading(node, met.data, tensor, met.data_axis, stored.parameter.key, order[met.reads % rank])
+            axes = order[met.reads % rank], order[met.writes % rank]
+            yield Reading(node, met.data, tensor, met.data_axis, stored.parameter.key, *axes, met.output_axis)
 
 
 def as_rows(array: Array, axis: int) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,9 @@ MATRICES = 5
 KEPT_SHARE = 0.125
 """Share of the memory for inverses that other groups need again."""
 
+Counting = Callable[[Activity, Reading], FloatArray | None]
+"""(elements,): what the square of an error of each output of a weight counts; None: its share of what it gives."""
+
 
 @criterion("lstsq", comparable=True, needs_data=True, needs_products=True)
 def lstsq(slices: Slices) -> FloatArray:
@@ -33,6 +36,16 @@ def lstsq(slices: Slices) -> FloatArray:
     all that went before. Where S does not fit into the memory, it is the diagonal of variances.
     Source: Hassibi and Stork 1993, Optimal Brain Surgeon, equation 5; per channel as in Kurtic et al. 2023, ZipLM.
     """
+    return residuals(slices, relative)
+
+
+def relative(activity: Activity, reading: Reading) -> FloatArray | None:
+    """Return (elements,) what an error of each output of a weight counts: None, its share of what the weight gives."""
+    return None
+
+
+def residuals(slices: Slices, counting: Counting) -> FloatArray:
+    """Return (channels,): the errors of the readers in the order of removals, each output of a weight as it counts."""
     activity = slices.activity
     found = activity.weights(slices.group) if activity else []
     if activity is None or not found:
@@ -45,7 +58,7 @@ def lstsq(slices: Slices) -> FloatArray:
         key = activity.pools[reading.stored], positions.tobytes()
         problems.setdefault(key, []).append(reading)
         places[key] = positions
-    states = [_start(activity, readings, places[key]) for key, readings in problems.items()]
+    states = [_start(activity, readings, places[key], counting) for key, readings in problems.items()]
     return removal_errors(states, slices.group.size)
 
 
@@ -54,7 +67,7 @@ def damping(statistics: ChannelStatistics) -> float:
     return DAMPING + len(statistics.mean) / max(statistics.count, 1)
 
 
-def _start(activity: Activity, readings: Sequence[Reading], positions: IntArray) -> RemovalState:
+def _start(activity: Activity, readings: Sequence[Reading], positions: IntArray, counting: Counting) -> RemovalState:
     """Return the state of weights that read the same at the same positions: their metrics add up."""
     statistics = activity.of(readings[0])
     varies = bool(np.isfinite(statistics.variance).all() and statistics.variance.sum() > 0)
@@ -62,22 +75,31 @@ def _start(activity: Activity, readings: Sequence[Reading], positions: IntArray)
     if not varies:
         return Diagonal(np.zeros(len(positions)))
     if statistics.gram is None or not fits:
-        weights = [reading.matrix(activity.view) for reading in readings]
-        powers = [statistics.variance * np.einsum("pe,pe->p", w, w) for w in weights]
-        return Diagonal(np.sum([(p / max(float(p.sum()), 1e-30))[positions].sum(axis=1) for p in powers], axis=0))
+        losses = [_alone(activity, reading, counting(activity, reading)) for reading in readings]
+        return Diagonal(np.sum([loss[positions].sum(axis=1) for loss in losses], axis=0))
     covariance, cut = statistics.covariance, np.unique(positions)
     size = float(np.trace(covariance)) / len(covariance)
     if not 0 < size < np.inf:
         return Diagonal(np.zeros(len(positions)))
     covariance = covariance / size  # costs are shares; without it huge activations underflow in the inverse
     metric = np.zeros((len(cut), len(cut)))
-    for reading in readings:
-        weight = reading.matrix(activity.view)
-        product = weight @ weight.T
-        metric += product[np.ix_(cut, cut)] / max(float(np.vdot(covariance, product)), 1e-30)
+    for reading in readings:  # one by one: matrices of doubles are large
+        weight, counts = reading.matrix(activity.view), counting(activity, reading)
+        product = weight @ weight.T if counts is None else (weight * counts) @ weight.T
+        factor = 1 / max(float(np.vdot(covariance, product)), 1e-30) if counts is None else size
+        metric += product[np.ix_(cut, cut)] * factor
     known = _inverse(activity, activity.pools[readings[0].stored], covariance, damping(statistics))
     known = known if len(cut) == len(known) else known[np.ix_(cut, cut)]
     return Correlated(np.array(known), metric, np.searchsorted(cut, positions))
+
+
+def _alone(activity: Activity, reading: Reading, counts: FloatArray | None) -> FloatArray:
+    """Return (positions,): what each costs where nothing makes up for it."""
+    variance, weight = activity.of(reading).variance, reading.matrix(activity.view)
+    if counts is not None:
+        return np.asarray(variance * np.einsum("pe,pe,e->p", weight, weight, counts))
+    powers = variance * np.einsum("pe,pe->p", weight, weight)
+    return np.asarray(powers / max(float(powers.sum()), 1e-30))
 
 
 def _inverse(activity: Activity, pool: str, covariance: FloatArray, damp: float) -> FloatArray:

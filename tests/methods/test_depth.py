@@ -60,7 +60,7 @@ def test_the_choice_is_nearer_than_widths_alone(data) -> None:
     expected = run(original, fresh)[0]
     errors = []
     for depth in (True, False):
-        result = plain.prune(original, data, macs=0.6, depth=depth, align=1, **CLOSED)
+        result = plain.prune(original, data, macs=0.6, depth=depth, align=1, score="lstsq", **CLOSED)
         errors.append(float(np.square(run(result.model.proto, fresh)[0] - expected).mean()))
     assert errors[0] < 0.8 * errors[1]
 

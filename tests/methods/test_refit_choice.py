@@ -110,7 +110,7 @@ def test_what_curves_took_comes_off_the_seconds_of_steps() -> None:
     data = calibration(model, {"x": x})
     result = prune(model, PruneOptions(macs=0.6, compensate="lstsq"), data, runtime=Runtime(1))
     assert 0 < result.curves_seconds < 1
-    assert prune(model, PruneOptions(ratio=0.4, compensate="lstsq"), data).curves_seconds == 0
+    assert prune(model, PruneOptions(ratio=0.4, compensate="lstsq", score="l2"), data).curves_seconds == 0
     seen = look(result.view, data, Runtime(1))
 
     def left(curves: float) -> float | None:

@@ -1,0 +1,46 @@
+"""The score that is taken where none is asked for: the best one that the data, the network and the time allow."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.graph.cost import cost_of
+from onnxprune.score.activity import Activity
+from onnxprune.score.curvature import BATCH, PROJECTIONS, SAMPLES, Curvature
+from onnxprune.score.parted import Parted
+from onnxprune.score.spelled import DEFAULT, DEFAULT_WITH_DATA
+
+LIKELY = "curvature"
+"""What is taken where derivatives are at hand."""
+MOST_SECONDS = 6.0
+"""Predicted CPU seconds that derivatives may take; a prune of a small network takes about 40."""
+FEWEST = 16
+"""Samples whose derivatives tell enough; where the seconds allow fewer, there are none."""
+BACKWARD = 10
+"""Gradient over forward, roughly."""
+
+
+def usual_score(activity: Activity | None) -> tuple[str, float]:
+    """Return the name of the score, and the predicted CPU seconds of what it needs that others do not."""
+    if activity is None:
+        return DEFAULT, 0.0
+    each = _seconds_each(activity)
+    count = min(SAMPLES, activity.data.samples, int(MOST_SECONDS / each)) if each else 0
+    if count < min(FEWEST, activity.data.samples):
+        return DEFAULT_WITH_DATA, 0.0
+    try:
+        activity.curvature = activity.curvature or Curvature.of(activity, count)
+    except (UsageError, ModelError):  # an operator has no derivative
+        return DEFAULT_WITH_DATA, 0.0
+    return LIKELY, each * count
+
+
+def _seconds_each(activity: Activity) -> float:
+    """Return the predicted seconds of the derivatives for a sample; 0 where there can be none."""
+    whole = activity.data.is_here and activity.given is None and not isinstance(activity, Parted)
+    if not whole or find_spec("onnx_ad") is None:
+        return 0.0
+    feed = next(iter(activity.data.batches(BATCH)))
+    forward = cost_of(activity.view.model, {name: array.shape for name, array in feed.items()}).seconds
+    return PROJECTIONS * (1 + BACKWARD) * forward / max(1, len(next(iter(feed.values()))))
