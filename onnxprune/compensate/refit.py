@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
+from onnxprune.compensate.foretold import Foretold, foretold
 from onnxprune.compensate.lstsq import fit
 from onnxprune.compensate.mixing import mix
 from onnxprune.compensate.mixtures import Mixture
@@ -21,6 +22,7 @@ from onnxprune.compensate.shared import Shared, find_shared
 from onnxprune.compensate.shelf import Shelf
 from onnxprune.compensate.stages import Stages, heavy_waits, tensor_levels
 from onnxprune.compensate.weights import Weights
+from onnxprune.graph.mapped import is_vast
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.statistics.feeds import Feed
@@ -100,7 +102,12 @@ def refit(
     proto = onnx.ModelProto()
     proto.CopyFrom(pruned.proto)
     weights = Weights(Model(proto, pruned.path, dict(pruned.pending)))
-    sequence = Walk(original, weights, positions, list(feeds), options)
+    given = list(feeds)
+    sequence = Walk(original, weights, positions, given, options)
+    if is_vast(original.proto):
+        work = sequence.foretold(given)
+        progress(f"refitting layers: {work}")
+        work.require_room()
     errors = sequence.run(progress)
     return Refit(weights.model, errors, sequence.cut, sequence.compared())
 
@@ -193,6 +200,11 @@ class Walk:
     def suited(self, readers: list[Reader]) -> list[Reader]:
         """Return the readers that are changed, as they are seen."""
         return readers
+
+    def foretold(self, feeds: Sequence[Feed]) -> Foretold:
+        """Return what the walk will take."""
+        memory, changed = int(self._options.memory * ACTIVATIONS), self._weights.model
+        return foretold(self._source.model, (self._old, self._new), feeds, memory, changed)
 
     def compared(self) -> tuple[str, ...]:
         """Return the sums that readers write to, or some of their outputs where there are no sums."""

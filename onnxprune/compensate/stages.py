@@ -132,6 +132,11 @@ class Stages:
         """Number of batches."""
         return len(self._batches)
 
+    @property
+    def stays(self) -> dict[str, tuple[int, int]]:
+        """Tensors that are kept -> the levels from which and until which they are."""
+        return {name: (self._levels.get(name, 0), last) for name, last in self._until.items()}
+
     def values(self, name: str) -> Iterator[Array]:
         """Yield a kept tensor, batch by batch."""
         return (batch[name].open() for batch in self._batches)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from onnxprune.compensate.foretold import foretold, shapes_of
 from onnxprune.compensate.shelf import Shelf
 from onnxprune.compensate.stages import Stages, heavy_waits, tensor_levels
 from onnxprune.graph.mapped import SMALLEST_BYTES
@@ -16,6 +17,7 @@ from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
 from onnxprune.statistics.collect import BATCH, Statistics
 from onnxprune.statistics.data import Data
+from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.moments import Accumulator, ChannelStatistics
 from onnxprune.statistics.observed import Wanted
 
@@ -42,7 +44,9 @@ def streamed(
     levels = tensor_levels(graph, heavy_waits(graph))
     until = {item.tensor: levels[item.tensor] for item in wanted}
     opener = partial(open_session, threads=threads, provider=provider)
-    stages = Stages(model, model.proto, levels, until, data.batches(BATCH), opener, shelf)
+    feeds = list(data.batches(BATCH))
+    stages = Stages(model, model.proto, levels, until, feeds, opener, shelf)
+    _require_room(model, stages, feeds, wanted, memory_bytes)
     last = {item.key: max(until[other.tensor] for other in wanted if other.key == item.key) for item in wanted}
     sums: dict[str, Accumulator] = {}
     found: dict[str, ChannelStatistics] = {}
@@ -65,6 +69,15 @@ def streamed(
             found[key] = _put_away(sums.pop(key).result(), products)
         stages.release(level)
     return Statistics(data.samples, found, tuple(notes))
+
+
+def _require_room(
+    model: Model, stages: Stages, feeds: Sequence[Feed], wanted: Sequence[Wanted], memory_bytes: int
+) -> None:
+    work, shapes = foretold(model, (stages,), feeds, memory_bytes), shapes_of(model, feeds)
+    sizes = {item.key: 8 * shapes[item.tensor][item.axis] ** 2 for item in wanted if item.gram}
+    products = sum(size for size in sizes.values() if size <= memory_bytes)
+    replace(work, disk=work.disk + products).require_room()
 
 
 def _put_away(statistics: ChannelStatistics, shelf: Shelf) -> ChannelStatistics:

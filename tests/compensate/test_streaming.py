@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,14 @@ from onnxprune.compensate.compensate import RefitOptions, compensate, kept_posit
 from onnxprune.compensate.output_parts import parts_of
 from onnxprune.compensate.problem import LstsqOptions
 from onnxprune.compensate.readers import Reader
+from onnxprune.compensate.refit import Walk
 from onnxprune.errors import ModelError
 from onnxprune.graph import mapped
 from onnxprune.graph.model import Model, load
 from onnxprune.graph.save import save
 from onnxprune.graph.session import Session
+from onnxprune.methods.prune import prune
+from onnxprune.methods.prune_options import PruneOptions
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
 from tests import plain
@@ -222,3 +226,30 @@ def test_a_layer_of_many_outputs_is_fitted_in_parts_and_undoes_the_damage(
     assert (max(counts) == 1) if memory is None else (max(counts) > 400_000 // memory)
     (y,), (expected,) = run(refitted.model, feeds), run(model, feeds)
     assert np.abs(y - expected).max() <= 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("score", ["lstsq", "flap"])
+def test_too_little_disk_is_told_before_anything_is_done(
+    tmp_path: Path, streaming: None, monkeypatch: pytest.MonkeyPatch, score: str
+) -> None:
+    """Products of channels are what scores by least squares need; new weights and what waits, the refit."""
+    file = beside(gated(), tmp_path)
+    options = {"ratio": 0.4, "align": 1, "exact_only": True, "compensate": "lstsq", "memory": 300_000, "score": score}
+    said: list[str] = []
+    prune(load(file), PruneOptions.of(**options), words(), progress=said.append)
+    (told,) = [text for text in said if "GB of files" in text]
+    assert told.startswith("refitting layers: about ")
+    weights = sum(path.stat().st_size for path in tmp_path.glob("m.data"))
+    asked: list[int] = []
+    usage = shutil.disk_usage(tmp_path)
+
+    def small(folder: str) -> object:
+        asked.append(1)
+        return usage._replace(free=weights // 4 if score == "flap" else 100)
+
+    monkeypatch.setattr(shutil, "disk_usage", small)
+    monkeypatch.setattr(Walk, "run", lambda *_: pytest.fail("it began"))
+    with pytest.raises(ModelError, match=r"GB free, and up to .* GB of files are needed there") as error:
+        prune(load(file), PruneOptions.of(**options), words())
+    assert "\n" not in str(error.value)
+    assert len(asked) == (1 if score == "lstsq" else 2)
