@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass
 from math import isfinite
-from numbers import Real
-from pathlib import Path
+from numbers import Integral, Real
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Self, TypeVar
 
 from onnxprune.errors import UsageError
@@ -111,14 +111,14 @@ class Options:
         for field in dataclasses.fields(self):
             value, about, kind = getattr(self, field.name), said(field), str(field.type)
             if kind.startswith("tuple[str, ...]"):
-                object.__setattr__(self, field.name, words(value))
+                object.__setattr__(self, field.name, words(value, field.name))
             elif kind.startswith("Mapping") and (value is None or isinstance(value, Mapping)):
                 object.__setattr__(self, field.name, dict(value or {}))
             elif kind.startswith("Path") and isinstance(value, str):
                 object.__setattr__(self, field.name, Path(value))
             elif about.choices and not (value is None and field.default is None):
                 choose(field.name, value, about.choices)
-        check_numbers(self)
+        check_plain(self)
 
     @classmethod
     def of(cls, **values: object) -> Self:
@@ -152,9 +152,19 @@ class Options:
         return {name: values[name] for name in told if values[name] != default[name]}
 
 
-def words(value: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Return one word or several as a tuple."""
-    return (value,) if isinstance(value, str) else tuple(value or ())
+def words(value: str | Iterable[str] | None, name: str = "") -> tuple[str, ...]:
+    """Return one word or several as a tuple.
+
+    Raises:
+        UsageError: they are no words.
+    """
+    if value is None or isinstance(value, str):
+        return (value,) if value is not None else ()
+    is_list = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+    found = [word for word in value if isinstance(word, str)] if is_list else []
+    if not is_list or len(found) != len(tuple(value)):
+        raise UsageError(f"{name} {_shown(value)}: give a text, or a list of them.")
+    return tuple(found)
 
 
 def bytes_of(text: str) -> int:
@@ -177,24 +187,25 @@ def choose(name: str, value: object, allowed: Iterable[object]) -> None:
     Raises:
         UsageError: it is not.
     """
-    if value not in allowed:
-        raise UsageError(f"{name} '{value}': choose one of {', '.join(map(str, allowed))}.")
+    if not isinstance(value, str | int) or value not in allowed:
+        raise UsageError(f"{name} '{_shown(value)}': choose one of {', '.join(map(str, allowed))}.")
 
 
-def check_whole(name: str, value: object, least: int, most: float | None = None) -> None:
+def check_whole(name: str, value: object, least: float | None = None, most: float | None = None) -> None:
     """Refuse what is no whole number from the least one to the most that makes sense.
 
     Raises:
         UsageError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} {value!r}: give a whole number from {least}.")
-    if most is not None and value > most:
-        raise UsageError(f"{name} {value!r}: give a whole number from {least} to {int(most)}.")
+    start = f" from {int(least)}" if least is not None else ""
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and int(value) < least):
+        raise UsageError(f"{name} {_shown(value)}: give a whole number{start}.")
+    if most is not None and int(value) > most:
+        raise UsageError(f"{name} {_shown(value)}: give a whole number{start} to {int(most)}.")
 
 
-def check_numbers(options: object) -> None:
-    """Refuse options of a class that are no numbers of the ranges that their fields say.
+def check_plain(options: object) -> None:
+    """Refuse texts, switches and numbers of a class that are none, or outside of the ranges that their fields say.
 
     Raises:
         UsageError: one is none.
@@ -203,22 +214,28 @@ def check_numbers(options: object) -> None:
         value, about, kind = getattr(options, field.name), said(field), str(field.type).removesuffix(" | None")
         if value is None or about.choices:
             continue
-        if kind == "int" and about.least is not None:
-            check_whole(field.name, value, int(about.least), about.most)
+        if kind == "str":
+            check_text(field.name, value)
+        elif kind == "Path" and not isinstance(value, PurePath):
+            raise UsageError(f"{field.name} {_shown(value)}: give a path.")
+        elif kind == "bool" and not isinstance(value, bool):
+            raise UsageError(f"{field.name} {_shown(value)}: give true or false.")
+        elif kind == "int":
+            check_whole(field.name, value, about.least, about.most)
         elif kind == "float":
             _check_number(field.name, value, about)
 
 
 def _check_number(name: str, value: object, about: Said) -> None:
     if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
-        raise UsageError(f"{name} {value!r}: give a number.")
+        raise UsageError(f"{name} {_shown(value)}: give a number.")
     least, most, number = about.least, about.most, float(value)
     above = least is None or number > least or (number == least and "<" not in about.open)
     below = most is None or number < most or (number == most and ">" not in about.open)
     if not above or not below:
         start = "" if least is None else f" above {least:g}" if "<" in about.open else f" from {least:g}"
         end = "" if most is None else f" below {most:g}" if ">" in about.open else f" up to {most:g}"
-        raise UsageError(f"{name} {value!r}: give a number{start}{end}.")
+        raise UsageError(f"{name} {_shown(value)}: give a number{start}{end}.")
 
 
 def check_text(name: str, value: object) -> None:
@@ -228,7 +245,13 @@ def check_text(name: str, value: object) -> None:
         UsageError: it is none.
     """
     if not isinstance(value, str):
-        raise UsageError(f"{name} {value!r}: give a text.")
+        raise UsageError(f"{name} {_shown(value)}: give a text.")
+
+
+def _shown(value: object) -> str:
+    """Return a value in a few characters, on one line."""
+    text = value if isinstance(value, str) else " ".join(repr(value).split())
+    return text if len(text) < 60 else f"{text[:57]}.."
 
 
 def _in_python(text: str) -> str:

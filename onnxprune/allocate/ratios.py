@@ -31,6 +31,8 @@ def checked_ratios(table: Mapping[str, object], origin: str) -> dict[str, float]
     Raises:
         UsageError: a ratio is no number in [0, 1).
     """
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{origin} {table!r}: give a table of name patterns and the shares removed.")
     ratios: dict[str, float] = {}
     for pattern, ratio in table.items():
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from onnxprune.option import check_numbers, option
+from onnxprune.option import check_plain, option
 
 if TYPE_CHECKING:
     from onnxprune.evidence.parity import Parity
@@ -24,7 +24,7 @@ class GateLimits:
     max_drop: float | None = option(None, "Most that the value of --eval may drop.", metavar="X")
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check_plain(self)
 
     @property
     def needs_outputs(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from onnxprune.cluster.hiring import check_address
@@ -10,7 +10,7 @@ from onnxprune.devices.watches import check_watch
 from onnxprune.errors import UsageError
 from onnxprune.hardware.target import target_named, target_names
 from onnxprune.methods.runtime import Runtime
-from onnxprune.option import check_numbers, documented, option
+from onnxprune.option import check_plain, documented, option
 from onnxprune.statistics.image_options import ImageOptions
 
 LARGEST_SIZE = 2**31 - 1
@@ -47,13 +47,15 @@ class Run(Runtime):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_shapes", dict(self.input_shapes or {}))
-        for name, shape in self.input_shapes.items():
-            if not all(isinstance(size, int) and 1 <= size <= LARGEST_SIZE for size in shape):
-                raise UsageError(
-                    f"input_shapes of '{name}': {list(shape)}: give whole numbers from 1 to {LARGEST_SIZE}."
-                )
-        check_numbers(self)
+        given = {} if self.input_shapes is None else self.input_shapes
+        if not isinstance(given, Mapping):
+            raise UsageError(f"input_shapes: a {type(given).__name__} is no table of inputs and their shapes.")
+        object.__setattr__(self, "input_shapes", dict(given))
+        for name, shape in given.items():
+            sizes = list(shape) if isinstance(shape, Iterable) else [str(shape)]
+            if not all(isinstance(size, int) and 1 <= size <= LARGEST_SIZE for size in sizes):
+                raise UsageError(f"input_shapes of '{name}': {sizes}: give whole numbers from 1 to {LARGEST_SIZE}.")
+        check_plain(self)
         if self.target is not None:
             target_named(self.target)
         check_watch(self.device, self.latency_command, self.latency_timeout)

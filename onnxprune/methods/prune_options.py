@@ -82,6 +82,8 @@ class PruneOptions(CandidateOptions):
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.peak_memory, int | float):
+            object.__setattr__(self, "peak_memory", str(self.peak_memory))
         super().__post_init__()
         given: Mapping[str, float] | str | Path = self.ratios
         table = read_ratios(given) if isinstance(given, str | Path) else checked_ratios(given, "ratios")
@@ -123,7 +125,6 @@ class PruneOptions(CandidateOptions):
             raise UsageError(f"{' and '.join(given)} are given; a prune has one target, leave the others out.")
         if self.peak_memory is not None:
             read_amount(self.peak_memory)
-            object.__setattr__(self, "peak_memory", str(self.peak_memory))
         for name in given:
             if name == "peak_memory":
                 continue

@@ -62,10 +62,10 @@ class TrimOptions(Options):
 
         super().__post_init__()
         for name in ("keep", "tokens", "input_channels"):
-            table = {key: items(spec, f"{name} {key}") for key, spec in table_of(getattr(self, name)).items()}
+            table = {key: items(spec, f"{name} {key}") for key, spec in table_of(getattr(self, name), name).items()}
             object.__setattr__(self, name, table)
-        object.__setattr__(self, "fix", {k: read_value(k, v) for k, v in table_of(self.fix).items()})
-        object.__setattr__(self, "dims", {k: _whole(k, v) for k, v in table_of(self.dims).items()})
+        object.__setattr__(self, "fix", {k: read_value(k, v) for k, v in table_of(self.fix, "fix").items()})
+        object.__setattr__(self, "dims", {k: _whole(k, v) for k, v in table_of(self.dims, "dims").items()})
         self._collect()
         if self.labels is not None:
             object.__setattr__(self, "labels", items(self.labels, "labels"))
@@ -102,13 +102,13 @@ class TrimOptions(Options):
 _WORK = ("outputs", "keep", "tokens", "scatter", "fix", "dims", "input_channels", "gray")
 
 
-def table_of(value: Mapping[str, Any] | Iterable[str] | str | None) -> dict[str, Any]:
+def table_of(value: Mapping[str, Any] | Iterable[str] | str | None, name: str) -> dict[str, Any]:
     """Return a table from a mapping, or from words like NAME=VALUE."""
     if isinstance(value, Mapping):
         return dict(value)
     from onnxprune.methods.trimming.spec import split_target
 
-    return dict(split_target(word) for word in words(value))
+    return dict(split_target(word) for word in words(value, name))
 
 
 def _whole(name: str, value: object) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import DataError, UsageError
 from onnxprune.job.gates import Gates
 from onnxprune.job.methods import METHODS
 from onnxprune.job.run import Run
@@ -68,3 +69,16 @@ def test_what_a_class_has_besides_its_fields_is_no_option_of_a_step() -> None:
 @pytest.mark.parametrize(("text", "size"), [("4GB", 4 << 30), ("512MB", 512 << 20), ("4294967296", 4 << 30)])
 def test_memory_is_spelt_in_a_recipe_as_on_the_command_line(text: str, size: int) -> None:
     assert parse_recipe(f"memory: {text}\nsteps:\n  - prune\n").run.memory == size
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_values_of_a_foreign_type_are_refused_in_one_line(kind: type) -> None:
+    refused = 0
+    for field in fields(kind):
+        for bad in (5, 1.5, [1], {"a": 1}, {1: 2}, b"x", [None], np.zeros(3), object()):
+            try:
+                kind(**{field.name: bad})
+            except (UsageError, DataError) as error:
+                assert len(str(error).splitlines()) == 1
+                refused += 1
+    assert refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ def items(spec: Spec, what: str) -> tuple[str | int, ...]:
     """
     if isinstance(spec, int):
         entries: list[str | int] = [spec]
+    elif not isinstance(spec, str | Iterable):
+        raise UsageError(f"{what}: {spec!r} is no list of positions; give 0-3,7, labels, or @FILE.")
     elif not isinstance(spec, str):
         entries = list(spec)
     elif spec.startswith("@"):
