@@ -9,7 +9,8 @@ from typing import Literal
 
 from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import Keep
-from onnxprune.compensate.distil import Distilled, DistilOptions, before_last, distil
+from onnxprune.compensate.block_steps import block_steps
+from onnxprune.compensate.distil import FEWEST_STEPS, Distilled, DistilOptions, TooDearError, before_last, distil
 from onnxprune.compensate.refit import LayerError, Positions, Refit, RefitOptions, refit
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.graph.model import Model
@@ -18,6 +19,10 @@ from onnxprune.types import IntArray
 
 Mode = Literal["none", "bias", "lstsq", "distil"]
 MODES: tuple[Mode, ...] = ("none", "bias", "lstsq", "distil")
+
+ENOUGH_STEPS = 100
+"""With fewer steps of the whole network, as many seconds bring more in steps of one block after the other: those of 52
+brought 1 % of the divergence of fm_resnet20 back, in blocks 40 %."""
 
 __all__ = ["MODES", "Compensation", "LayerError", "Mode", "RefitOptions", "compensate", "kept_positions"]
 
@@ -96,7 +101,21 @@ def _distilled(
     graphs = original.proto.graph, result.model.proto.graph
     ends = [tuple(before_last(graph, value.name) for graph in graphs) for value in graphs[0].output]
     outputs = {old: partial(result.cut, old) for old, new in ends if old == new}
-    return distil(original, result.model, outputs, cuts, feeds, steps, progress, aside)
+
+    def whole(options: DistilOptions) -> tuple[Model, Distilled]:
+        return distil(original, result.model, outputs, cuts, feeds, options, progress, aside)
+
+    try:
+        if steps.dear:
+            raise TooDearError(steps.dear, 0)
+        return whole(replace(steps, least=ENOUGH_STEPS))
+    except TooDearError as dear:
+        try:
+            return block_steps(original, result.model, outputs, result.cut, feeds, steps, progress, aside)
+        except ModelError:
+            if dear.steps < FEWEST_STEPS:
+                raise dear from None
+        return whole(steps)
 
 
 def kept_positions(channels: Channels, keep: Keep) -> Mapping[str, Sequence[IntArray | None]]:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -50,12 +51,21 @@ LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 """What is before these tells more than what is behind them."""
 
 
+class TooDearError(ModelError):
+    """The seconds are enough for so few steps of the whole network."""
+
+    def __init__(self, message: str, steps: int) -> None:
+        super().__init__(message)
+        self.steps = steps
+
+
 @dataclass(frozen=True)
 class DistilOptions:
     """How long and how fast.
 
     seconds: CPU seconds, as predicted, that all steps may take; None: as many as `steps`.
-    forced: at least `FEWEST_STEPS` are taken whatever they cost.
+    forced: at least `FEWEST_STEPS` are taken whatever they cost. least: with fewer, none are.
+    dear: what is said where steps of the whole network cost so much more that they need not be tried.
     samples: for a step. batch: of one run, at most; runs go side by side on `threads` cores (None: on all).
     rate: size of the largest step, relative to the root mean square of the weights that it changes; less on walks of
     fewer than `FULL_RATE` steps.
@@ -75,6 +85,8 @@ class DistilOptions:
     threads: int | None = None
     seconds: float | None = None
     forced: bool = False
+    least: int = FEWEST_STEPS
+    dear: str = ""
     effort: Effort | None = None
     provider: str | None = None
 
@@ -173,8 +185,8 @@ def _affordable(slopes: Slopes, pool: Pool, options: DistilOptions) -> int:
     steps = int(options.seconds / (step + pool.draws.runs * teacher))
     if pool.asked(steps) < steps * pool.draws.runs:  # the original is asked no more once the pool is full
         steps = int((options.seconds - pool.size * teacher) / step)
-    if steps < FEWEST_STEPS and not options.forced:
-        raise ModelError(too_dear(FEWEST_STEPS * (step + pool.draws.runs * teacher), options.seconds))
+    if steps < options.least and not options.forced:
+        raise TooDearError(too_dear(FEWEST_STEPS * (step + pool.draws.runs * teacher), options.seconds), steps)
     return max(min(steps, options.steps), FEWEST_STEPS)
 
 
@@ -223,13 +235,21 @@ def loss_weights(
     return {name: weight / max(variance[name], 1e-12) for name, weight in weights.items()}
 
 
+class Feeding(Protocol):
+    """Gives the feeds of steps."""
+
+    def step(self, generator: np.random.Generator) -> list[Feed]:
+        """Return the feeds of one step."""
+        ...
+
+
 @dataclass
 class StepWalk:
     """One walk down, looking at held-out samples on the way. taken: steps so far."""
 
     descent: Descent
     distance: HeldOut
-    pool: Pool
+    pool: Feeding
     before: float
     progress: Progress
     taken: int = 0

@@ -76,9 +76,8 @@ def steps_of(
     if asked:
         return replace(options, steps=asked), ""
     least = FEWEST_STEPS * FEWEST_SAMPLES * price
-    if least > TOO_MUCH * left and not forced:
-        return options, f"no gradient steps were taken after the refit: {too_dear(least, left)}"
-    return replace(options, seconds=left), ""
+    dear = too_dear(least, left) if least > TOO_MUCH * left and not forced else ""
+    return replace(options, seconds=left, dear=dear), ""
 
 
 def seconds_left(before: float) -> float:
