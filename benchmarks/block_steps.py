@@ -2,7 +2,7 @@
 
     python benchmarks/block_steps.py --training FILE.npz [--seconds 4] [--only NAME]
 
-Networks and cuts of `quantized_steps.py --select`, 512 images of the repository, all of them fitted to. The divergence of
+Networks and cuts of `quantized_steps.py --select`, 512 images of the repository, all fitted to. The divergence of
 the classes' probabilities from the original's on 2,500 training images that were not given, in 1/100, after the closed
 form, and after so many predicted seconds of steps besides. Few seconds stand for large networks, where all that
 the default effort has are few steps.

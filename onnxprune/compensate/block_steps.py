@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from math import prod
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class _BlockSteps:
         able = [joint for joint in able if self._fits(joint.name, old, new)]
         if not able:
             raise ModelError("there is no single tensor that all goes through in both networks.")
-        stored = sum(tensor.ByteSize() for tensor in self.pruned.proto.graph.initializer)
+        stored = 4 * sum(prod(tensor.dims) for tensor in self.pruned.proto.graph.initializer)
         blocks = max(BLOCKS, -(-stored // BLOCK_BYTES))
         places = np.array([spent[joint.nodes - 1] for joint in able])
         wanted = [spent[-1] * number / blocks for number in range(1, blocks)]
