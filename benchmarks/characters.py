@@ -4,7 +4,8 @@
 
 The text is that of `help()` (pydoc_data.topics). The model is a decoder of two layers; it is trained with the gradient
 graphs and the optimiser of this package, and pruned without labels: half of the feed-forward layers and a quarter of
-the heads go. Perplexity is that of the last tenth of the text, which nothing else sees.
+the heads go. Perplexity is that of the last tenth of the text, which nothing else sees. The second table has no data:
+what the model writes itself, against as many samples of random characters and of the text.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune import Run
+from onnxprune.channels.analyse import analyse
 from onnxprune.compensate.descent import Descent
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.compensate.terms import label_term
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
+from onnxprune.methods.runtime import Runtime
+from onnxprune.methods.synthetic import synthetic
 
 LAYERS, WIDTH, HEADS, INNER, LENGTH, BATCH = 2, 128, 8, 512, 64, 16
 SAMPLES = 512
@@ -205,13 +209,24 @@ def main() -> None:
     print("| what | perplexity | lost | CPU s |\n| --- | ---: | ---: | ---: |")
     print(f"| the model | {whole_one:.3f} | | |", flush=True)
     ratios = {"layer*.up*": 0.5, "layer*.value*": 0.25}
-    for name, options in WAYS.items():
+
+    def show(name: str, given: dict[str, np.ndarray] | None, **options: object) -> None:
         start = time.process_time()
         result = onnxprune.prune(
-            model, data, ratios=ratios, exact_only=True, align=1, heads=True, run=Run(threads=1), **options
+            model, given, ratios=ratios, exact_only=True, align=1, heads=True, run=Run(threads=1), **options
         )
         found = perplexity(result.model.proto, test_text)
         print(f"| {name} | {found:.3f} | {found - whole_one:.3f} | {time.process_time() - start:.0f} |", flush=True)
+
+    for name, options in WAYS.items():
+        show(name, data, **options)
+    own = synthetic(analyse(onnxprune.load(model)), {}, 0, Runtime(1)).samples
+    chance = np.random.default_rng(3).integers(0, len(letters), (own, LENGTH))
+    print(f"Without data, {own} samples:\n| what | perplexity | lost | CPU s |\n| --- | ---: | ---: | ---: |")
+    show("no refit", None, compensate="none")
+    show("random characters, least squares", {"ids": chance}, compensate="lstsq")
+    show("its own text, least squares (the default)", None)
+    show("real text, least squares", {"ids": data["ids"][:own]}, compensate="lstsq")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ PROBLEM, GROUP = 0.035, 1e-3
 MOVED, ROW, HIDDEN = 5.0, 3.0, 36.0
 """Nanoseconds for each number of a layer's inputs and outputs, of the rows that are fitted, and of their outputs where
 a clamp behind them hides some, which takes several passes."""
+TARGET = 20.0
+"""Nanoseconds for each output of the rows that are fitted, whatever their features: what a vocabulary costs."""
 MAC32 = 0.4 / 55e9
 """Seconds of one multiply-add of rows in float32: not all of them are used for fitting and held out alike."""
 SOLUTIONS = 6
@@ -83,7 +85,7 @@ def _fit_seconds(groups: int, positions: float, features: int, outs: float, clam
     # on fewer rows than features their products are used
     size = min(float(features), rows) if groups == 1 else float(features)
     products = rows * features * (size + outs * (1 + 2 * SWEEPS * clamped))
-    numbers = ROW * rows * features + HIDDEN * clamped * rows * outs
+    numbers = ROW * rows * features + (TARGET + HIDDEN * clamped) * rows * outs
     each = GROUP + MAC32 * products + NANO * numbers + SOLUTIONS * solve_seconds(size, outs) / 2
     return groups * each
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.graph.cost import cost_of
+from onnxprune.graph.mapped import is_vast
 from onnxprune.score.activity import Activity
 from onnxprune.score.curvature import BATCH, PROJECTIONS, SAMPLES, Curvature
 from onnxprune.score.parted import Parted
@@ -39,6 +40,7 @@ def usual_score(activity: Activity | None) -> tuple[str, float]:
 def _seconds_each(activity: Activity) -> float:
     """Return the predicted seconds of the derivatives for a sample; 0 where there can be none."""
     whole = activity.data.is_here and activity.given is None and not isinstance(activity, Parted)
+    whole = whole and not is_vast(activity.view.model.proto)  # derivatives would hold all its weights
     if not whole or find_spec("onnx_ad") is None:
         return 0.0
     feed = next(iter(activity.data.batches(BATCH)))
