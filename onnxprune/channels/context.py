@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxprune.channels.boundary import Ranking
@@ -17,8 +19,8 @@ __all__ = ["Context", "RuleError"]
 class Context(SpelledSizes):
     """One node under analysis: `NodeOperands` reads it, `SpelledSizes` notes its sizes, the rest is said of ids."""
 
-    def set(self, axes: Axes, output: int = 0, zero: bool = False) -> None:
-        """Give an output its ids. `zero`: removed positions are exactly zero here once parameters are zeroed.
+    def set(self, axes: Axes, output: int = 0, zero: bool | Sequence[bool] = False) -> None:
+        """Give an output its ids. `zero`: removed positions (of each axis) are exactly zero once parameters are zeroed.
 
         Raises:
             RuleError: the ids do not fit the traced shape.
@@ -36,7 +38,7 @@ class Context(SpelledSizes):
             if len(ids) == 1 and ids is not self.state.unit:
                 self.pin(ids, "it becomes an axis of a single position")
         self.state.axes[key] = [self.state.unit if len(a) == 1 else a for a in axes]
-        self.state.zero[key] = zero
+        self.state.zero[key] = (zero,) * len(axes) if isinstance(zero, bool) else tuple(zero)
 
     def tie(self, a: IntArray, b: IntArray) -> None:
         """Position i of both axes live or die together.
@@ -113,8 +115,12 @@ class Context(SpelledSizes):
 
     def contract(self, ids: IntArray, *inputs: int) -> None:
         """Positions of `ids` are summed; exact as long as one of the inputs is zero where channels are removed."""
+        self.summed(ids, any(self.is_zero_along(i, ids) for i in inputs))
+
+    def summed(self, ids: IntArray, zero: bool) -> None:
+        """Positions of `ids` are summed; exact where what is summed is zero at those that are removed."""
         self.spoken.append(ids)
-        if not any(self.is_zero(i) for i in inputs):
+        if not zero:
             self.normalise(ids)
 
     def normalise(self, ids: IntArray) -> None:

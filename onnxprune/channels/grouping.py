@@ -241,7 +241,9 @@ class _Kinds:
         self.heads = _spread(solution, [h for h, _ in state.attentions], child, parent)
         self.dims = _spread(solution, [d for _, d in state.attentions], child, parent) & ~self.heads
         counted = ("group", "groups", "num_groups")
-        grouped = [e.ids for e in state.edits if isinstance(e, AttributeSize) and e.name in counted]
+        grouped = [
+            e.ids for e in state.edits if isinstance(e, AttributeSize) and e.name in counted and not _is_axis(state, e)
+        ]
         self.groups = _spread(solution, grouped, child, parent)
 
     def of(self, classes: IntArray) -> str:
@@ -254,6 +256,11 @@ class _Kinds:
             if self.groups[classes].all():
                 return "group"
         return "channel"
+
+
+def _is_axis(state: State, edit: AttributeSize) -> bool:
+    """Tell whether the groups that an attribute counts are single channels (a depthwise convolution)."""
+    return any(ids is edit.ids for ids in state.axes.get(edit.node.inputs[0], ()))
 
 
 def _spread(solution: Solution, marked: list[IntArray], child: IntArray, parent: IntArray) -> BoolArray:

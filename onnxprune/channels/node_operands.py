@@ -79,7 +79,8 @@ class NodeOperands:
 
     def is_zero_key(self, key: str) -> bool:
         """Like `is_zero`, for any tensor made before this node."""
-        return self.state.zero.get(key, False)
+        flags = self.state.zero.get(key, ())
+        return bool(flags) and all(flags)
 
     def is_dynamic_slice(self, axis: int) -> bool:
         """Tell whether the bounds of a Slice change with dynamic sizes where the sliced axis does not."""
@@ -164,9 +165,23 @@ class NodeOperands:
         """Tell whether removed positions of an input are exactly zero once their parameters are zeroed."""
         if not self.has(index):
             return True
-        key = self.node.inputs[index]
-        if key in self.state.trace.first.values and key not in self.state.view.parameters:
-            return not np.any(self.state.trace.first.values[key])
-        if self.is_parameter(index):
+        flags = self.zeros(index)
+        return self.is_parameter(index) or (bool(flags) and all(flags))
+
+    def is_zero_along(self, index: int, ids: IntArray) -> bool:
+        """Tell it of the axis `ids` of an input alone; of all of its axes where this is none of them."""
+        if not self.has(index):
             return True
-        return self.state.zero.get(key, False)
+        flags = [flag for own, flag in zip(self.axes(index), self.zeros(index), strict=True) if own is ids]
+        return all(flags) if flags else self.is_zero(index)
+
+    def zeros(self, index: int) -> tuple[bool, ...]:
+        """Tell it of each axis of an input."""
+        key = self.node.inputs[index]
+        rank = len(self.axes(index))
+        value = self.state.trace.first.values.get(key)
+        if value is not None and key not in self.state.view.parameters:
+            return (not np.any(value),) * rank
+        if self.is_parameter(index):
+            return (True,) * rank
+        return self.state.zero.get(key, (False,) * rank)

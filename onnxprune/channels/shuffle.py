@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.edits import Shuffle
-from onnxprune.channels.rules.movement import blocks
+from onnxprune.channels.rules.reshape import blocks
 from onnxprune.channels.state import State
 from onnxprune.graph.trace import Shape
 from onnxprune.graph.view import Node

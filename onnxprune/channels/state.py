@@ -42,13 +42,16 @@ class Use:
 
 @dataclass(eq=False)
 class State:
-    """Everything that the walk over a graph collects."""
+    """Everything that the walk over a graph collects.
+
+    zero: for each axis of a computed tensor, whether removed positions of it are exactly zero once parameters are.
+    """
 
     view: View
     trace: Trace
     space: Space = field(default_factory=Space)
     axes: dict[str, Axes] = field(default_factory=dict)
-    zero: dict[str, bool] = field(default_factory=dict)
+    zero: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     uses: dict[tuple[int, int], Use] = field(default_factory=dict)
     folded: dict[tuple[int, int], tuple[Node, Axes]] = field(default_factory=dict)
     roles: dict[tuple[str, int], Role] = field(default_factory=dict)

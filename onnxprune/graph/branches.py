@@ -46,7 +46,7 @@ class Branch:
 def find_branches(view: View, trace: Trace) -> tuple[Branch, ...]:
     """Return all residual branches of the main graph, in the order of their ends."""
     order = {id(node): number for number, node in enumerate(view.nodes)}
-    depends = _Ancestors(view, order)
+    depends, asides = _Ancestors(view, order), _asides(view)
     found = []
     for node in view.nodes:
         if not _may_end(view, node):
@@ -55,7 +55,7 @@ def find_branches(view: View, trace: Trace) -> tuple[Branch, ...]:
             branch, skip = node.inputs[place], node.inputs[1 - place]
             if branch == skip or not depends.on(branch, skip):
                 continue
-            found.append(_branch(view, trace, node, place, order))
+            found.append(_branch(view, trace, node, place, order, asides))
             break
     return tuple(_named(found))
 
@@ -77,9 +77,11 @@ def _named(found: Sequence[Branch]) -> list[Branch]:
     return result
 
 
-def _branch(view: View, trace: Trace, node: Node, place: int, order: Mapping[int, int]) -> Branch:
+def _branch(
+    view: View, trace: Trace, node: Node, place: int, order: Mapping[int, int], asides: Mapping[int, Node]
+) -> Branch:
     skip, output = node.inputs[1 - place], node.outputs[0]
-    nodes, made = _exclusive(view, node, node.inputs[place], order)
+    nodes, made = _whole(view, node, node.inputs[place], order, asides)
     inside = {id(n) for n in nodes} | {id(node)}
     inputs = tuple(
         key for key in view.inputs if (r := view.readers.get(key)) and all(id(reader) in inside for reader, _ in r)
@@ -96,8 +98,65 @@ def _branch(view: View, trace: Trace, node: Node, place: int, order: Mapping[int
     return Branch(name, node, place, skip, nodes, outputs, inputs, reason)
 
 
-def _exclusive(view: View, end: Node, start: str, order: Mapping[int, int]) -> tuple[tuple[Node, ...], set[str]]:
-    """Return the nodes whose every result only the branch uses (states of the model aside), and their results."""
+def _asides(view: View) -> dict[int, Node]:
+    """Return the nodes (by `id`) that are there for states of the model alone: what follows from them is fed back."""
+    states = {output for output, _ in fed_back(view)}
+    found: dict[int, Node] = {}
+    for node in reversed(view.nodes):
+        made = [key for key in node.outputs if key and (key in view.outputs or view.readers.get(key))]
+        readers = [reader for key in made for reader, _ in view.readers.get(key, [])]
+        ends = all(key in states for key in made if key in view.outputs)
+        if made and ends and not view.captured.intersection(made) and all(id(reader) in found for reader in readers):
+            found[id(node)] = node
+    return found
+
+
+def _whole(
+    view: View, end: Node, start: str, order: Mapping[int, int], asides: Mapping[int, Node]
+) -> tuple[tuple[Node, ...], set[str]]:
+    """Return the nodes of a branch and their results, with what it does for states besides what it adds.
+
+    What makes a state of this branch and of something else stays, and so does what it needs.
+    """
+    allowed = dict(asides)
+    while True:
+        nodes, _ = _exclusive(view, end, start, order, allowed)
+        inside = {id(node) for node in nodes}
+        extra = _followers(view, nodes, allowed)
+        inside |= extra.keys()
+        made = view.producers
+        shared = [
+            node
+            for node in extra.values()
+            if any(
+                key in made and id(made[key]) not in inside and key not in view.constants for key in node.inputs if key
+            )
+        ]
+        if not shared:
+            break
+        for node in shared:
+            del allowed[id(node)]
+    every = tuple(sorted({**{id(n): n for n in nodes}, **extra}.values(), key=lambda node: order[id(node)]))
+    return every, {key for node in every for key in node.outputs if key}
+
+
+def _followers(view: View, nodes: Sequence[Node], allowed: Mapping[int, Node]) -> dict[int, Node]:
+    """Return the allowed nodes (by `id`) that read what nodes make, or what such nodes make."""
+    found: dict[int, Node] = {}
+    waiting = list(nodes)
+    while waiting:
+        for key in waiting.pop().outputs:
+            for reader, _ in view.readers.get(key, []):
+                if id(reader) in allowed and id(reader) not in found:
+                    found[id(reader)] = reader
+                    waiting.append(reader)
+    return found
+
+
+def _exclusive(
+    view: View, end: Node, start: str, order: Mapping[int, int], allowed: Mapping[int, Node]
+) -> tuple[tuple[Node, ...], set[str]]:
+    """Return the nodes whose every result only the branch uses (allowed nodes aside), and their results."""
     chosen: dict[int, Node] = {}
     waiting: list[tuple[int, str]] = []
     seen: set[int] = set()
@@ -113,7 +172,9 @@ def _exclusive(view: View, end: Node, start: str, order: Mapping[int, int]) -> t
     while waiting:
         node = view.producers[heapq.heappop(waiting)[1]]
         uses = [(reader, key) for key in node.outputs for reader, _ in view.readers.get(key, [])]
-        inside = all(id(reader) in chosen or (reader is end and key == start) for reader, key in uses)
+        inside = all(
+            id(reader) in chosen or id(reader) in allowed or (reader is end and key == start) for reader, key in uses
+        )
         captured = any(key in view.captured for key in node.outputs)
         if uses and inside and not captured and node.graph is end.graph:
             chosen[id(node)] = node

@@ -64,13 +64,13 @@ def einsum(ctx: Context) -> None:
                 ctx.tie(axes.setdefault(label, ids), ids)
     for label, ids in axes.items():
         if label not in found.result:
-            ctx.contract(ids, *_full(ctx, found, label))
+            ctx.summed(ids, any(_is_zero(ctx, found, i, label) for i in _full(ctx, found, label)))
     _roles(ctx, found)
     _note_attention(ctx, found, axes)
-    zero = all(
-        ctx.space.is_born_pinned(axes[label]) or any(ctx.is_zero(i) for i in _full(ctx, found, label))
+    zero = [
+        ctx.space.is_born_pinned(axes[label]) or any(_is_zero(ctx, found, i, label) for i in _full(ctx, found, label))
         for label in found.result
-    )
+    ]
     ctx.set([axes[label] for label in found.result], zero=zero)
 
 
@@ -81,6 +81,11 @@ def _full(ctx: Context, found: Equation, label: str) -> list[int]:
         for index, labels in enumerate(found.operands)
         if label in labels and len(ctx.axes(index)[labels.index(label)]) > 1
     ]
+
+
+def _is_zero(ctx: Context, found: Equation, index: int, label: str) -> bool:
+    zeros = zip(found.operands[index], ctx.zeros(index), strict=True)
+    return all(zero for other, zero in zeros if other == label)
 
 
 def _roles(ctx: Context, found: Equation) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from onnxprune.channels.context import Context, RuleError
@@ -77,26 +79,24 @@ def broadcast(ctx: Context, inputs: list[int]) -> Axes:
     return result
 
 
-def covers(ctx: Context, index: int, result: Axes) -> bool:
-    """Tell whether input `index` has every axis of the result that may change, so that its zeros reach everywhere."""
-    axes = ctx.axes(index)
-    for back in range(1, len(result) + 1):
-        if ctx.space.is_born_pinned(result[-back]):
-            continue
-        if len(axes) < back or len(axes[-back]) != len(result[-back]):
-            return False
-    return True
+def zeros_of(ctx: Context, inputs: list[int], result: Axes, enough: Callable[[Iterable[bool]], bool]) -> list[bool]:
+    """Tell for each axis of a result whether its removed positions are zero in enough of the inputs (`all`, `any`).
 
+    An input without the axis, or with one position that stands for all, has zeros nowhere along it.
+    """
+    known = [(ctx.axes(i), ctx.zeros(i)) for i in inputs]
 
-def is_zero_everywhere(ctx: Context, index: int, result: Axes) -> bool:
-    """Tell whether removed positions of the result are zero in this input."""
-    return ctx.is_zero(index) and covers(ctx, index, result)
+    def along(back: int) -> bool:
+        size = len(result[-back])
+        return enough(len(axes) >= back and len(axes[-back]) == size and zeros[-back] for axes, zeros in known)
+
+    return [ctx.space.is_born_pinned(result[-back]) or along(back) for back in range(len(result), 0, -1)]
 
 
 @rule(*KEEPS_ZERO)
 def keeps_zero(ctx: Context) -> None:
     """y[i] = f(x[i]) with f(0) = 0"""
-    ctx.set(ctx.axes(0), zero=ctx.is_zero(0))
+    ctx.set(ctx.axes(0), zero=ctx.zeros(0))
 
 
 @rule(*LOSES_ZERO)
@@ -110,7 +110,7 @@ def loses_zero(ctx: Context) -> None:
 def cast_like(ctx: Context) -> None:
     """y[i] = x[i] in the type of the second input"""
     ctx.ignore(1)
-    ctx.set(ctx.axes(0), zero=ctx.is_zero(0))
+    ctx.set(ctx.axes(0), zero=ctx.zeros(0))
 
 
 @rule("Clip")
@@ -120,7 +120,7 @@ def clip(ctx: Context) -> None:
     low = ctx.node.attribute("min", low)
     high = ctx.node.attribute("max", high)
     spans_zero = (low is None or float(np.max(low)) <= 0) and (high is None or float(np.min(high)) >= 0)
-    ctx.set(ctx.axes(0), zero=spans_zero and ctx.is_zero(0))
+    ctx.set(ctx.axes(0), zero=ctx.zeros(0) if spans_zero else False)
 
 
 @rule("Add", "Sub", "Sum", "Max", "Min", "Mean", "BitwiseOr", "BitwiseXor", "Or", "Xor")
@@ -128,14 +128,14 @@ def additive(ctx: Context) -> None:
     """y[i] = a[i] + b[i] (also -, max, min, mean)"""
     inputs = [i for i in range(len(ctx.node.inputs)) if ctx.has(i)]
     result = broadcast(ctx, inputs)
-    ctx.set(result, zero=all(is_zero_everywhere(ctx, i, result) for i in inputs))
+    ctx.set(result, zero=zeros_of(ctx, inputs, result, all))
 
 
 @rule("Mul", "And", "BitwiseAnd")
 def multiplicative(ctx: Context) -> None:
     """y[i] = a[i] * b[i]"""
     result = broadcast(ctx, [0, 1])
-    ctx.set(result, zero=any(is_zero_everywhere(ctx, i, result) for i in (0, 1)))
+    ctx.set(result, zero=zeros_of(ctx, [0, 1], result, any))
 
 
 @rule("SwiGLU")
@@ -150,7 +150,7 @@ def division(ctx: Context) -> None:
     result = broadcast(ctx, [0, 1])
     for axis in range(len(ctx.axes(1))):
         ctx.role(1, axis, "divides")
-    ctx.set(result, zero=is_zero_everywhere(ctx, 0, result))
+    ctx.set(result, zero=zeros_of(ctx, [0], result, all))
 
 
 @rule("Pow")
@@ -159,14 +159,14 @@ def power(ctx: Context) -> None:
     result = broadcast(ctx, [0, 1])
     exponent = ctx.value(1)
     positive = exponent is not None and bool(np.all(exponent > 0))
-    ctx.set(result, zero=positive and is_zero_everywhere(ctx, 0, result))
+    ctx.set(result, zero=zeros_of(ctx, [0], result, all) if positive else False)
 
 
 @rule("PRelu")
 def prelu(ctx: Context) -> None:
     """y[i] = x[i] if x[i] > 0 else slope[i] * x[i]"""
     result = broadcast(ctx, [0, 1])
-    ctx.set(result, zero=is_zero_everywhere(ctx, 0, result))
+    ctx.set(result, zero=zeros_of(ctx, [0], result, all))
 
 
 @rule("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "BitShift")
@@ -179,7 +179,7 @@ def comparison(ctx: Context) -> None:
 def where(ctx: Context) -> None:
     """y[i] = a[i] if c[i] else b[i]"""
     result = broadcast(ctx, [0, 1, 2])
-    ctx.set(result, zero=all(is_zero_everywhere(ctx, i, result) for i in (1, 2)))
+    ctx.set(result, zero=zeros_of(ctx, [1, 2], result, all))
 
 
 @rule("BiasGelu", "FastGelu", "BiasAdd", domain=MICROSOFT)
@@ -187,10 +187,10 @@ def biased(ctx: Context) -> None:
     """y[i] = f(x[i] + b[i] (+ s[i])) with f(0) = 0"""
     inputs = [i for i in range(len(ctx.node.inputs)) if ctx.has(i)]
     result = broadcast(ctx, inputs)
-    ctx.set(result, zero=all(is_zero_everywhere(ctx, i, result) for i in inputs))
+    ctx.set(result, zero=zeros_of(ctx, inputs, result, all))
 
 
 @rule("Gelu", "QuickGelu", domain=MICROSOFT)
 def fused_activation(ctx: Context) -> None:
     """y[i] = f(x[i]) with f(0) = 0"""
-    ctx.set(ctx.axes(0), zero=ctx.is_zero(0))
+    ctx.set(ctx.axes(0), zero=ctx.zeros(0))

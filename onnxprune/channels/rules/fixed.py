@@ -11,7 +11,6 @@ REASONS = {
     "Det": "its matrices are taken as a whole",
     "MaxUnpool": "its elements are addressed by data",
     "AffineGrid": "a sampling grid",
-    "DFT": "a transform runs along it",
     "STFT": "a transform runs along it",
     "HannWindow": "its size is data",
     "HammingWindow": "its size is data",

@@ -19,7 +19,9 @@ def gather(ctx: Context) -> None:
     axis = int(ctx.node.attribute("axis", 0)) % len(data)
     for other in range(len(data)):
         ctx.role(0, other, "scales" if other == axis else "writes")
-    ctx.set([*data[:axis], *_picked(ctx, axis), *data[axis + 1 :]], zero=ctx.is_zero(0))
+    picked, zeros = _picked(ctx, axis), ctx.zeros(0)
+    zero = [*zeros[:axis], *([zeros[axis]] * len(picked)), *zeros[axis + 1 :]]
+    ctx.set([*data[:axis], *picked, *data[axis + 1 :]], zero=zero)
 
 
 def _picked(ctx: Context, axis: int) -> Axes:

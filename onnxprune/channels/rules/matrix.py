@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from onnxprune.channels.context import Context
 from onnxprune.channels.registry import MICROSOFT, rule
+from onnxprune.channels.rules.elementwise import zeros_of
 from onnxprune.channels.space import Axes
 from onnxprune.types import IntArray
 
 
-def multiply(ctx: Context, a: Axes, b: Axes, inputs: tuple[int, int] = (0, 1)) -> tuple[Axes, bool]:
+def multiply(ctx: Context, a: Axes, b: Axes, inputs: tuple[int, int] = (0, 1)) -> tuple[Axes, list[bool]]:
     """y[.., i, j] = sum over k of a[.., i, k] * b[.., k, j]
 
     Args:
@@ -17,24 +18,24 @@ def multiply(ctx: Context, a: Axes, b: Axes, inputs: tuple[int, int] = (0, 1)) -
         inputs: their input numbers.
 
     Returns:
-        ids of the product, and whether its removed positions are zero.
+        ids of the product, and for each of its axes whether removed positions are zero.
     """
     row: Axes = [a[-2]] if len(a) > 1 else []
     column: Axes = [b[-1]] if len(b) > 1 else []
     inner = b[-2] if len(b) > 1 else b[0]
     ctx.tie(a[-1], inner)
-    ctx.contract(a[-1], *inputs)
-    zero_a, zero_b = (ctx.is_zero(i) for i in inputs)
-    batch, batch_zero = _batch(ctx, a[:-2], b[:-2], zero_a, zero_b)
-    zero = batch_zero and all(zero_a or ctx.space.is_born_pinned(r) for r in row)
-    zero = zero and all(zero_b or ctx.space.is_born_pinned(c) for c in column)
+    one, two = inputs
+    ctx.summed(a[-1], ctx.is_zero_along(one, a[-1]) or ctx.is_zero_along(two, inner))
+    batch, zero = _batch(ctx, a[:-2], b[:-2], inputs)
+    zero += [ctx.space.is_born_pinned(ids) or ctx.is_zero_along(one, ids) for ids in row]
+    zero += [ctx.space.is_born_pinned(ids) or ctx.is_zero_along(two, ids) for ids in column]
     return [*batch, *row, *column], zero
 
 
-def _batch(ctx: Context, a: Axes, b: Axes, zero_a: bool, zero_b: bool) -> tuple[Axes, bool]:
+def _batch(ctx: Context, a: Axes, b: Axes, inputs: tuple[int, int]) -> tuple[Axes, list[bool]]:
     """Broadcast the leading axes of two operands."""
     result: Axes = []
-    zero = True
+    zero: list[bool] = []
     for back in range(max(len(a), len(b)), 0, -1):
         left = a[-back] if len(a) >= back and len(a[-back]) > 1 else None
         right = b[-back] if len(b) >= back and len(b[-back]) > 1 else None
@@ -42,8 +43,9 @@ def _batch(ctx: Context, a: Axes, b: Axes, zero_a: bool, zero_b: bool) -> tuple[
             ctx.tie(left, right)
         ids = left if left is not None else right
         result.append(ids if ids is not None else ctx.state.unit)
-        reached = (left is not None and zero_a) or (right is not None and zero_b)
-        zero = zero and (ids is None or ctx.space.is_born_pinned(ids) or reached)
+        pairs = zip(inputs, (left, right), strict=True)
+        reached = any(own is not None and ctx.is_zero_along(index, own) for index, own in pairs)
+        zero.append(ids is None or ctx.space.is_born_pinned(ids) or reached)
     return result, zero
 
 
@@ -100,9 +102,9 @@ def general_product(ctx: Context, keeps_zero: bool = True) -> None:
         for back in range(1, len(added) + 1):
             if len(added[-back]) > 1:
                 ctx.tie(added[-back], product[-back])
-        covered = len(added) > 0 and len(added[-1]) == len(product[-1])
-        zero = zero and ctx.is_zero(2) and covered
-    ctx.set(product, zero=zero and keeps_zero)
+        both = zeros_of(ctx, [2], product, all)
+        zero = [one and two for one, two in zip(zero, both, strict=True)]
+    ctx.set(product, zero=zero if keeps_zero else False)
 
 
 @rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)

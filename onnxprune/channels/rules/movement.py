@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.registry import rule
+from onnxprune.channels.rules.reshape import spelled_shape
 from onnxprune.channels.space import Axes
-from onnxprune.graph.trace import Shape
 from onnxprune.types import IntArray
-
-MAX_FLAT = 1 << 22
-"""A merged axis with more positions is pinned instead of followed."""
 
 
 @rule("Transpose")
@@ -21,123 +16,8 @@ def transpose(ctx: Context) -> None:
     """y[i, j, ..] = x[.., j, i]"""
     data = ctx.axes(0)
     order = ctx.node.attribute("perm") or list(range(len(data)))[::-1]
-    ctx.set([data[a] for a in order], zero=ctx.is_zero(0))
-
-
-def blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
-    """Cut a reshape into the smallest runs of axes with equal products; axes of size 1 belong to none.
-
-    Raises:
-        ValueError: the sizes do not multiply to the same number.
-    """
-    left = [a for a, size in enumerate(source) if size != 1]
-    right = [a for a, size in enumerate(target) if size != 1]
-    found = []
-    while left or right:
-        one, two = [left.pop(0)] if left else [], [right.pop(0)] if right else []
-        while True:
-            a, b = math.prod(source[i] for i in one), math.prod(target[i] for i in two)
-            if a == b:
-                break
-            if a < b and left:
-                one.append(left.pop(0))
-            elif b < a and right:
-                two.append(right.pop(0))
-            else:
-                raise ValueError(f"{source} does not reshape to {target}")
-        found.append((one, two))
-    return found
-
-
-def reshape_axes(ctx: Context, source: Axes, target: Shape) -> Axes:
-    """Follow a reshape in row-major order.
-
-    Returns:
-        ids of the target's axes.
-    """
-    shape = tuple(len(ids) for ids in source)
-    if 0 in shape or 0 in target:
-        return [ctx.pinned(size, "an empty tensor") for size in target]
-    result: Axes = [ctx.state.unit] * len(target)
-    try:
-        runs = blocks(shape, target)
-    except ValueError as error:
-        raise RuleError(f"{ctx.node.label}: {error}") from error
-    for one, two in runs:
-        ins = [source[a] for a in one]
-        if len(one) == 1 and len(two) == 1:
-            result[two[0]] = ins[0]
-            continue
-        if all(ctx.space.is_born_pinned(ids) for ids in ins):
-            for axis in two:
-                result[axis] = ctx.pinned(target[axis], "a reshape of axes that stay")
-            continue
-        size = math.prod(shape[a] for a in one)
-        if size > MAX_FLAT:
-            for ids in ins:
-                ctx.pin(ids, f"it is merged into an axis of {size} positions")
-            for axis in two:
-                result[axis] = ctx.pinned(target[axis], "a large merged axis")
-            continue
-        flat = ins[0] if len(one) == 1 else ctx.space.fresh(size)
-        if len(one) > 1:
-            ctx.product(flat, ins)
-        if len(two) == 1:
-            result[two[0]] = flat
-            continue
-        outs = [ctx.fresh(target[a]) for a in two]
-        ctx.product(flat, outs)
-        for axis, ids in zip(two, outs, strict=True):
-            result[axis] = ids
-    return result
-
-
-@rule("Reshape")
-def reshape(ctx: Context) -> None:
-    """y[target index] = x[source index] with equal row-major positions"""
-    result = reshape_axes(ctx, ctx.axes(0), ctx.output_shape())
-    ctx.set(result, zero=ctx.is_zero(0))
-    spelled_shape(ctx, 1, result)
-
-
-def spelled_shape(ctx: Context, index: int, result: Axes) -> None:
-    """Every entry of a shape input equals the size of its axis (0 and -1 follow by themselves)."""
-    for entry, ids in enumerate(result):
-        ctx.entry_size(index, entry, ids)
-
-
-@rule("Flatten")
-def flatten(ctx: Context) -> None:
-    """y[(i..), (j..)] = x[i.., j..]"""
-    data = ctx.axes(0)
-    axis = int(ctx.node.attribute("axis", 1))
-    axis = axis + len(data) if axis < 0 else axis
-    shape = [len(ids) for ids in data]
-    ctx.set(
-        reshape_axes(ctx, data[:axis], (math.prod(shape[:axis]),))
-        + reshape_axes(ctx, data[axis:], (math.prod(shape[axis:]),)),
-        zero=ctx.is_zero(0),
-    )
-
-
-@rule("Squeeze")
-def squeeze(ctx: Context) -> None:
-    """y[i, ..] = x[i, 0, ..]"""
-    data = ctx.axes(0)
-    axes = ctx.integers("axes", 1)
-    gone = {a % len(data) for a in axes} if axes else {a for a, ids in enumerate(data) if len(ids) == 1}
-    ctx.set([ids for a, ids in enumerate(data) if a not in gone], zero=ctx.is_zero(0))
-
-
-@rule("Unsqueeze")
-def unsqueeze(ctx: Context) -> None:
-    """y[i, 0, ..] = x[i, ..]"""
-    data = list(ctx.axes(0))
-    axes = ctx.integers("axes", 1) or []
-    rank = len(data) + len(axes)
-    for axis in sorted(a % rank for a in axes):
-        data.insert(axis, ctx.state.unit)
-    ctx.set(data, zero=ctx.is_zero(0))
+    zeros = ctx.zeros(0)
+    ctx.set([data[a] for a in order], zero=[zeros[a] for a in order])
 
 
 @rule("Concat")
@@ -152,7 +32,7 @@ def concat(ctx: Context) -> None:
                 ctx.tie(a, b)
     result = list(parts[0])
     result[axis] = np.concatenate([p[axis] for p in parts])
-    ctx.set(result, zero=all(ctx.is_zero(i) for i in inputs))
+    ctx.set(result, zero=[all(flags) for flags in zip(*(ctx.zeros(i) for i in inputs), strict=True)])
 
 
 @rule("Split")
@@ -166,7 +46,7 @@ def split(ctx: Context) -> None:
     for number, size in enumerate(sizes):
         result = list(data)
         result[axis] = data[axis][offset : offset + size]
-        ctx.set(result, output=number, zero=ctx.is_zero(0))
+        ctx.set(result, output=number, zero=ctx.zeros(0))
         if spelled is not None:
             ctx.listed_size("split", 1, number, result[axis])
         offset += size
@@ -195,7 +75,7 @@ def slice_(ctx: Context) -> None:
             ctx.selection(axis, ids, positions)
         elif len(positions):
             _bounds(ctx, entry, ids, end, positions)
-    ctx.set(data, zero=ctx.is_zero(0))
+    ctx.set(data, zero=ctx.zeros(0))
 
 
 def _open_end(end: int, step: int) -> int | None:
@@ -215,10 +95,11 @@ def _bounds(ctx: Context, entry: int, ids: IntArray, end: int, positions: IntArr
 def expand(ctx: Context) -> None:
     """y[.., i, ..] = x[.., i or 0, ..]"""
     shape, dynamic = ctx.output_shape(), ctx.output_dynamic()
-    data = ctx.axes(0)
+    data, zeros = ctx.axes(0), list[bool]()
     result: Axes = []
     for back in range(len(shape), 0, -1):
         own = data[-back] if back <= len(data) else ctx.state.unit
+        zeros.append(shape[-back] == 1 or (len(own) == shape[-back] and ctx.zeros(0)[-back]))
         if len(own) == shape[-back]:
             result.append(own)
         elif dynamic[-back] or not ctx.has(1):
@@ -233,7 +114,7 @@ def expand(ctx: Context) -> None:
             ctx.pin(ids, "its shape is computed from data")
         elif value[entry] != 1:
             ctx.entry_size(1, entry, ids)
-    ctx.set(result, zero=ctx.is_zero(0))
+    ctx.set(result, zero=zeros)
 
 
 @rule("Tile")
@@ -244,7 +125,7 @@ def tile(ctx: Context) -> None:
     for axis, ids in enumerate(ctx.axes(0)):
         if len(ids) == 1 and shape[axis] > 1:
             result[axis] = ctx.pinned(shape[axis], "a repeated single position")
-    ctx.set(result, zero=ctx.is_zero(0))
+    ctx.set(result, zero=ctx.zeros(0))
 
 
 @rule("Pad")
@@ -270,7 +151,7 @@ def pad(ctx: Context) -> None:
         ctx.listed_size("pads", 1, entry + len(listed), behind)
         data[axis] = np.concatenate([ahead, data[axis], behind])
     value = ctx.value(2) if ctx.has(2) else np.array(ctx.node.attribute("value", 0.0))
-    ctx.set(data, zero=ctx.is_zero(0) and value is not None and not np.any(value))
+    ctx.set(data, zero=ctx.zeros(0) if value is not None and not np.any(value) else False)
 
 
 @rule("ConstantOfShape")

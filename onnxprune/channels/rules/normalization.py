@@ -134,13 +134,14 @@ def softmax(ctx: Context) -> None:
     ctx.set(data)
 
 
-def reduced(ctx: Context, axes: list[int] | None, keep: bool) -> tuple[Axes, Axes]:
-    """Return the ids of the reduced axes and those of the result."""
-    data = ctx.axes(0)
+def reduced(ctx: Context, axes: list[int] | None, keep: bool) -> tuple[Axes, Axes, list[bool]]:
+    """Return the ids of the reduced axes, those of the result, and where it is zero if zeros give zero."""
+    data, zeros = ctx.axes(0), ctx.zeros(0)
     chosen = set(range(len(data))) if axes is None else {a % len(data) for a in axes}
     gone = [ids for axis, ids in enumerate(data) if axis in chosen]
-    left = [ctx.state.unit if a in chosen else ids for a, ids in enumerate(data) if keep or a not in chosen]
-    return gone, left
+    left = [a for a in range(len(data)) if keep or a not in chosen]
+    result = [ctx.state.unit if a in chosen else data[a] for a in left]
+    return gone, result, [a in chosen or zeros[a] for a in left]
 
 
 @rule(
@@ -151,16 +152,19 @@ def reduce(ctx: Context) -> None:
     axes = ctx.integers("axes", 1)
     if not axes:
         if ctx.node.attribute("noop_with_empty_axes", 0):
-            ctx.set(ctx.axes(0), zero=ctx.is_zero(0) and ctx.node.op_type in KEEPS_ZERO)
+            ctx.set(ctx.axes(0), zero=ctx.zeros(0) if ctx.node.op_type in KEEPS_ZERO else False)
             return
         axes = None
-    gone, left = reduced(ctx, axes, bool(ctx.node.attribute("keepdims", 1)))
+    gone, left, zeros = reduced(ctx, axes, bool(ctx.node.attribute("keepdims", 1)))
+    if ctx.node.op_type == "ReduceSum":
+        for axis in range(len(ctx.axes(0))) if axes is None else axes:
+            ctx.role(0, axis % len(ctx.axes(0)), "reads")
     for ids in gone:
         if ctx.node.op_type in SUMS:
             ctx.contract(ids, 0)
         else:
             ctx.normalise(ids)
-    ctx.set(left, zero=ctx.is_zero(0) and ctx.node.op_type in KEEPS_ZERO)
+    ctx.set(left, zero=zeros if ctx.node.op_type in KEEPS_ZERO else False)
 
 
 @rule("ArgMax", "ArgMin")
@@ -170,7 +174,7 @@ def arg_reduce(ctx: Context) -> None:
     data = ctx.axes(0)
     if ctx.compete(data[axis], "its positions are counted"):
         ctx.numbers(0, data[axis])
-    _, left = reduced(ctx, [axis], bool(ctx.node.attribute("keepdims", 1)))
+    _, left, _ = reduced(ctx, [axis], bool(ctx.node.attribute("keepdims", 1)))
     ctx.set(left)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.channels.context import Context
 from onnxprune.channels.registry import MICROSOFT, rule
-from onnxprune.channels.rules.elementwise import broadcast, is_zero_everywhere
+from onnxprune.channels.rules.elementwise import broadcast, zeros_of
 
 
 @rule("QLinearAdd", domain=MICROSOFT)
@@ -15,7 +15,7 @@ def quantized_add(ctx: Context) -> None:
     result = broadcast(ctx, [0, 3])
     for index in (0, 3):
         ctx.zero_point(index, index + 2)
-    ctx.set(result, zero=all(is_zero_everywhere(ctx, i, result) for i in (0, 3)))
+    ctx.set(result, zero=zeros_of(ctx, [0, 3], result, all))
 
 
 @rule("QLinearMul", domain=MICROSOFT)
@@ -24,7 +24,7 @@ def quantized_multiply(ctx: Context) -> None:
     result = broadcast(ctx, [0, 3])
     for index in (0, 3):
         ctx.zero_point(index, index + 2)
-    ctx.set(result, zero=any(is_zero_everywhere(ctx, i, result) for i in (0, 3)))
+    ctx.set(result, zero=zeros_of(ctx, [0, 3], result, any))
 
 
 @rule("QLinearWhere", domain=MICROSOFT)
@@ -33,7 +33,7 @@ def quantized_where(ctx: Context) -> None:
     result = broadcast(ctx, [0, 1, 4])
     for index in (1, 4):
         ctx.zero_point(index, index + 2)
-    ctx.set(result, zero=all(is_zero_everywhere(ctx, i, result) for i in (1, 4)))
+    ctx.set(result, zero=zeros_of(ctx, [1, 4], result, all))
 
 
 @rule("QLinearSigmoid", domain=MICROSOFT)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from onnxprune.channels.context import Context
 from onnxprune.channels.registry import MICROSOFT, rule
 from onnxprune.channels.rules.convolution import convolve
+from onnxprune.channels.rules.elementwise import zeros_of
 from onnxprune.channels.rules.matrix import multiply, note_attention, operand_roles
 from onnxprune.channels.rules.quantize import tie_table
+from onnxprune.channels.space import Axes
 
 
 @rule("QLinearMatMul")
@@ -48,7 +50,7 @@ def _matmul(ctx: Context, a: int, b: int, left: tuple[int, ...], right: tuple[in
             tie_table(ctx, table, ids)
     if bias >= 0 and ctx.has(bias):
         ctx.tie(ctx.axes(bias)[-1], columns)
-        zero = zero and ctx.is_zero(bias)
+        zero = _with_bias(ctx, bias, product, zero)
     ctx.set(product, zero=zero)
 
 
@@ -66,7 +68,12 @@ def quantized_gemm(ctx: Context) -> None:
     ctx.zero_point(3, 5, axis=1 - swap_b)
     if ctx.has(6):
         ctx.tie(ctx.axes(6)[-1], product[1])
-    ctx.set(product, zero=zero and ctx.is_zero(6))
+        zero = _with_bias(ctx, 6, product, zero)
+    ctx.set(product, zero=zero)
+
+
+def _with_bias(ctx: Context, bias: int, product: Axes, zero: list[bool]) -> list[bool]:
+    return [one and two for one, two in zip(zero, zeros_of(ctx, [bias], product, all), strict=True)]
 
 
 @rule("QLinearConv")
