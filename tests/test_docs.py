@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from onnxprune.cli.group import cli
 from tests import decoders, keys, networks
+from tests.state_space import selective
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["data.md", "validate.md", "index.md", "choose.md", "guides.md", "faq.md", "api.md"]
@@ -95,6 +96,7 @@ def test_the_examples_on_branches_run(desk: Path) -> None:
 def test_the_examples_on_language_models_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     networks.store(decoders.packed(), tmp_path / "decoder.onnx")
+    networks.store(selective.step(), tmp_path / "mamba-step.onnx")
     carry_out("decoders.md")
     (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "decoders.md").read_text(), re.DOTALL)
     (tmp_path / "recipe.yaml").write_text(recipe)

@@ -218,7 +218,7 @@ def analyse(
         UsageError: an input shape does not fit, or the boundary names what is not there.
     """
     model = inlined(model)
-    state = walk(View(model), input_shapes, boundary, seen)
+    state = walk(View(model, loops=True), input_shapes, boundary, seen)
     solution = solve(state.space)
     groups, _ = build_groups(state, solution, heads, head_dim)
     while lock_stuck(state, solution, groups):

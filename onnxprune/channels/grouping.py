@@ -74,7 +74,12 @@ def _constant_keys(state: State) -> set[str]:
     constant: set[str] = set()
     for node in view.nodes:
         inputs = [key for key in node.inputs if key]
-        if inputs and not node.captured and all(k in view.parameters or k in known or k in constant for k in inputs):
+        if (
+            inputs
+            and not node.captured
+            and not node.body
+            and all(k in view.parameters or k in known or k in constant for k in inputs)
+        ):
             constant.update(node.outputs)
     return constant
 

@@ -45,7 +45,7 @@ def _run_around(state: State, transpose: Node) -> Run | None:
 
 def _only_reader(state: State, key: str) -> Node | None:
     readers = state.view.readers.get(key, [])
-    return readers[0][0] if len(readers) == 1 and key not in state.view.outputs else None
+    return readers[0][0] if len(readers) == 1 and key not in state.view.handed_out else None
 
 
 def _permutation(state: State, run: Run) -> tuple[int, IntArray] | None:

@@ -44,6 +44,7 @@ class Use:
 class State:
     """Everything that the walk over a graph collects.
 
+    left_alone: loops whose bodies are not followed.
     zero: for each axis of a computed tensor, whether removed positions of it are exactly zero once parameters are.
     """
 
@@ -69,6 +70,7 @@ class State:
     numbers: dict[str, list[Numbers]] = field(default_factory=dict)
     number_uses: set[tuple[int, int]] = field(default_factory=set)
     visited: set[int] = field(default_factory=set)
+    left_alone: set[Node] = field(default_factory=set)
     _cut_up: dict[str, bool] = field(default_factory=dict)
     unit: IntArray = field(init=False)
 

@@ -9,6 +9,7 @@ from onnxprune.channels.boundary import Boundary
 from onnxprune.channels.context import Context, RuleError
 from onnxprune.channels.numbers import moved
 from onnxprune.channels.registry import RULES
+from onnxprune.channels.rules.control import enter
 from onnxprune.channels.shuffle import find_shuffles, visit_shuffle
 from onnxprune.channels.space import MAX_AXIS, SMALLER, Axes
 from onnxprune.channels.state import State
@@ -31,7 +32,7 @@ def walk(
         if key in state.trace.shapes:
             state.axes[key] = _input_axes(state, key)
     shuffles = find_shuffles(state)
-    for node in view.nodes:
+    for node in view.in_turn(lambda owner: enter(Context(state, owner))):
         run = shuffles.get(id(node))
         if run is not None:
             state.visited.add(id(node))
@@ -113,7 +114,8 @@ def pin_node(state: State, ctx: Context, reason: str) -> None:
 
 
 def _pin_captured(state: State, node: Node, reason: str) -> None:
-    for key in node.captured:
+    outside = node.body.outside if node.body is not None and node in state.left_alone else ()
+    for key in (*node.captured, *outside):
         pin_key(state, key, reason)
 
 

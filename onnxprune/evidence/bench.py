@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from onnxprune.evidence.energy import joules_per_run
 from onnxprune.evidence.latency import Timing, interleaved
 from onnxprune.graph.session import Feeds, Session, file_of, open_session
+from onnxprune.hardware.rapl import energy_meter
 
 if TYPE_CHECKING:
     from onnxprune.graph.model import Model, Source
@@ -31,6 +34,7 @@ def bench(
     device: str | None = None,
     latency_command: str | None = None,
     latency_timeout: float | None = None,
+    energy: bool = True,
 ) -> dict[str, Timing]:
     """Return the latency of every model, measured in turns on the same inputs.
 
@@ -41,6 +45,7 @@ def bench(
         feeds: inputs to use instead of random ones.
         device, latency_command: where they are timed instead of here: ssh://USER@HOST, or CMD {model}, for at most
             `latency_timeout` seconds a call. batch, runs, warmup and seconds are theirs to choose then.
+        energy: measure the energy too, where the counters of the processor can be read.
 
     Returns:
         path (or "model 1", ..) -> timing, in the order given.
@@ -73,6 +78,10 @@ def bench(
             calls.append(partial(session.run, own))
             names.append(_name(str(model.path or f"model {number}"), names))
         timings = interleaved(calls, runs=runs, warmup=warmup, seconds=seconds, tick=tick)
+        meter = energy_meter() if energy else None
+        joules = joules_per_run(calls, meter) if meter is not None else None
+        if joules is not None:
+            timings = [replace(timing, joules=value) for timing, value in zip(timings, joules, strict=True)]
     return dict(zip(names, timings, strict=True))
 
 

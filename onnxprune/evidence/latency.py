@@ -21,6 +21,7 @@ class Timing:
     quiet_ms: the lowest median of a block of runs, which is the time when the machine did least besides; None where it
         was not found.
     times_ms: every run, in the order of the rounds.
+    joules: energy of one run as the processor counted it; None where it was not.
     """
 
     median_ms: float
@@ -29,6 +30,7 @@ class Timing:
     runs: int
     quiet_ms: float | None = None
     times_ms: tuple[float, ...] = field(default=(), repr=False, compare=False)
+    joules: float | None = None
 
     @property
     def steady_ms(self) -> float:
@@ -36,13 +38,15 @@ class Timing:
         return self.median_ms if self.quiet_ms is None else self.quiet_ms
 
     def to_json(self) -> dict[str, float | int]:
-        """Return the figures rounded to a tenth of a microsecond."""
+        """Return the figures rounded to a tenth of a microsecond, joules to four digits."""
+        measured = {} if self.joules is None else {"joules": float(f"{self.joules:.4g}")}
         return {
             "median_ms": round(self.median_ms, 4),
             "p10_ms": round(self.p10_ms, 4),
             "p90_ms": round(self.p90_ms, 4),
             "quiet_ms": round(self.steady_ms, 4),
             "runs": self.runs,
+            **measured,
         }
 
 

@@ -13,6 +13,7 @@ from onnxprune.graph.conflicts import Clash, conflict
 from onnxprune.graph.contrib_shapes import contrib_shapes, contrib_type
 from onnxprune.graph.expression import expression_value
 from onnxprune.graph.fold import evaluate, shape_value
+from onnxprune.graph.loops import entering, leaving
 from onnxprune.graph.sizes import FLOAT_TYPES, axis_symbols, size_of
 from onnxprune.graph.view import Node, View
 from onnxprune.types import Array
@@ -34,6 +35,7 @@ class ConcreteRun:
     failures: tensor -> why its shape is not known, or does not go with what it is made of.
     clashes: where sizes do not go together, in the order of the graph.
     guessed: tensors of which an operator leaves a size open, so that it was made up here.
+    closed: loops (by `id`) of whose body nothing is known, because what it takes is not.
     """
 
     sizes: dict[str, int]
@@ -43,6 +45,7 @@ class ConcreteRun:
     failures: dict[str, str]
     clashes: list[Clash]
     guessed: set[str] = field(default_factory=set)
+    closed: set[int] = field(default_factory=set)
 
     @property
     def largest(self) -> int:
@@ -74,7 +77,7 @@ def run(view: View, sizes: dict[str, int], base: ConcreteRun | None = None) -> C
             if value.type.tensor_type.HasField("shape"):
                 shape = tuple(size_of(s, sizes) if isinstance(s, str) else s for s in symbols)
                 walker.set_type(key, value.type.tensor_type.elem_type, shape)
-    for node in view.nodes:
+    for node in view.in_turn(walker.enter):
         walker.visit(node)
     return result
 
@@ -119,7 +122,7 @@ class _Walker:
 
     def _is_settled(self, node: Node) -> bool:
         """Tell whether the other run saw the same inputs, so that its outputs hold here too."""
-        if self.base is None or node.branches or node.captured or not node.inputs:
+        if self.base is None or node.branches or node.captured or node.body or not node.inputs:
             return False
         base, own = self.base, self.run
         return all(
@@ -143,6 +146,9 @@ class _Walker:
         if node.op_type == "If" and not node.domain:
             self._merge_branches(node)
             return
+        if node.body is not None and id(node) not in self.run.closed:
+            self._leave(node)
+            return
         inferred = self._infer(node)
         if node.op_type == "Loop" and not node.domain:
             inferred = {**self._carried(node), **{key: kind for key, kind in inferred.items() if _has_shape(kind)}}
@@ -150,6 +156,26 @@ class _Walker:
             if key:
                 self._accept(key, inferred.get(output), node)
         self._compare(node)
+
+    def enter(self, node: Node) -> bool:
+        """Give the inputs of a body their types, of one turn of the loop; tell whether they are known."""
+        types = entering(node, self.run)
+        if types is None or node.body is None:
+            self.run.closed.add(id(node))
+            return False
+        for key, given in zip(node.body.inputs, types, strict=True):
+            self.set_type(key, *given)
+        return True
+
+    def _leave(self, node: Node) -> None:
+        """Give a loop the types of what its body gives after all turns; a size that grows is made up."""
+        for key, given in zip(node.outputs, leaving(node, self.run, self.made_up), strict=True):
+            if key and given is not None:
+                self.set_type(key, *given)
+                if self.made_up in given[1]:
+                    self.run.guessed.add(key)
+            elif key:
+                self._accept(key, None, node)
 
     def _compare(self, node: Node) -> None:
         """Note sizes that do not go together; of those that depend on data, nothing is known."""
@@ -190,6 +216,11 @@ class _Walker:
             return known
         self.open.add(key)
         self.run.guessed.add(key)
+        return self.made_up
+
+    @property
+    def made_up(self) -> int:
+        """A size that stands for one that inference leaves open."""
         return 19 + self.run.sizes.get("", 0)
 
     def _infer(self, node: Node) -> dict[str, TypeProto]:

@@ -58,7 +58,7 @@ def macs(view: View, shapes: Shapes) -> dict[str, int]:
     table: dict[str, int] = {}
     for node in view.nodes:
         operator = operator_of(node)
-        if operator is None or operator.macs is None:
+        if operator is None or operator.macs is None or node.repeated:
             continue
         inputs = tuple(shapes.get(key) if key else None for key in node.inputs)
         outputs = tuple(shapes.get(key) if key else None for key in node.outputs)

@@ -23,7 +23,7 @@ class Editor:
     def __init__(self, source: View) -> None:
         proto = onnx.ModelProto()
         proto.CopyFrom(source.model.proto)
-        self.view = View(Model(proto, source.model.path))
+        self.view = View(Model(proto, source.model.path), source.loops)
         self._twins = {id(a): b for a, b in zip(source.nodes, self.view.nodes, strict=True)}
         self._before: dict[int, list[onnx.NodeProto]] = {}
         self._after: dict[int, list[onnx.NodeProto]] = {}

@@ -1,13 +1,13 @@
 """A flat, typed reading of a model: nodes in topological order, parameters, keys that are unique across scopes.
 
 Nothing here changes the model. Nodes of If branches stand before their If node; bodies of Loop and Scan stay closed,
-only the outer tensors that they capture are known.
+only the outer tensors that they capture are known, unless they are asked for: then they stand before their node too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,27 @@ if TYPE_CHECKING:
     from onnxprune.graph.model import Model
 
 SUBGRAPH_OPS_OPENED = frozenset({"If"})
+SCAN_SINCE = 9
 
 Path = tuple[tuple[str, str], ...]
 """A body: (first output of the node that has it, attribute) from the main graph inwards."""
 
 
 @dataclass(frozen=True, eq=False)
+class Body:
+    """An opened body of a Loop or Scan: keys of what it takes, gives, and reads from outside."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    outside: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Node:
-    """One node. `inputs` and `outputs` are keys of the view ("" for an omitted one)."""
+    """One node. `inputs` and `outputs` are keys of the view ("" for an omitted one).
+
+    body: of a Loop or Scan, where it was opened. repeated: the node itself stands in such a body.
+    """
 
     proto: onnx.NodeProto
     op_type: str
@@ -42,6 +55,8 @@ class Node:
     graph: onnx.GraphProto
     branches: tuple[tuple[str, ...], ...] = ()
     captured: tuple[str, ...] = ()
+    body: Body | None = None
+    repeated: bool = False
 
     @cached_property
     def attributes(self) -> dict[str, object]:
@@ -121,16 +136,20 @@ class _Scope:
     prefix: str
     names: dict[str, str]
     path: Path = ()
+    repeated: bool = False
 
 
 @dataclass(eq=False)
 class View:
     """The model as the analysis reads it.
 
+    loops: open the bodies of Loop and Scan too.
     scopes: body -> name in it -> key.
+    starts: number of a node -> the Loop and Scan nodes, outer ones first, whose opened bodies begin there.
     """
 
     model: Model
+    loops: bool = False
     nodes: list[Node] = field(default_factory=list)
     parameters: dict[str, Parameter] = field(default_factory=dict)
     inputs: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
@@ -140,6 +159,7 @@ class View:
     opsets: dict[str, int] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     scopes: dict[Path, dict[str, str]] = field(default_factory=dict)
+    starts: dict[int, list[Node]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         proto = self.model.proto
@@ -191,6 +211,13 @@ class View:
         return node.name if node.name and node.name in self.own_names else first
 
     @cached_property
+    def handed_out(self) -> frozenset[str]:
+        """Outputs of the model and of opened bodies: tensors that are read by more than the nodes that list them."""
+        bodies = [node.body.outputs for node in self.nodes if node.body is not None]
+        branches = [branch for node in self.nodes for branch in node.branches]
+        return frozenset(self.outputs).union(*bodies, *branches)
+
+    @cached_property
     def captured(self) -> frozenset[str]:
         """Tensors that closed bodies take from outside."""
         return frozenset(key for node in self.nodes for key in node.captured)
@@ -236,9 +263,26 @@ class View:
         """Tensors that are stored or made of stored ones alone, the same whatever the inputs are."""
         found = set(self.parameters)
         for node in self.nodes:
-            if node.inputs and not node.captured and not node.branches and found.issuperset(filter(None, node.inputs)):
+            closed = not node.captured and not node.branches and node.body is None
+            if node.inputs and closed and found.issuperset(filter(None, node.inputs)):
                 found.update(filter(None, node.outputs))
         return frozenset(found)
+
+    def in_turn(self, enters: Callable[[Node], bool]) -> Iterator[Node]:
+        """Yield the nodes in order, without those in bodies that are not entered.
+
+        Args:
+            enters: is called with a Loop or Scan before the nodes of its opened body.
+        """
+        waiting: Node | None = None
+        for number, node in enumerate(self.nodes):
+            for owner in self.starts.get(number, ()) if waiting is None else ():
+                if waiting is None and not enters(owner):
+                    waiting = owner
+            if node is waiting:
+                waiting = None
+            if waiting is None:
+                yield node
 
     def users(self, key: str) -> Iterator[Node]:
         """Yield the nodes that read a tensor, once per input, through Identity nodes."""
@@ -258,7 +302,8 @@ class View:
         scope.names[name] = key
         return key
 
-    def _open(self, graph: onnx.GraphProto, scope: _Scope) -> None:
+    def _open(self, graph: onnx.GraphProto, scope: _Scope, given: bool = True) -> None:
+        """Read a graph. given: its inputs are those of the model."""
         self.scopes[scope.path] = scope.names
         for tensor in graph.initializer:
             key = self._define(scope, tensor.name)
@@ -268,10 +313,12 @@ class View:
         for value in graph.input:
             if value.name in scope.names and scope.names[value.name] in self.parameters:
                 continue
-            self.inputs[self._define(scope, value.name)] = value
+            key = self._define(scope, value.name)
+            if given:
+                self.inputs[key] = value
         for proto in graph.node:
             self._add(proto, graph, scope)
-        for value in (*graph.value_info, *graph.output):
+        for value in (*(() if given else graph.input), *graph.value_info, *graph.output):
             if value.name in scope.names and value.HasField("type"):
                 self.declarations.append((scope.names[value.name], value.type))
 
@@ -279,14 +326,22 @@ class View:
         inputs = tuple(self._resolve(scope, name, proto) if name else "" for name in proto.input)
         branches: list[tuple[str, ...]] = []
         captured: set[str] = set()
+        loops, start, opened = self.loops and self._is_loop(proto), len(self.nodes), None
         for number, (attribute_name, body) in enumerate(named_bodies(proto)):
-            if proto.op_type in SUBGRAPH_OPS_OPENED and not proto.domain:
-                path = (*scope.path, (proto.output[0], attribute_name))
-                inner = _Scope(f"{scope.prefix}{proto.name or proto.output[0]}/{number}/", dict(scope.names), path)
-                self._open(body, inner)
-                branches.append(tuple(self._resolve(inner, o.name, proto) for o in body.output))
+            opens = proto.op_type in SUBGRAPH_OPS_OPENED and not proto.domain
+            outside = set() if opens else {scope.names[n] for n in free_names(body) if n in scope.names}
+            if not opens and not loops:
+                captured |= outside
+                continue
+            path = (*scope.path, (proto.output[0], attribute_name))
+            stem = f"{scope.prefix}{proto.name or next(filter(None, proto.output))}/{number}/"
+            inner = _Scope(stem, dict(scope.names), path, scope.repeated or loops)
+            self._open(body, inner, given=False)
+            results = tuple(self._resolve(inner, o.name, proto) for o in body.output)
+            if loops:
+                opened = Body(tuple(inner.names[v.name] for v in body.input), results, tuple(sorted(outside)))
             else:
-                captured |= {scope.names[n] for n in free_names(body) if n in scope.names}
+                branches.append(results)
         outputs = tuple(self._define(scope, name) if name else "" for name in proto.output)
         if proto.op_type == "Constant" and not proto.domain and outputs:
             for attribute in proto.attribute:
@@ -294,20 +349,28 @@ class View:
                     self.parameters[outputs[0]] = Parameter(outputs[0], attribute.t, graph, proto)
                     return
         domain = _domain(proto.domain)
-        self.nodes.append(
-            Node(
-                proto=proto,
-                op_type=proto.op_type,
-                domain=domain,
-                version=self.opsets.get(domain, 0),
-                name=proto.name,
-                inputs=inputs,
-                outputs=outputs,
-                graph=graph,
-                branches=tuple(branches),
-                captured=tuple(sorted(captured)),
-            )
+        node = Node(
+            proto=proto,
+            op_type=proto.op_type,
+            domain=domain,
+            version=self.opsets.get(domain, 0),
+            name=proto.name,
+            inputs=inputs,
+            outputs=outputs,
+            graph=graph,
+            branches=tuple(branches),
+            captured=tuple(sorted(captured)),
+            body=opened,
+            repeated=scope.repeated,
         )
+        if opened is not None:
+            self.starts.setdefault(start, []).insert(0, node)
+        self.nodes.append(node)
+
+    def _is_loop(self, proto: onnx.NodeProto) -> bool:
+        """Tell whether a node has a body that is run again and again; earlier forms of Scan have an axis of batches."""
+        known = proto.op_type == "Loop" or (proto.op_type == "Scan" and self.opsets.get("", 0) >= SCAN_SINCE)
+        return known and not _domain(proto.domain) and any(proto.output)
 
     def _resolve(self, scope: _Scope, name: str, proto: onnx.NodeProto) -> str:
         try:

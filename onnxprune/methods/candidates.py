@@ -92,7 +92,13 @@ def latency_share(model: Model, candidate: Model, data: Data, runtime: Runtime) 
         before, after = timed_there(watch, [model, candidate], feeds)
         return after.steady_ms / before.steady_ms
     timings = bench(
-        [model, candidate], runs=60, seconds=3, threads=runtime.threads, provider=runtime.provider, feeds=feeds
+        [model, candidate],
+        runs=60,
+        seconds=3,
+        threads=runtime.threads,
+        provider=runtime.provider,
+        feeds=feeds,
+        energy=False,
     )
     before, after = timings.values()
     return after.steady_ms / before.steady_ms

@@ -56,9 +56,18 @@ class Latency:
 
 
 def time_both(
-    original: Model, pruned: Model, asked: float, data: Data | None, runtime: Runtime, effort: int = 1
+    original: Model,
+    pruned: Model,
+    asked: float,
+    data: Data | None,
+    runtime: Runtime,
+    effort: int = 1,
+    energy: bool = False,
 ) -> Latency:
-    """Return the latency of both models, measured in turns on one sample; `effort` times as long as usual."""
+    """Return the latency of both models, measured in turns on one sample; `effort` times as long as usual.
+
+    energy: and the energy, where it can be measured.
+    """
     from onnxprune.evidence.bench import bench
 
     feeds = next(iter(data.batches(1))) if data is not None else None
@@ -73,6 +82,7 @@ def time_both(
         threads=runtime.threads,
         provider=runtime.provider,
         feeds=feeds,
+        energy=energy,
     )
     before, after = timings.values()
     return Latency(asked, before, after)

@@ -227,9 +227,9 @@ class Pruning:
         goal, original, runtime = float(self.options.latency or 1.0), self.whole.view.model, self.runtime
         with self.clock.stage("measure"):
             self.progress("measuring the result")
-            timed = time_both(original, result.model, goal, samples, runtime)
+            timed = time_both(original, result.model, goal, samples, runtime, energy=True)
             if abs(timed.share - goal) > TOLERANCE:
-                timed = time_both(original, result.model, goal, samples, runtime, effort=3)
+                timed = time_both(original, result.model, goal, samples, runtime, effort=3, energy=True)
         if abs(timed.share - goal) > TOLERANCE:
             note = f"--latency {goal:g}: {timed.share:.2f} was measured at last; the machine may be busy"
             result = replace(result, warnings=(*result.warnings, note))

@@ -37,6 +37,12 @@ def milliseconds(value: float) -> str:
     return f"{_three_digits(value)} ms"
 
 
+def joules(value: float) -> str:
+    """Return an energy with three digits: 12.4 uJ, 3.1 mJ, 1.5 J."""
+    unit, scale = next(((u, s) for u, s in (("J", 1.0), ("mJ", 1e-3)) if abs(value) >= 0.9995 * s), ("uJ", 1e-6))
+    return f"{value / scale:.3g} {unit}"
+
+
 def figure(value: float | None, digits: int = 4) -> str:
     """Return a metric, or a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -24,6 +24,7 @@ from onnxprune.report.section import Section, Table
 
 TOP_REASONS = 5
 ENERGY = "an estimate after Horowitz, ISSCC 2014"
+ENERGIES = ("energy, measured", "estimate")
 LOCKED_NAMES = 3
 HEADERS = {
     "cosine": "cosine",
@@ -111,7 +112,7 @@ def _cost(report: Report) -> Iterator[Section]:
         taken = report.details.get("footprint")
         if taken:
             peak = figures.size(taken["before"]["activation_bytes"])
-            energy = f"{taken['before']['joules'] * 1e6:.3g} uJ"
+            energy = figures.joules(taken["before"]["joules"])
             lines.append(f"One sample: {peak} of activations at the peak, about {energy} ({ENERGY}).")
         yield Section("", tuple(lines))
         return
@@ -124,10 +125,20 @@ def _cost(report: Report) -> Iterator[Section]:
     if taken:
         first, second = taken["before"], taken["after"]
         rows.append(_cost_row("activations", first["activation_bytes"], second["activation_bytes"], is_size=True))
-        energies = (f"{side['joules'] * 1e6:.3g} uJ" for side in (first, second))
+        energies = (figures.joules(side["joules"]) for side in (first, second))
         rows.append(("energy (estimate)", *energies, figures.share(second["joules"], first["joules"])))
+    rows += _measured_energy(report)
     title = f"{before.path or 'model'} -> {after.path or 'model'}"
     yield Section(title, table=Table(("", "before", "after", "left"), tuple(rows)), picture="cost")
+
+
+def _measured_energy(report: Report) -> list[tuple[str, ...]]:
+    """Return the row of energies that were measured beside times; none where they were not."""
+    found = [values.get("joules") for values in report.latency.values() if isinstance(values, dict)]
+    known = [value for value in found if value is not None]
+    if len(found) != 2 or len(known) != 2:
+        return []
+    return [("energy (measured)", *map(figures.joules, known), figures.share(known[1], known[0]))]
 
 
 def _cost_row(name: str, before: float | None, after: float | None, is_size: bool = False) -> tuple[str, ...]:
@@ -312,12 +323,14 @@ def _latency(report: Report) -> Iterator[Section]:
     if not times:
         return
     first = next(iter(times.values()))["median_ms"]
-    rows = []
+    measured, rows = any("joules" in values for values in times.values()), list[tuple[str, ...]]()
+    estimates = report.details.get("energy", {}).get("estimates", {})
     for name, values in times.items():
         spread = f"{values['p10_ms']:.3g} - {values['p90_ms']:.3g} ms"
         ratio = values["median_ms"] / first if first else 1.0
-        rows.append((name, figures.milliseconds(values["median_ms"]), spread, f"{ratio:.2f}", str(values["runs"])))
-    headers = ("model", "median", "p10 - p90", "of the first", "runs")
+        row = (name, figures.milliseconds(values["median_ms"]), spread, f"{ratio:.2f}", str(values["runs"]))
+        rows.append((*row, *(_energies(values, estimates.get(name)) if measured else ())))
+    headers = ("model", "median", "p10 - p90", "of the first", "runs", *(ENERGIES if measured else ()))
     inputs = report.details.get("latency_inputs") or report.details.get("inputs", "in turns")
     promise = report.details.get("latency_share")
     lines = (
@@ -326,6 +339,12 @@ def _latency(report: Report) -> Iterator[Section]:
         else ()
     )
     yield Section(f"Latency, {inputs}", lines, Table(headers, tuple(rows)), picture="times")
+
+
+def _energies(values: dict[str, float], estimate: float | None) -> tuple[str, str]:
+    found = (values.get("joules"), estimate)
+    one, two = ("-" if joules is None else figures.joules(joules) for joules in found)
+    return one, two
 
 
 def _locks(report: Report) -> Iterator[Section]:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from onnxprune.channels.analyse import analyse
 from onnxprune.graph.model import Model
@@ -62,22 +61,7 @@ def test_norms_of_old_operator_sets_as_onnxruntime_saves_them() -> None:
     assert [group.size for group in channels.groups if group.active] == [16, 16]
 
 
-def loop(net: Net) -> str:
-    y = net.linear(net.input(2, 8), 8, 8)
-    body = net.child()
-    step, going, state = (net.fresh(n) for n in ("step", "going", "state"))
-    body.inputs = [
-        helper.make_tensor_value_info(step, TensorProto.INT64, []),
-        helper.make_tensor_value_info(going, TensorProto.BOOL, []),
-        helper.make_tensor_value_info(state, TensorProto.FLOAT, [2, 8]),
-    ]
-    body.output(body.Identity(going), body.Relu(state))
-    graph = body.graph([(TensorProto.BOOL, []), (TensorProto.FLOAT, [2, 8])])
-    return net.Loop(net.constant(np.array(3)), net.constant(np.array(True)), y, body=graph)
-
-
 STAYS = {
-    "Loop": (loop, "bodies of loops are left untouched"),
     "NonZero": (
         lambda net: net.Cast(net.NonZero(net.linear(net.input(2, 8), 8, 8)), to=1),
         "positions of its elements",

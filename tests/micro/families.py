@@ -174,12 +174,9 @@ def non_local(net):
     net.output(net.conv(net.Add(x, net.conv(y, 8, 16, kernel=1)), 16, 4))
 
 
-@case(share=0.55, exact=False)
+@case(share=0.55)
 def vlad(net):
-    """NetVLAD: soft assignment, residuals to centres, normalised, flattened into a dense layer.
-
-    Exact in truth, but that a product with a Softmax keeps zeros is not followed.
-    """
+    """NetVLAD: soft assignment, residuals to centres, normalised, flattened into a dense layer."""
     x = image(net)
     share = net.Softmax(net.reshape(net.conv(x, 16, 6, kernel=1), 0, 6, 64), axis=1)
     flat = net.reshape(x, 0, 16, 64)

@@ -47,12 +47,6 @@ def sequences(ctx: Context) -> None:
     raise RuleError(f"{ctx.node.label}: tensors in a sequence are not followed")
 
 
-@rule("Loop", "Scan")
-def loop(ctx: Context) -> None:
-    """y = the state after some turns of a body"""
-    raise RuleError(f"{ctx.node.label}: bodies of loops are left untouched")
-
-
 @rule("NonMaxSuppression")
 def non_max_suppression(ctx: Context) -> None:
     """y[i] = (n, c, b): box b is the best of its kind among scores[n, c, ..]; every class is looked at alone"""

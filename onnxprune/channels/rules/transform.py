@@ -10,7 +10,7 @@ REASON = "a transform runs along it"
 
 @rule("DFT")
 def discrete_fourier_transform(ctx: Context) -> None:
-    """y[.., f, .., d] = sum over t, c of x[.., t, .., c] * wave[f, t, c, d]; c, d are the real and the imaginary part"""
+    """y[.., f, .., d] = sum over t, c of x[.., t, .., c] * wave[f, t, c, d]; c, d are real and imaginary part"""
     data, shape = list(ctx.axes(0)), ctx.output_shape()
     listed = ctx.integers("axis", 2)
     if listed is None:

@@ -15,6 +15,7 @@ from onnxprune.cli.words import whole_numbers
 from onnxprune.job.run import THERE
 
 if TYPE_CHECKING:
+    from onnxprune.evidence.latency import Timing
     from onnxprune.job.run import Run
 
 
@@ -104,8 +105,23 @@ def command(
             here = f"batch {batch}, {_threads(threads)}, random inputs"
             inputs = here if models and where is None else f"timed by {where}" if models else "as the files say"
             record.details |= {"inputs": inputs, "threads": threads}
+            record.details |= _energy(models, timings, run)
         else:
             record.details["grid"] = grid
+
+
+def _energy(models: tuple[Path, ...], timings: dict[str, Timing], run: Run) -> dict[str, object]:
+    """Return what was measured, and estimates to lay beside it; nothing where nothing was."""
+    from onnxprune.graph.model import load
+    from onnxprune.hardware.rapl import energy_meter
+    from onnxprune.job.footprint import footprint
+
+    meter = energy_meter()
+    if meter is None or not any(timing.joules is not None for timing in timings.values()):
+        return {}
+    found = {str(model): footprint(load(model), run.input_shapes or {}) for model in models}
+    estimates = {name: taken["joules"] for name, taken in found.items() if taken is not None}
+    return {"energy": {"measured": f"{meter.names}, all that ran meanwhile included", "estimates": estimates}}
 
 
 def _threads(number: int) -> str:
