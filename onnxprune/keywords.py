@@ -108,6 +108,7 @@ class PruneKwargs(CandidateKwargs, total=False):
     peak_memory: str | float | None
     scope: str | None
     ratios: Mapping[str, float] | str | Path
+    experts: str | int | float | None
     depth: bool | None
     substitute: str | None
     resize_io: str | tuple[str, ...] | list[str]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli.group import cli
-from tests import decoders, keys, networks
+from tests import decoders, keys, mixtures, networks
 from tests.state_space import selective
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +97,7 @@ def test_the_examples_on_language_models_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     networks.store(decoders.packed(), tmp_path / "decoder.onnx")
     networks.store(selective.step(), tmp_path / "mamba-step.onnx")
+    networks.store(mixtures.mixture().model(), tmp_path / "mixture.onnx")
     carry_out("decoders.md")
     (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "decoders.md").read_text(), re.DOTALL)
     (tmp_path / "recipe.yaml").write_text(recipe)

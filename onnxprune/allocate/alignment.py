@@ -55,6 +55,8 @@ class Widths:
         Axes that a group shares with others are left to `counts`, except for short ones that are not cut. Positions
         inside heads are also an axis of the attention product, so they are aligned by themselves.
         """
+        if group.kind == "expert":
+            return 1  # no kernel runs along it
         found = self.multiple(group.size) if group.kind == "head-dim" else 1
         for site in group.sites:
             length = sizes.get((site.tensor, site.axis), site.positions.size)

@@ -41,4 +41,4 @@ class Request:
     def least(self, group: ChannelGroup) -> int:
         """Return how many channels the group keeps at least."""
         share = LEAST_LEFT_GLOBAL if self.scope != "uniform" and group.name not in self.ratios else 0.0
-        return min(group.size, max(1, self.min_channels, self.rounding.least, ceil(share * group.size)))
+        return min(group.size, max(group.least, self.min_channels, self.rounding.least, ceil(share * group.size)))

@@ -12,6 +12,7 @@ from onnxprune.channels.boundary import Boundary
 from onnxprune.channels.grouping import build_groups, collect_axes
 from onnxprune.channels.groups import ChannelGroup, Keep, Lock
 from onnxprune.channels.locks import build_locks
+from onnxprune.channels.mixtures import settle
 from onnxprune.channels.plan import Plan, Positions
 from onnxprune.channels.seeding import seed
 from onnxprune.channels.solve import Solution, solve
@@ -220,6 +221,8 @@ def analyse(
     model = inlined(model)
     state = walk(View(model, loops=True), input_shapes, boundary, seen)
     solution = solve(state.space)
+    if settle(state, solution):
+        solution = solve(state.space)
     groups, _ = build_groups(state, solution, heads, head_dim)
     while lock_stuck(state, solution, groups):
         solution = solve(state.space)

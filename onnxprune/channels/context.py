@@ -11,6 +11,7 @@ from onnxprune.channels.groups import Role
 from onnxprune.channels.node_operands import RuleError, is_private
 from onnxprune.channels.space import Axes
 from onnxprune.channels.spelled_sizes import SpelledSizes
+from onnxprune.channels.state import Contest, Taken
 from onnxprune.types import IntArray
 
 __all__ = ["Context", "RuleError"]
@@ -132,16 +133,25 @@ class Context(SpelledSizes):
                 self.state.normalised.append(self.node)
 
     def compete(self, ids: IntArray, reason: str) -> bool:
-        """Positions of `ids` are weighed against each other: they stay, unless the border of the graph is cut there.
+        """Positions of `ids` are weighed against each other: they stay, unless the border of the graph is cut there, or
+        they turn out to be experts of a mixture.
 
         Returns:
             whether they may go; what is left is then weighed anew.
         """
-        if not self.state.boundary.ranks:
+        if self.state.boundary.ranks:
+            self.normalise(ids)
+            return True
+        if len(ids) not in self.state.stack_sizes or self.space.is_born_pinned(ids):
             self.pin(ids, reason)
             return False
         self.normalise(ids)
+        self.state.contests.append(Contest(ids, self.node, f"{self.node.label}: {reason}"))
         return True
+
+    def takes(self, ids: IntArray, count: int, needs: bool = True) -> None:
+        """The operator takes the best `count` positions of `ids`; `needs`: it cannot take fewer."""
+        self.state.taken.append(Taken(ids, count, self.node, needs))
 
     def numbers(
         self,
@@ -167,6 +177,12 @@ class Context(SpelledSizes):
                 self.state.number_uses.add((id(self.node), index))
                 return True
         return False
+
+    def counts_positions(self, index: int, ids: IntArray) -> None:
+        """Tie `ids` to the axis on which input `index` holds numbers of positions, if it holds nothing else."""
+        for found in self.state.numbers.get(self.node.inputs[index], ()):
+            if len(found.ids) == len(ids) and found.mask.all():
+                self.tie(found.ids, ids)
 
     def ignore(self, index: int) -> None:
         """The operator reads no position of this input, only its type or its rank."""

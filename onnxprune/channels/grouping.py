@@ -179,8 +179,14 @@ def build_groups(
     for (classes, kind, sites), is_active in zip(drafts, active, strict=True):
         name = _name(state, sites, kind, names)
         exact = not solution.inexact[classes].any()
-        groups.append(ChannelGroup(name, kind, classes, sites, exact, is_active))
+        groups.append(ChannelGroup(name, kind, classes, sites, exact, is_active, _least(state, solution, classes)))
     return groups, axes
+
+
+def _least(state: State, solution: Solution, classes: IntArray) -> int:
+    """Return how many of some classes are taken at once, by what cannot take fewer."""
+    needed = [taken for taken in state.taken if taken.needs]
+    return max([taken.count for taken in needed if np.isin(solution.label[taken.ids], classes).any()], default=1)
 
 
 def _draft(
@@ -237,7 +243,7 @@ def _name(state: State, sites: tuple[Site, ...], kind: str, names: dict[str, int
 
 
 class _Kinds:
-    """Names what a class is: a head, a position inside heads, a group of a grouped convolution, or a channel."""
+    """Names what a class is: expert, head, a position inside heads, a group of a grouped convolution, or a channel."""
 
     def __init__(self, state: State, solution: Solution) -> None:
         child, parent = solution.ancestors
@@ -246,6 +252,7 @@ class _Kinds:
         self.heads = _spread(solution, [h for h, _ in state.attentions], child, parent)
         self.dims = _spread(solution, [d for _, d in state.attentions], child, parent) & ~self.heads
         counted = ("group", "groups", "num_groups")
+        self.experts = _spread(solution, state.experts, child, parent)
         grouped = [
             e.ids for e in state.edits if isinstance(e, AttributeSize) and e.name in counted and not _is_axis(state, e)
         ]
@@ -253,6 +260,8 @@ class _Kinds:
 
     def of(self, classes: IntArray) -> str:
         """Return the kind of a group."""
+        if self.experts[classes].all():
+            return "expert"
         if self.factor[classes].all():
             if self.heads[classes].all():
                 return "head"

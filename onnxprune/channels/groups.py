@@ -34,10 +34,11 @@ class ChannelGroup:
     """Channels with the same sites: any subset may be removed as long as one is kept.
 
     name: stable, unique, readable: made from the first writer.
-    kind: "channel", "head", "head-dim" or "group" (of a grouped convolution).
+    kind: "channel", "head", "head-dim", "group" (of a grouped convolution) or "expert" (of a mixture).
     classes: (channels,) class of ids of each channel.
     exact: removing a channel equals zeroing its parameters (no normalisation over the axis sees the difference).
     active: chosen by default (of two overlapping factors, heads or the finer one is).
+    least: so many must be left, because so many are taken at once.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ChannelGroup:
     sites: tuple[Site, ...]
     exact: bool
     active: bool
+    least: int = 1
 
     @property
     def size(self) -> int:

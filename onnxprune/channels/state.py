@@ -18,6 +18,9 @@ from onnxprune.graph.trace import Shape, Trace
 from onnxprune.graph.view import Node, View
 from onnxprune.types import IntArray
 
+STACKED = frozenset({"MatMul", "Einsum", "Gather"})
+HANDED_ON = ("Identity", "Transpose", "Cast", "DequantizeLinear")
+
 
 @dataclass(frozen=True, eq=False)
 class Use:
@@ -40,10 +43,32 @@ class Use:
         return f"{self.node.name or self.node.outputs[0]}:{self.input}"
 
 
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """Positions that a node weighs against each other; unless they are experts, they stay for the reason."""
+
+    ids: IntArray
+    node: Node
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """A node takes the best `count` of some positions. needs: it cannot take fewer."""
+
+    ids: IntArray
+    count: int
+    node: Node
+    needs: bool
+
+
 @dataclass(eq=False)
 class State:
     """Everything that the walk over a graph collects.
 
+    experts: axes whose positions are experts of a mixture.
+    contests: positions that compete, where these may be experts.
+    taken: how many experts are taken at once, and who says so.
     left_alone: loops whose bodies are not followed.
     zero: for each axis of a computed tensor, whether removed positions of it are exactly zero once parameters are.
     """
@@ -70,6 +95,9 @@ class State:
     numbers: dict[str, list[Numbers]] = field(default_factory=dict)
     number_uses: set[tuple[int, int]] = field(default_factory=set)
     visited: set[int] = field(default_factory=set)
+    experts: list[IntArray] = field(default_factory=list)
+    contests: list[Contest] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
     left_alone: set[Node] = field(default_factory=set)
     _cut_up: dict[str, bool] = field(default_factory=dict)
     unit: IntArray = field(init=False)
@@ -83,6 +111,23 @@ class State:
         mask = np.zeros([max(size, 1) for size in self.trace.shapes.get(ranking.output, ())], dtype=bool)
         mask[ranking.place] = True
         self.numbers.setdefault(ranking.output, []).append(Numbers(ranking.ids, mask))
+
+    @cached_property
+    def stacks(self) -> frozenset[tuple[str, int]]:
+        """Stacks of matrices: (parameter, axis) that may count them, as one matrix is used for each expert."""
+        found = set()
+        for node in self.view.nodes:
+            for key in node.inputs if node.op_type in STACKED and not node.domain else ():
+                stored = self.view.stored(key, HANDED_ON) if key else None
+                if stored is not None and len(stored.parameter.dims) > 2:
+                    dims = stored.parameter.dims
+                    found |= {(stored.parameter.key, axis) for axis, size in enumerate(dims) if size > 1}
+        return frozenset(found)
+
+    @cached_property
+    def stack_sizes(self) -> frozenset[int]:
+        """Lengths of the axes of `stacks`."""
+        return frozenset(self.view.parameters[key].dims[axis] for key, axis in self.stacks)
 
     def is_cut_up(self, root: str) -> bool:
         """Tell whether a constant is only taken apart (gate biases): its pieces then share one set of ids."""

@@ -21,6 +21,7 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.channels.groups import ChannelGroup, Keep
 from onnxprune.errors import NothingToPruneError, UsageError
 from onnxprune.methods.depth import Whole
+from onnxprune.methods.expert_count import expert_ratios
 from onnxprune.methods.latency_target import meet_latency
 from onnxprune.methods.peak_target import meet_peak
 from onnxprune.methods.prune_options import PruneOptions
@@ -78,12 +79,14 @@ def choose(
         UsageError: a pattern matches nothing.
     """
     clock = clock or Clock()
-    if not (options.budget is not None or options.level > 0 or any(options.ratios.values())):
+    if not (options.budget is not None or options.level > 0 or any(options.ratios.values()) or options.experts):
         return {}, left_alone(channels, Names(channels.view, channels.groups), options, unfitted), []
     request, reasons, warnings = prepare(channels, options, clock, activity, unfitted)
     with clock.stage("allocate"):
         runtime = runtime or Runtime()
         keep, remarks = _allocate(channels, request, options, activity, runtime, progress, whole, clock, quick)
+    if not keep and options.experts is not None and options.level == 0:
+        raise NothingToPruneError(f"experts {options.experts}: every mixture has so many; nothing goes.")
     if not keep and options.budget is None:
         raise NothingToPruneError(
             f"ratio {options.level:g} rounds to no channel in any of {len(request.groups)} groups; ask for more, or "
@@ -109,6 +112,8 @@ def prepare(
     reasons = left_alone(channels, names, options, unfitted)
     groups = tuple(group for group in channels.groups if group.name not in reasons)
     ratios = ratios_of_groups(names, groups, options.ratios)
+    if options.experts is not None:
+        ratios |= expert_ratios(channels, groups, options.experts)
     rounded = rounding(options, channels.view, latency=options.latency is not None)
     sizes = _axis_sizes(channels, groups)
     if held := rounded.held(groups, sizes, ratios):
@@ -200,6 +205,8 @@ def left_alone(
             reasons[group.name] = "overlaps with another group, which is pruned instead (see heads and head_dim)"
         elif group.name in skipped:
             reasons[group.name] = "named by skip"
+        elif options.experts is not None and group.kind == "expert":
+            continue  # asked for by name of its kind, whatever holds others
         elif options.only and group.name not in chosen:
             reasons[group.name] = "not named by only"
         elif options.exact_only and not group.exact:

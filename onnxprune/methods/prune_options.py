@@ -64,6 +64,13 @@ class PruneOptions(CandidateOptions):
         spelt="file",
         keyword="Mapping[str, float] | str | Path",
     )
+    experts: str | None = option(
+        None,
+        "Experts of every mixture that are left: how many (4), or their share (0.5); a prune without a target cuts no "
+        "more.",
+        metavar="N|SHARE",
+        keyword="str | int | float | None",
+    )
     depth: bool | None = option(
         None, "With --data and a target: branches go as well as widths, where that loses less [default: no]."
     )
@@ -88,6 +95,9 @@ class PruneOptions(CandidateOptions):
         given: Mapping[str, float] | str | Path = self.ratios
         table = read_ratios(given) if isinstance(given, str | Path) else checked_ratios(given, "ratios")
         object.__setattr__(self, "ratios", table)
+        if self.experts is not None:
+            read_experts(self.experts)
+            object.__setattr__(self, "experts", str(self.experts))
         self._check_target()
         if self.latency is not None and (self.resize_io or self.states):
             raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
@@ -112,7 +122,9 @@ class PruneOptions(CandidateOptions):
     @property
     def level(self) -> float:
         """The ratio of groups that have none of their own."""
-        return self.ratio if self.ratio is not None else 0.0 if self.ratios or self.drop else DEFAULT_RATIO
+        return (
+            self.ratio if self.ratio is not None else 0.0 if self.ratios or self.drop or self.experts else DEFAULT_RATIO
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return the options that differ from their defaults, as JSON data."""
@@ -153,6 +165,22 @@ def milliseconds_of(text: str) -> float:
         value = 0.0
     if not text.strip().lower().endswith("ms") or not 0 < value < float("inf"):
         raise UsageError(f"latency '{text}': give a share of the original's (0.6), or a time in milliseconds (5ms).")
+    return value
+
+
+def read_experts(given: object) -> int | float:
+    """Return a number of experts (4), or a share of them up to 1 (0.5, 1.0).
+
+    Raises:
+        UsageError: it is neither.
+    """
+    text = str(given).strip()
+    try:
+        value = int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        value = float("nan")
+    if isinstance(given, bool) or not (value >= 1 if isinstance(value, int) else 0 < value <= 1):
+        raise UsageError(f"experts '{given}': give how many are left (4), or their share up to 1 (0.5).")
     return value
 
 

@@ -238,7 +238,7 @@ def test_every_method_has_ten_sets_which_use_every_option() -> None:
 
 UNUSED: dict[str, set[str]] = {
     **{name: set() for name in SETS},
-    "prune": {"latency", "states", "drop", "depth", "substitute", "effort", "stats"},
+    "prune": {"latency", "states", "drop", "depth", "substitute", "effort", "stats", "experts"},
     "apply": {"effort", "substitute", "stats"},
     "finetune": {"loss", "blank"},
     "tune": {"ratio", "macs", "params", "size", "latency", "scope", "ratios", "resize_io", "states", "steps"}

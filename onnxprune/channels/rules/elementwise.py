@@ -169,7 +169,17 @@ def prelu(ctx: Context) -> None:
     ctx.set(result, zero=zeros_of(ctx, [0], result, all))
 
 
-@rule("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "BitShift")
+@rule("Equal")
+def equal(ctx: Context) -> None:
+    """y[i] = a[i] = b[i]; where numbers of positions are compared with 0, 1, .., each is compared with its own"""
+    for numbers, table in ((0, 1), (1, 0)):
+        value, axes = ctx.value(table), ctx.axes(table)
+        if value is not None and value.ndim and np.array_equal(value.reshape(-1), np.arange(value.shape[-1])):
+            ctx.counts_positions(numbers, axes[-1])
+    ctx.set(broadcast(ctx, [0, 1]))
+
+
+@rule("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "BitShift")
 def comparison(ctx: Context) -> None:
     """y[i] = a[i] < b[i]"""
     ctx.set(broadcast(ctx, [0, 1]))

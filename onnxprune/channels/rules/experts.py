@@ -59,6 +59,8 @@ def _routed(ctx: Context, experts: IntArray) -> None:
     data, router = ctx.axes(0), ctx.axes(1)
     ctx.tie(router[1], experts)
     ctx.normalise(experts)
+    ctx.state.experts.append(experts)
+    ctx.takes(experts, int(ctx.node.attribute("k", 1)), needs=False)
     if len(data) == 2:
         ctx.tie(router[0], data[0])
     else:

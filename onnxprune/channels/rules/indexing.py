@@ -59,7 +59,7 @@ def elements(ctx: Context) -> None:
     operands = [ctx.axes(i) for i in inputs]
     axis = int(ctx.node.attribute("axis", 0)) % len(operands[0])
     gathers = ctx.node.op_type == "GatherElements"
-    if not (gathers and ctx.picks_by_number(1, operands[0][axis])):
+    if not ctx.picks_by_number(1, operands[0][axis]):
         for operand in operands:
             ctx.pin(operand[axis], "its elements are addressed by data")
     for number in range(len(operands[0])):
@@ -107,6 +107,11 @@ def one_hot(ctx: Context) -> None:
     """y[i.., k] = 1 where index[i..] = k"""
     indices = ctx.axes(0)
     axis = int(ctx.node.attribute("axis", -1)) % (len(indices) + 1)
-    result = list(indices)
-    result.insert(axis, ctx.pinned(ctx.output_shape()[axis], "one position per class"))
+    result, size = list(indices), ctx.output_shape()[axis]
+    classes = ctx.fresh(size)
+    if ctx.picks_by_number(0, classes):
+        ctx.entry_size(1, 0, classes)
+    else:
+        classes = ctx.pinned(size, "one position per class")
+    result.insert(axis, classes)
     ctx.set(result)

@@ -197,12 +197,14 @@ def top_k(ctx: Context) -> None:
     size = ctx.output_shape()[axis]
     ranked = ctx.pinned(size, "ranked positions")
     if ctx.compete(data[axis], "its positions are ranked"):
-        ranked = ctx.fresh(size)
-        ctx.numbers(1, data[axis], ranked=ranked)
-        if ctx.has(1):
-            ctx.entry_size(1, 0, ranked)
-        else:
-            ctx.attribute_size("k", ranked)
+        if ctx.state.boundary.ranks:
+            ranked = ctx.fresh(size)
+            if ctx.has(1):
+                ctx.entry_size(1, 0, ranked)
+            else:
+                ctx.attribute_size("k", ranked)
+        ctx.numbers(1, data[axis], ranked=ranked if ctx.state.boundary.ranks else None)
+        ctx.takes(data[axis], size)
     for output in range(len(ctx.node.outputs)):
         if ctx.node.outputs[output]:
             ctx.set([ranked if number == axis else ids for number, ids in enumerate(data)], output=output)
