@@ -52,10 +52,13 @@ class Roles:
     def __init__(self, state: State) -> None:
         self.state = state
         self.by_id: dict[int, Role] = {}
+        self.has_role = np.zeros(state.space.count, dtype=bool)
         derived = _constant_keys(state)
         for (key, axis), role in state.roles.items():
             if key in derived and key in state.axes:
-                self.by_id |= dict.fromkeys(state.axes[key][axis].tolist(), role)
+                ids = state.axes[key][axis]
+                self.by_id |= dict.fromkeys(ids.tolist(), role)
+                self.has_role[ids] = True
 
     def of(self, axis: Axis) -> Role | None:
         """Return the role of an axis; None for an internal one (kernel position, gate)."""
@@ -64,7 +67,8 @@ class Roles:
         else:
             role = self.state.roles.get((axis.tensor, axis.axis))
         if role is None:
-            role = next((self.by_id[i] for i in axis.ids.tolist() if i in self.by_id), "scales")
+            known = self.has_role[axis.ids]
+            role = self.by_id[int(axis.ids[known.argmax()])] if known.any() else "scales"
         return None if role == "internal" else role
 
 

@@ -28,6 +28,7 @@ class NodeOperands:
         self.space = state.space
         self.node = node
         self.spoken: list[IntArray] = []
+        self._axes: dict[int, Axes] = {}
 
     def has(self, index: int) -> bool:
         """Tell whether an optional input is there."""
@@ -39,6 +40,11 @@ class NodeOperands:
         Raises:
             RuleError: the rank of the input is unknown.
         """
+        if index not in self._axes:
+            self._axes[index] = self._find_axes(index)
+        return self._axes[index]
+
+    def _find_axes(self, index: int) -> Axes:
         key = self.node.inputs[index]
         state = self.state
         slot = (id(self.node), index)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from onnxprune.channels.space import Product, Space, connected
+from onnxprune.channels.space import Product, Space, connected, stars
 from onnxprune.types import BoolArray, IntArray
 
 CONFLICT = "one axis is split in two ways that cannot both hold"
@@ -110,34 +110,28 @@ def solve(space: Space) -> Solution:
     one factor that is not pinned is a tie; a flat class at two positions ties the factors coordinate by coordinate;
     one flat split in two ways gets the common refinement of both.
     """
-    ties = list(space.ties)
+    ties = stars(space.ties)
     products = list(space.products)
     pins = list(space.pins)
     count = space.count
+    label = None
     while True:
-        label = connected(count, ties)
+        label = connected(count, ties, label)
         products = [Product(label[p.flat], tuple(label[f] for f in p.factors), p.origin) for p in products]
         pinned, reason = _pin(count, label, pins, products)
         products, new_ties = _simplify(products, pinned, pins, reason)
         refined, count = _refine(products, count)
         if refined is not None:
             products = refined
-            ties = _compress(label) + new_ties
+            ties = new_ties
             continue
         new_ties += _coordinate_ties(products, pinned, pins)
         new_ties = [(a[a != b], b[a != b]) for a, b in new_ties]
         new_ties = [t for t in new_ties if len(t[0])]
         if not new_ties and len(pins) == len(reason.sources):
             break
-        ties = _compress(label) + new_ties
+        ties = new_ties
     return _finish(space, label, pinned, reason, products, pins)
-
-
-def _compress(label: IntArray) -> list[tuple[IntArray, IntArray]]:
-    """Replace all earlier ties by one pair per id: its class."""
-    ids = np.arange(len(label), dtype=np.int64)
-    moved = label != ids
-    return [(ids[moved], label[moved])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +147,9 @@ def _pin(
 ) -> tuple[BoolArray, _Reasons]:
     """Spread pins over classes and products."""
     number = np.full(count, -1, dtype=np.int64)
-    for index in range(len(pins) - 1, -1, -1):
-        number[label[pins[index][0]]] = index
+    if pins:  # of several pins of a class the first one counts: it is written last
+        places = np.repeat(np.arange(len(pins)), [len(ids) for ids, _ in pins])
+        number[label[np.concatenate([ids for ids, _ in pins])[::-1]]] = places[::-1]
     changed = True
     while changed:
         changed = False

@@ -117,7 +117,33 @@ class Space:
         self.inexact.append(ids)
 
 
-def connected(count: int, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:
+def stars(ties: list[tuple[IntArray, IntArray]]) -> list[tuple[IntArray, IntArray]]:
+    """Tie every axis straight to the first of those that it is tied to, one after the other (a residual stream).
+
+    What is tied position by position in a chain is tied so as a star, of which `connected` has few rounds.
+    """
+    parents: dict[int, IntArray] = {}
+
+    def root(ids: IntArray) -> IntArray:
+        found = ids
+        while (parent := parents.get(id(found), found)) is not found:
+            found = parent
+        while ids is not found:
+            parent = parents[id(ids)]
+            parents[id(ids)] = found
+            ids = parent
+        return found
+
+    for pair in ties:
+        one, two = (root(ids) for ids in pair)
+        if one is not two:
+            low, high = (one, two) if not len(one) or one[0] <= two[0] else (two, one)
+            parents[id(high)] = low
+    table = {id(ids): ids for pair in ties for ids in pair}
+    return [(ids, root(ids)) for number, ids in table.items() if number in parents]
+
+
+def connected(count: int, pairs: list[tuple[IntArray, IntArray]], known: IntArray | None = None) -> IntArray:
     """Label the connected components of ids.
 
     Vectorised union by minimum with pointer jumping (Shiloach and Vishkin 1982, without the parallel machine).
@@ -125,11 +151,14 @@ def connected(count: int, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:
     Args:
         count: number of ids.
         pairs: arrays of equal length, ids to join.
+        known: (up to count,) labels of what was joined before.
 
     Returns:
         (count,) label of each id: the smallest id of its component.
     """
     label = np.arange(count, dtype=np.int64)
+    if known is not None:
+        label[: len(known)] = known
     if not pairs:
         return label
     a = np.concatenate([p[0] for p in pairs])
@@ -137,15 +166,15 @@ def connected(count: int, pairs: list[tuple[IntArray, IntArray]]) -> IntArray:
     differ = a != b
     a, b = a[differ], b[differ]
     while len(a):
-        low, high = np.minimum(label[a], label[b]), np.maximum(label[a], label[b])
-        np.minimum.at(label, high, low)
+        one, two = label[a], label[b]
+        open_ = one != two
+        a, b, one, two = a[open_], b[open_], one[open_], two[open_]
+        np.minimum.at(label, np.maximum(one, two), np.minimum(one, two))
         while True:
             jumped = label[label]
             if np.array_equal(jumped, label):
                 break
             label = jumped
-        open_ = label[a] != label[b]
-        a, b = a[open_], b[open_]
     return label
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ from onnxprune.types import Array
 
 MAX_FOLDED = 1 << 16
 """Tensors with more elements are not evaluated."""
+
+MAX_DATA = 1024
+"""Values of more elements are not handed to the inference of a node."""
+SCALED = ("Resize", "Upsample")
 
 Shape = tuple[int, ...]
 NEVER_FOLDED = frozenset(
@@ -50,7 +55,7 @@ class ConcreteRun:
     @property
     def largest(self) -> int:
         """Elements of the largest tensor."""
-        return max((int(np.prod(shape, dtype=np.float64)) for shape in self.shapes.values()), default=0)
+        return max(map(prod, set(self.shapes.values())), default=0)
 
 
 def run(view: View, sizes: dict[str, int], base: ConcreteRun | None = None) -> ConcreteRun:
@@ -99,15 +104,21 @@ class _Walker:
         self.open: set[str] = set()
         self.opsets = list(view.model.proto.opset_import)
         self.schemas: dict[tuple[str, str, int], Any] = {}
+        self.protos: dict[tuple[int, Shape], TypeProto] = {}
+        self.known: dict[tuple[object, ...], list[TypeProto | None]] = {}
+        self.held: list[TypeProto] = []
+        self.whole: dict[int, tuple[int, Shape]] = {}
 
     def set_type(self, key: str, data_type: int, shape: Shape) -> None:
-        proto = TypeProto()
-        proto.tensor_type.elem_type = data_type
-        proto.tensor_type.shape.SetInParent()
-        for dim in shape:
-            proto.tensor_type.shape.dim.add().dim_value = dim
-        self.run.types[key] = proto
-        self.run.shapes[key] = tuple(shape)
+        found = (data_type, tuple(shape))
+        if found not in self.protos:
+            proto = self.protos[found] = TypeProto()
+            proto.tensor_type.elem_type = data_type
+            proto.tensor_type.shape.SetInParent()
+            for dim in shape:
+                proto.tensor_type.shape.dim.add().dim_value = dim
+        self.run.types[key] = self.protos[found]
+        self.run.shapes[key] = found[1]
 
     def copy_from(self, base: ConcreteRun, key: str) -> None:
         """Take what another run found about a tensor."""
@@ -196,12 +207,16 @@ class _Walker:
         self.run.clashes.append(Clash(node, shapes, values))
 
     def _accept(self, key: str, inferred: TypeProto | None, node: Node) -> None:
+        if id(inferred) in self.whole:
+            self.set_type(key, *self.whole[id(inferred)])
+            return
         declared = self.view.declared.get(key)
         if inferred is None or not _has_shape(inferred):
             inferred = declared if declared is not None and _has_shape(declared) else inferred
         if inferred is None or not _has_shape(inferred):
             if inferred is not None:
                 self.run.types[key] = inferred
+                self.held.append(inferred)
             self.run.failures.setdefault(key, f"{node.label}: the shape of its output is unknown")
             return
         shape = [self._dimension(dim, key) for dim in inferred.tensor_type.shape.dim]
@@ -224,20 +239,47 @@ class _Walker:
         return 19 + self.run.sizes.get("", 0)
 
     def _infer(self, node: Node) -> dict[str, TypeProto]:
-        types = {
-            n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types
-        }
         schema = None if node.domain else self._schema(node)
         if schema is None or not schema.has_type_and_shape_inference_function:
             return self._infer_contrib(node)
         if node.op_type == "Squeeze" and not node.has_input(1) and node.attribute("axes") is None:
             return self._squeezed(node)
+        signature = self._signature(node)
+        if signature is not None and signature in self.known:
+            outputs = zip(node.proto.output, self.known[signature], strict=True)
+            return {output: kind for output, kind in outputs if kind is not None}
+        inferred = self._infer_alone(node, schema)
+        if signature is not None and inferred:
+            found = self.known[signature] = [inferred.get(output) for output in node.proto.output]
+            self.whole |= {id(kind): whole for kind in found if kind is not None and (whole := _whole(kind))}
+        return inferred
+
+    def _signature(self, node: Node) -> tuple[object, ...] | None:
+        """Return what the inference of a node depends on: layers repeat it. None where that is more than its inputs."""
+        if node.branches or node.captured or node.body is not None or node.op_type in ("Loop", "Scan", *SCALED):
+            return None
+        run = self.run
+        kinds = tuple(id(run.types.get(key)) if key else 0 for key in node.inputs)
+        values = tuple(
+            (value.dtype.char, value.shape, value.tobytes())
+            for key in node.inputs
+            if (value := run.values.get(key)) is not None and value.size <= MAX_DATA
+        )
+        which = tuple(key in run.values for key in node.inputs)
+        shown = tuple(map(bool, node.outputs))
+        attributes = tuple(sorted(attribute.SerializeToString() for attribute in node.proto.attribute))
+        return node.op_type, node.version, node.domain, kinds, which, values, shown, attributes
+
+    def _infer_alone(self, node: Node, schema: Any) -> dict[str, TypeProto]:
+        types = {
+            n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types
+        }
         data = {
             n: numpy_helper.from_array(self.run.values[k])
             for n, k in zip(node.proto.input, node.inputs, strict=True)
-            if k in self.run.values and self.run.values[k].size <= 1024
+            if k in self.run.values and self.run.values[k].size <= MAX_DATA
         }
-        if node.op_type in ("Resize", "Upsample"):
+        if node.op_type in SCALED:
             data |= self._scales(node)
         try:
             return dict(
@@ -363,6 +405,16 @@ def _declares_the_same(one: onnx.ValueInfoProto, other: onnx.ValueInfoProto) -> 
         return False
     pairs = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in (one, other)]
     return pairs[0] == pairs[1] and all(pairs[0])
+
+
+def _whole(proto: TypeProto) -> tuple[int, Shape] | None:
+    """Return data type and shape where a type says every size."""
+    if not _has_shape(proto):
+        return None
+    dims = proto.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
+        return None
+    return int(proto.tensor_type.elem_type), tuple(dim.dim_value for dim in dims)
 
 
 def _has_shape(proto: TypeProto) -> bool:
