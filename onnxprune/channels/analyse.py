@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.boundary import Boundary
+from onnxprune.channels.expert_axes import settle
 from onnxprune.channels.grouping import build_groups, collect_axes
 from onnxprune.channels.groups import ChannelGroup, Keep, Lock
 from onnxprune.channels.locks import build_locks
-from onnxprune.channels.mixtures import settle
 from onnxprune.channels.plan import Plan, Positions
 from onnxprune.channels.seeding import seed
 from onnxprune.channels.solve import Solution, solve

@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from onnxprune.evidence.energy import joules_per_run
 from onnxprune.evidence.latency import Timing, interleaved
+from onnxprune.evidence.run_energy import joules_per_run
 from onnxprune.graph.session import Feeds, Session, file_of, open_session
 from onnxprune.hardware.rapl import energy_meter
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli.group import cli
-from onnxprune.evidence.energy import joules_per_run
+from onnxprune.evidence.run_energy import joules_per_run
 from onnxprune.hardware import rapl
 from onnxprune.hardware.rapl import Counter, energy_meter
 from onnxprune.report import figures
