@@ -270,7 +270,7 @@ class _Walker:
         attributes = tuple(sorted(attribute.SerializeToString() for attribute in node.proto.attribute))
         return node.op_type, node.version, node.domain, kinds, which, values, shown, attributes
 
-    def _infer_alone(self, node: Node, schema: Any) -> dict[str, TypeProto]:
+    def _infer_alone(self, node: Node, schema: defs.OpSchema) -> dict[str, TypeProto]:
         types = {
             n: self.run.types[k] for n, k in zip(node.proto.input, node.inputs, strict=True) if k in self.run.types
         }
