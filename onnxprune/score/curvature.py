@@ -135,7 +135,8 @@ class _Biased:
         batch = _batch(activity)
         feeds = [feed for feed, _ in zip(activity.data.batches(batch), range(max(1, samples // batch)), strict=False)]
         feeds = [f for f in feeds if all(f[n].shape == feeds[0][n].shape for n in f)]
-        readings = [r for r in activity.all_readings if _adds_up(r)]
+        main = {name for node in graph.node for name in node.output}
+        readings = [r for r in activity.all_readings if _adds_up(r) and r.node.outputs[0] in main]
         ends = list(dict.fromkeys(before_last(graph, value.name) for value in graph.output))
         values = run_tensors(activity, [*dict.fromkeys([*ends, *(r.node.outputs[0] for r in readings)])], batch)
         readings = [r for r in readings if values[r.node.outputs[0]].dtype == np.float32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import OnnxpruneError
 from onnxprune.graph.cost import cost_of
 from onnxprune.graph.mapped import is_vast
 from onnxprune.score.activity import Activity
@@ -18,6 +18,8 @@ MOST_SECONDS = 6.0
 """Predicted CPU seconds that derivatives may take; a prune of a small network takes about 40."""
 FEWEST = 16
 """Samples whose derivatives tell enough; where the seconds allow fewer, there are none."""
+COPIES = 4
+"""Of the model: the graph of derivatives, on its way and in its session."""
 BACKWARD = 10
 """Gradient over forward, roughly."""
 
@@ -32,7 +34,7 @@ def usual_score(activity: Activity | None) -> tuple[str, float]:
         return DEFAULT_WITH_DATA, 0.0
     try:
         activity.curvature = activity.curvature or Curvature.of(activity, count)
-    except (UsageError, ModelError):  # an operator has no derivative
+    except OnnxpruneError:  # an operator has no derivative, or a run of them fails
         return DEFAULT_WITH_DATA, 0.0
     return LIKELY, each * count
 
@@ -41,7 +43,8 @@ def _seconds_each(activity: Activity) -> float:
     """Return the predicted seconds of the derivatives for a sample; 0 where there can be none."""
     whole = activity.data.is_here and activity.given is None and not isinstance(activity, Parted)
     whole = whole and not is_vast(activity.view.model.proto)  # derivatives would hold all its weights
-    if not whole or find_spec("onnx_ad") is None:
+    fits = COPIES * activity.view.model.size_bytes <= activity.allowed
+    if not (whole and fits) or find_spec("onnx_ad") is None:
         return 0.0
     feed = next(iter(activity.data.batches(BATCH)))
     forward = cost_of(activity.view.model, {name: array.shape for name, array in feed.items()}).seconds

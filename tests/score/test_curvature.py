@@ -122,6 +122,40 @@ def test_it_is_taken_where_derivatives_are_at_hand_and_cheap(monkeypatch):
     assert usual_score(activity) == ("lstsq", 0.0)
 
 
+def test_it_is_not_taken_where_copies_of_the_model_do_not_fit_into_the_memory():
+    _, activity = active(chain(RNG.standard_normal((5, 600)), RNG.standard_normal((600, 3))), np.ones((40, 5), "f4"))
+    activity.memory = 4 * activity.view.model.size_bytes
+    assert usual_score(activity)[0] == "curvature"
+    activity.memory -= 1
+    assert usual_score(activity) == ("lstsq", 0.0)
+
+
+def test_what_a_branch_reads_is_left_out_and_the_rest_is_weighed():
+    """Both branches of an If read a tensor of the main graph: no bias can be added inside, they count as usual."""
+    value = helper.make_tensor_value_info
+    branches = [
+        helper.make_graph(
+            [helper.make_node("MatMul", ["r", w], [f"{w}_y"], f"{w}_mat")], w, [], [value(f"{w}_y", 1, None)]
+        )
+        for w in ("wa", "wb")
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["m"], "first"),
+        helper.make_node("Relu", ["m"], ["r"], "relu"),
+        helper.make_node("If", ["yes"], ["z"], "if", then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("MatMul", ["r", "w1"], ["v"], "beside"),
+        helper.make_node("Add", ["z", "v"], ["y"], "sum"),
+    ]
+    shapes = {"w0": (5, 6), "wa": (6, 3), "wb": (6, 3), "w1": (6, 3)}
+    weights = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    model = network(nodes, {**weights, "yes": np.array(True)}, ["n", 5], ["n", 3])
+    channels, activity = active(model, RNG.standard_normal((40, 5)).astype(np.float32))
+    name, _ = usual_score(activity)
+    assert name == "curvature" and set(activity.curvature.slopes) == {("w0", 0), ("w1", 0)}
+    scores, _ = score_groups(channels.view, channels.groups, name, activity=activity)
+    assert all(np.isfinite(values).all() for values in scores.values()) and scores
+
+
 def test_without_the_package_of_derivatives_errors_count_as_they_are(monkeypatch):
     _, activity = active(chain(RNG.standard_normal((5, 6)), RNG.standard_normal((6, 3))), np.ones((40, 5), np.float32))
     monkeypatch.setattr(usual, "find_spec", lambda name: None)
