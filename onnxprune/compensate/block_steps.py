@@ -19,7 +19,7 @@ import numpy as np
 
 from onnxprune.compensate.block_lesson import Lesson
 from onnxprune.compensate.block_stream import BlockStream
-from onnxprune.compensate.distil import Distilled, DistilOptions, variances
+from onnxprune.compensate.distil import LOOKS, Distilled, DistilOptions, variances
 from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.joints import Chain, Joint
 from onnxprune.compensate.shelf import Shelf
@@ -37,12 +37,12 @@ SAMPLES, BATCH = 8, 4
 """Samples of a step, and of one run."""
 BLOCKS, BLOCK_BYTES = 4, 1 << 28
 """So many blocks, or as many as have weights of so many bytes each."""
-HELD = 48
-"""Samples that are held out, at most."""
+HELD, FEWEST_HELD = 48, 2
+"""Samples that are held out, at most, and runs of them, at least."""
 LEAST_FEEDS = 8
 """With fewer runs of samples, steps would learn what is special about these."""
-READY_SHARE = 0.25
-"""Of the seconds, at most, for what both networks give between the blocks."""
+READY_SHARE, LOOK_SHARE = 0.25, 0.15
+"""Of the seconds, at most, for what both networks give between the blocks, and for looks at held-out samples."""
 KEPT_BYTES = 1 << 30
 """What is known between two blocks goes to files beyond this."""
 
@@ -92,8 +92,10 @@ class _BlockSteps:
         shapes = [trace(view, sizes).shapes for view in views]
         costs = [seconds(view, shape) for view, shape in zip(views, shapes, strict=True)]
         ends = self._ends(costs[1], *shapes)
-        held = list(islice(self.draws.held_out(), -(-HELD // self.draws.batch)))
-        left, once = self.options.seconds or 0.0, sum(sum(table.values()) for table in costs)
+        left, (old, new) = self.options.seconds or 0.0, (sum(table.values()) for table in costs)
+        looks = int(LOOK_SHARE * left / ((LOOKS + 1) * new))
+        held = list(islice(self.draws.held_out(), min(max(looks, FEWEST_HELD), -(-HELD // self.draws.batch))))
+        once = old + new
         count = min(int(READY_SHARE * left / once) - len(held), self.draws.samples // self.draws.batch)
         if count < LEAST_FEEDS:
             raise ModelError(f"steps block by block need {LEAST_FEEDS} runs of samples, there are {max(count, 0)}.")
