@@ -33,6 +33,8 @@ from onnxprune.statistics.feeds import Feed
 
 FEWEST, MOST = 30, 400
 """Steps of a block."""
+FEW_NUMBERS = 16
+"""Integers of more are no sizes of a tensor."""
 LOOKED_AT = 8
 """Feeds whose targets say how large differences count."""
 
@@ -133,7 +135,7 @@ class Lesson:
         self._stay.clear()
         self._stay.update(stay)
         given = self._given(0)
-        block = block_model(self.new.model, self._nodes, given, list(self.compared), list(stay))
+        block = block_model(self.new.model, self._nodes, given, list(self.compared), list(stay), self._fixed)
         return gradient_graph(block, weights, {name: wanted[0][name].shape for name in self.compared}, given)
 
     @cached_property
@@ -148,7 +150,16 @@ class Lesson:
     @cached_property
     def _read(self) -> list[str]:
         read = {name for node in self._nodes for name in reads(node)}
-        return [name for name in self.start.names if name in read]
+        return [name for name in self.start.names if name in read and name not in self._fixed]
+
+    @cached_property
+    def _fixed(self) -> Feed:
+        """Sizes and the like that pass beside, the same for all samples: derivatives need to know them."""
+        found = self.new.known(0, self.start.beside)
+        small = [name for name, array in found.items() if array.dtype.kind in "iu" and array.size <= FEW_NUMBERS]
+        all_feeds = range(len(self.new.feeds))
+        same = [n for n in small if all(np.array_equal(found[n], self.new.known(k, [n])[n]) for k in all_feeds)]
+        return {name: found[name] for name in same}
 
     def _given(self, number: int) -> Feed:
         return self.new.known(number, self._read) | self._stay

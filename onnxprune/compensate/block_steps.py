@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from math import prod
 
 import numpy as np
 
-from onnxprune.compensate.block_lesson import Lesson
+from onnxprune.compensate.block_lesson import FEWEST, Lesson
 from onnxprune.compensate.block_stream import BlockStream
 from onnxprune.compensate.distil import LOOKS, Distilled, DistilOptions, variances
 from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.joints import Chain, Joint
 from onnxprune.compensate.shelf import Shelf
-from onnxprune.compensate.slopes import Cut
+from onnxprune.compensate.slopes import BACKWARD, Cut
 from onnxprune.errors import ModelError
 from onnxprune.graph.cost import seconds
 from onnxprune.graph.model import Model
@@ -43,6 +43,8 @@ LEAST_FEEDS = 8
 """With fewer runs of samples, steps would learn what is special about these."""
 READY_SHARE, LOOK_SHARE = 0.25, 0.15
 """Of the seconds, at most, for what both networks give between the blocks, and for looks at held-out samples."""
+STEP_SHARE = 0.5
+"""Where the fewest steps take more of the seconds than this, their runs are of fewer samples."""
 KEPT_BYTES = 1 << 30
 """What is known between two blocks goes to files beyond this."""
 
@@ -72,8 +74,13 @@ def block_steps(
     Raises:
         ModelError: the networks cannot be cut, there are too few samples, or the seconds are not enough.
     """
-    draws = draws_of(feeds, input_specs(original.proto), SAMPLES, min(BATCH, options.batch), aside)
-    return _BlockSteps(original, pruned, outputs, cut, draws, options, progress).run()
+    size = min(BATCH, options.batch)
+    while True:
+        draws = draws_of(feeds, input_specs(original.proto), SAMPLES, size, aside)
+        work = _BlockSteps(original, pruned, outputs, cut, draws, options, progress)
+        if size == 1 or work.fewest_seconds <= STEP_SHARE * work.seconds or draws.batch > size:
+            return work.run()
+        size = max(1, size // 2)
 
 
 @dataclass(eq=False)
@@ -86,13 +93,31 @@ class _BlockSteps:
     options: DistilOptions
     progress: Callable[[str], None]
 
-    def run(self) -> tuple[Model, Distilled]:
+    @property
+    def seconds(self) -> float:
+        """What all may take."""
+        return self.options.seconds or 0.0
+
+    @cached_property
+    def shapes(self) -> list[dict[str, Shape]]:
+        """Shapes of tensors for a run of samples, in both networks."""
         sizes = {name: array.shape for name, array in self.draws.example().items()}
-        views = View(self.original), View(self.pruned)
-        shapes = [trace(view, sizes).shapes for view in views]
-        costs = [seconds(view, shape) for view, shape in zip(views, shapes, strict=True)]
-        ends = self._ends(costs[1], *shapes)
-        left, (old, new) = self.options.seconds or 0.0, (sum(table.values()) for table in costs)
+        return [trace(View(model), sizes).shapes for model in (self.original, self.pruned)]
+
+    @cached_property
+    def costs(self) -> list[dict[str, float]]:
+        """Predicted seconds of the nodes for a run of samples, in both networks."""
+        pairs = zip((self.original, self.pruned), self.shapes, strict=True)
+        return [seconds(View(model), shapes) for model, shapes in pairs]
+
+    @property
+    def fewest_seconds(self) -> float:
+        """Roughly what the fewest steps of all blocks take, of one run each."""
+        return FEWEST * BACKWARD * sum(self.costs[1].values())
+
+    def run(self) -> tuple[Model, Distilled]:
+        ends = self._ends(self.costs[1], *self.shapes)
+        left, (old, new) = self.seconds, (sum(table.values()) for table in self.costs)
         looks = int(LOOK_SHARE * left / ((LOOKS + 1) * new))
         held = list(islice(self.draws.held_out(), min(max(looks, FEWEST_HELD), -(-HELD // self.draws.batch))))
         once = old + new
@@ -145,11 +170,12 @@ class _BlockSteps:
                 new.put(model)
                 taken, left = taken + steps, left - spent
             except ModelError as error:
-                notes.append(f"{which} took no gradient steps: {error}")
+                notes.append(f"{which} learned nothing: {error}")
             for stream in (new, plain):
                 stream.advance(start[1], stop[1])
-        if len(notes) == len(starts):
+        if 2 * len(notes) > len(starts):
             raise ModelError(notes[0])
+        notes = [f"{notes[0]} ({len(notes) - 1} more alike)" if len(notes) > 1 else note for note in notes[:1]]
         before, after = (self._far(old, stream, count) for stream in (plain, new))
         if not after < before:
             return self.pruned, Distilled(before, before, notes=tuple(notes))

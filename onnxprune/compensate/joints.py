@@ -112,11 +112,13 @@ def block_model(
     given: Mapping[str, Array],
     outputs: Collection[str],
     constants: Collection[str] = (),
+    fixed: Mapping[str, Array] | None = None,
 ) -> Model:
     """Return a block as a model of its own, its weights inside.
 
     Args:
         given: what it reads of what stands before it. constants: stored tensors that it is given as inputs as well.
+        fixed: what is before it and the same for all samples, such as sizes: it is stored.
     """
     graph = onnx.GraphProto(name="block")
     graph.node.extend(node for node in nodes if not any(name in constants for name in node.output))
@@ -125,6 +127,7 @@ def block_model(
         if tensor.name in wanted and tensor.name not in constants:
             graph.initializer.append(embedded(model, tensor))
     graph.sparse_initializer.extend(t for t in model.proto.graph.sparse_initializer if t.values.name in wanted)
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in (fixed or {}).items())
     for name, array in given.items():
         element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         graph.input.append(onnx.helper.make_tensor_value_info(name, element, array.shape))
