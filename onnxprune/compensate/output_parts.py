@@ -44,14 +44,17 @@ def fit_parts(
     options: LstsqOptions,
 ) -> Fit:
     """Give a reader the weights of its parts, and return the errors of all of them, without the weights."""
-    if not isinstance(reader.layout, Dense):
+    layout = reader.layout
+    if not isinstance(layout, Dense):
         raise TypeError(f"'{reader.name}' has no parts")
     made, bias = weights.room(reader.node.input[reader.weight_index]), np.zeros(parts[-1].stop)
     before, after, level, bounded = 0.0, 0.0, 0.0, ""
+    stored = reader.weight  # read, and cut, once for all parts
+    reader = replace(reader, read=lambda: stored)
     for outs in parts:
         part = part_of(reader, outs)
         found = fit(problem(part, outs), options)
-        reader.layout.outputs_of(made, outs)[...] = part.stored(found.weights)
+        layout.outputs_of(made, outs)[...] = part.stored(found.weights)
         bias[outs] = found.weights[0, :, -1]
         before, after, level = before + found.before, after + found.after, level + found.level
         bounded = bounded or found.bounded
