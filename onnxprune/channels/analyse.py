@@ -24,6 +24,7 @@ from onnxprune.graph.functions import inlined
 from onnxprune.graph.model import Model
 from onnxprune.graph.trace import Seen, Shape, Trace
 from onnxprune.graph.view import Parameter, View
+from onnxprune.processes.collector import paused_collector
 from onnxprune.types import BoolArray, IntArray
 
 
@@ -218,7 +219,18 @@ def analyse(
         NothingToPruneError: the boundary is held by an operator.
         UsageError: an input shape does not fit, or the boundary names what is not there.
     """
-    model = inlined(model)
+    with paused_collector():
+        return _analysed(inlined(model), input_shapes, heads, head_dim, boundary, seen)
+
+
+def _analysed(
+    model: Model,
+    input_shapes: dict[str, Shape] | None,
+    heads: bool | None,
+    head_dim: bool | None,
+    boundary: Boundary | None,
+    seen: Seen | None,
+) -> Channels:
     state = walk(View(model, loops=True), input_shapes, boundary, seen)
     solution = solve(state.space)
     if settle(state, solution):
