@@ -275,11 +275,12 @@ class _Finetuning:
         if labels is not None and used:
             _, end = self._label_output(pairs)
             shape = self._shape(end, {name: array for name, array in example.items() if name != LABELS})
+            weight = options.label_weight / labels.chance
             if labels.criterion == "ctc":
                 turned, longest = self._is_time_first(shape, example, end), labels.values.shape[1]
-                terms.append(ctc_term(end, shape, turned, LABELS, longest, options.label_weight))
+                terms.append(ctc_term(end, shape, turned, LABELS, longest, weight))
             else:
-                terms.append(label_term(labels.criterion, end, shape, LABELS, options.label_weight))
+                terms.append(label_term(labels.criterion, end, shape, LABELS, weight))
         if options.loss is not None:
             ready = labels.ready(example[LABELS]) if labels is not None else None
             version = max(OPSET, _opset(self.compressed.proto))

@@ -15,6 +15,10 @@ from onnxprune.option import Options, documented, option
 DEFAULT_STEPS = 600
 
 
+LABEL_WEIGHT = 0.25
+"""Labels pull each sample by far more than its distance; with more, steps run away from where distances have led."""
+
+
 @documented
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(Options):
@@ -52,7 +56,11 @@ class FinetuneOptions(Options):
         "How labels are compared [default: cross-entropy for whole numbers, else mse].",
         choices=("cross-entropy", "mse", "bce", "ctc"),
     )
-    label_weight: float = option(1.0, "Of that loss, beside the distance [default: 1].", metavar="X")
+    label_weight: float = option(
+        LABEL_WEIGHT,
+        "Of that loss, in units of what the best constant answer loses, beside the distance [default: 0.25].",
+        metavar="X",
+    )
     label_output: str | None = option(None, "The output that labels are for, where there are several.", metavar="NAME")
     blank: int = option(
         0, "Class that stands between others in ctc, negative: from the last [default: 0].", metavar="N"
@@ -98,7 +106,7 @@ class FinetuneOptions(Options):
             raise UsageError(f"blank {self.blank!r}: give the number of a class.")
         if self.blank and self.criterion != "ctc":
             raise UsageError("blank is for labels of criterion ctc.")
-        if self.labels is None and (self.criterion or self.label_output or self.label_weight != 1.0):
+        if self.labels is None and (self.criterion or self.label_output or self.label_weight != LABEL_WEIGHT):
             raise UsageError("criterion, label_output and label_weight say how labels are used; give labels.")
 
     def to_dict(self) -> dict[str, object]:

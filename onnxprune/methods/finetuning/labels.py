@@ -16,6 +16,8 @@ from onnxprune.statistics.sources import read_arrays
 from onnxprune.statistics.split import places, read_in_all
 from onnxprune.types import Array
 
+LEAST_CHANCE = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -24,6 +26,27 @@ class Labels:
     values: Array
     criterion: str
     ready: Callable[[Array], Array]
+
+    @property
+    def chance(self) -> float:
+        """What the best answer loses that is the same for every sample; 1 where that is nothing."""
+        values = self.values.astype(np.float64)
+        if self.criterion == "mse":
+            loss = float(values.var(axis=0).mean())
+        elif self.criterion == "bce":
+            shares = values.mean(axis=0)
+            loss = float(_entropy(shares) + _entropy(1 - shares)) / max(shares.size, 1)
+        elif self.values.dtype.kind == "f":
+            loss = _entropy(values.mean(axis=tuple(axis for axis in range(values.ndim) if axis != 1)))
+        else:
+            found = self.values[self.values >= 0]  # of sequences: -1 stands behind the last
+            loss = _entropy(np.unique(found, return_counts=True)[1] / max(found.size, 1))
+            loss *= found.size / max(self.values.size, 1)
+        return loss if loss > LEAST_CHANCE else 1.0
+
+
+def _entropy(shares: Array) -> float:
+    return float(-(shares * np.log(np.clip(shares, 1e-30, 1))).sum())
 
 
 def read_labels(given: object) -> Array:
