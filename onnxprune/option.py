@@ -114,6 +114,8 @@ class Options:
                 object.__setattr__(self, field.name, words(value, field.name))
             elif kind.startswith("Mapping") and (value is None or isinstance(value, Mapping)):
                 object.__setattr__(self, field.name, dict(value or {}))
+            elif kind.startswith("str") and "float" in about.keyword and isinstance(value, int | float):
+                object.__setattr__(self, field.name, str(value))  # an amount, of which the text is one spelling
             elif kind.startswith("Path") and isinstance(value, str):
                 object.__setattr__(self, field.name, Path(value))
             elif about.choices and not (value is None and field.default is None):
@@ -227,15 +229,15 @@ def check_plain(options: object) -> None:
 
 
 def _check_number(name: str, value: object, about: Said) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
-        raise UsageError(f"{name} {_shown(value)}: give a number.")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UsageError(f"{name} {_shown(value)} is no number.")
     least, most, number = about.least, about.most, float(value)
     above = least is None or number > least or (number == least and "<" not in about.open)
     below = most is None or number < most or (number == most and ">" not in about.open)
-    if not above or not below:
-        start = "" if least is None else f" above {least:g}" if "<" in about.open else f" from {least:g}"
-        end = "" if most is None else f" below {most:g}" if ">" in about.open else f" up to {most:g}"
-        raise UsageError(f"{name} {_shown(value)}: give a number{start}{end}.")
+    if not above or not below or not isfinite(number):
+        start = "(-inf" if least is None else f"{'(' if '<' in about.open else '['}{least:g}"
+        end = "inf)" if most is None else f"{most:g}{')' if '>' in about.open else ']'}"
+        raise UsageError(f"{name} {number:g} is outside {start}, {end}.")
 
 
 def check_text(name: str, value: object) -> None:

@@ -89,15 +89,12 @@ class PruneOptions(CandidateOptions):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.peak_memory, int | float):
-            object.__setattr__(self, "peak_memory", str(self.peak_memory))
         super().__post_init__()
         given: Mapping[str, float] | str | Path = self.ratios
         table = read_ratios(given) if isinstance(given, str | Path) else checked_ratios(given, "ratios")
         object.__setattr__(self, "ratios", table)
         if self.experts is not None:
             read_experts(self.experts)
-            object.__setattr__(self, "experts", str(self.experts))
         self._check_target()
         if self.latency is not None and (self.resize_io or self.states):
             raise UsageError("latency is measured on the original's inputs, which change here; give macs instead.")
