@@ -16,8 +16,6 @@ LIKELY = "curvature"
 """What is taken where derivatives are at hand."""
 MOST_SECONDS = 6.0
 """Predicted CPU seconds that derivatives may take; a prune of a small network takes about 40."""
-FEWEST = 16
-"""Samples whose derivatives tell enough; where the seconds allow fewer, there are none."""
 COPIES = 4
 """Of the model: the graph of derivatives, on its way and in its session."""
 BACKWARD = 10
@@ -29,8 +27,8 @@ def usual_score(activity: Activity | None) -> tuple[str, float]:
     if activity is None:
         return DEFAULT, 0.0
     each = _seconds_each(activity)
-    count = min(SAMPLES, activity.data.samples, int(MOST_SECONDS / each)) if each else 0
-    if count < min(FEWEST, activity.data.samples):
+    count = min(SAMPLES, activity.data.samples)
+    if not 0 < each * count <= MOST_SECONDS:  # derivatives at fewer samples chose worse than none
         return DEFAULT_WITH_DATA, 0.0
     try:
         activity.curvature = activity.curvature or Curvature.of(activity, count)
