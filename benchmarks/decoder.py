@@ -194,6 +194,14 @@ def run(words: list[str]) -> Usage:
     return Usage(seconds, used.ru_utime + used.ru_stime, own / (1 << 20), used.ru_maxrss / 1024)
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a file by reading and writing it to the disk; file systems may share its blocks otherwise."""
+    with source.open("rb") as given, target.open("wb") as taken_over:
+        shutil.copyfileobj(given, taken_over, 1 << 24)
+        taken_over.flush()
+        os.fsync(taken_over.fileno())
+
+
 def main() -> None:
     """Make the decoder, copy it, analyse it, prune it, and print what that took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -218,7 +226,7 @@ def main() -> None:
         if given.analysis_only:
             return
         start = time.perf_counter()
-        shutil.copyfile(source.with_suffix(".data"), folder / "copy.data")
+        copy(source.with_suffix(".data"), folder / "copy.data")
         copying = time.perf_counter() - start
         (folder / "copy.data").unlink()
         words = [sys.executable, "-m", "onnxprune.cli", "prune", str(source), "-o", str(output), *(prune or MLP), "-q"]
