@@ -163,10 +163,10 @@ def words(value: str | Iterable[str] | None, name: str = "") -> tuple[str, ...]:
     if value is None or isinstance(value, str):
         return (value,) if value is not None else ()
     is_list = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
-    found = [word for word in value if isinstance(word, str)] if is_list else []
-    if not is_list or len(found) != len(tuple(value)):
+    given = tuple(value) if is_list else ()
+    if not is_list or not all(isinstance(word, str) for word in given):
         raise UsageError(f"{name} {_shown(value)}: give a text, or a list of them.")
-    return tuple(found)
+    return given
 
 
 def bytes_of(text: str) -> int:

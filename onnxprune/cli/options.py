@@ -24,7 +24,7 @@ from onnxprune.processes.engine import most_threads
 from onnxprune.processes.places import VARIABLE
 
 SHARED_OUT = ("cluster",)
-"""Options of runs that are for commands whose work a cluster shares, and for those that measure latency."""
+"""Options of runs that are for commands whose work a cluster shares."""
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
 Kind = TypeVar("Kind")

@@ -53,16 +53,21 @@ class Foretold:
 
 
 def foretold(
-    model: Model, networks: Sequence[Stages], feeds: Sequence[Feed], memory: int, changed: Model | None = None
+    model: Model,
+    networks: Sequence[Stages],
+    feeds: Sequence[Feed],
+    shapes: Mapping[str, Shape],
+    memory: int,
+    changed: Model | None = None,
 ) -> Foretold:
     """Return what a walk through the levels takes.
 
     Args:
-        networks: those that run, with the names of tensors of `model`. memory: bytes of what waits that take no disk.
+        networks: those that run, with the names of tensors of `model`.
+        shapes: of these tensors, see `shapes_of`. memory: bytes of what waits that take no disk.
         changed: the model that gets new weights, which wait in files; None: none does.
     """
-    shapes, times = shapes_of(model, feeds), len(feeds)
-    waiting = sum(_waiting(network, shapes) for network in networks) * times
+    waiting = sum(_waiting(network, shapes) for network in networks) * len(feeds)
     weights = sum(tensor_bytes(tensor) or 0 for tensor in external_tensors(changed.proto)) if changed else 0
     samples = sum(max((len(array) for array in feed.values() if array.ndim), default=1) for feed in feeds)
     return Foretold(closed_form_seconds(model, feeds[0], samples), max(0, waiting - memory) + weights)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
-from onnxprune.compensate.foretold import Foretold, foretold
+from onnxprune.compensate.foretold import Foretold, foretold, shapes_of
 from onnxprune.compensate.lstsq import fit
 from onnxprune.compensate.mixing import mix
 from onnxprune.compensate.mixtures import Mixture
@@ -204,7 +204,8 @@ class Walk:
     def foretold(self, feeds: Sequence[Feed]) -> Foretold:
         """Return what the walk will take."""
         memory, changed = int(self._options.memory * ACTIVATIONS), self._weights.model
-        return foretold(self._source.model, (self._old, self._new), feeds, memory, changed)
+        source, networks = self._source.model, (self._old, self._new)
+        return foretold(source, networks, feeds, shapes_of(source, feeds), memory, changed)
 
     def compared(self) -> tuple[str, ...]:
         """Return the sums that readers write to, or some of their outputs where there are no sums."""

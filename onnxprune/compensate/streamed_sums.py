@@ -15,7 +15,7 @@ from onnxprune.compensate.stages import Stages, heavy_waits, tensor_levels
 from onnxprune.graph.mapped import SMALLEST_BYTES
 from onnxprune.graph.model import Model
 from onnxprune.graph.session import open_session
-from onnxprune.statistics.collect import BATCH, Statistics
+from onnxprune.statistics.collect import BATCH, Statistics, no_gram
 from onnxprune.statistics.data import Data
 from onnxprune.statistics.feeds import Feed
 from onnxprune.statistics.moments import Accumulator, ChannelStatistics
@@ -62,8 +62,7 @@ def streamed(
                     fits = needed <= memory_bytes
                     sums[item.key] = Accumulator(item.axis, gram=item.gram and fits)
                     if item.gram and not fits:
-                        more = (needed - memory_bytes) >> 20
-                        notes.append(f"no Gram matrix of '{item.tensor}': it needs {more} MB more; raise --memory.")
+                        notes.append(no_gram(item.tensor, needed - memory_bytes))
                 sums[item.key].add(array, item.axis)
         for key in [key for key in sums if last[key] == level]:
             found[key] = _put_away(sums.pop(key).result(), products)
@@ -74,7 +73,8 @@ def streamed(
 def _require_room(
     model: Model, stages: Stages, feeds: Sequence[Feed], wanted: Sequence[Wanted], memory_bytes: int
 ) -> None:
-    work, shapes = foretold(model, (stages,), feeds, memory_bytes), shapes_of(model, feeds)
+    shapes = shapes_of(model, feeds)
+    work = foretold(model, (stages,), feeds, shapes, memory_bytes)
     sizes = {item.key: 8 * shapes[item.tensor][item.axis] ** 2 for item in wanted if item.gram}
     products = sum(size for size in sizes.values() if size <= memory_bytes)
     replace(work, disk=work.disk + products).require_room()

@@ -23,6 +23,8 @@ from onnxprune.operators.call import Shape
 TRIP = 15e-6
 """Seconds of one run of a body besides its nodes."""
 REPEATED = frozenset({"Scan", "Loop"})
+GRADIENT = 10
+"""Seconds of a gradient over those of the network, roughly; where it is close, the graph of the gradient is counted."""
 MAC64 = 1 / 22e9
 """Seconds of one multiply-add of a matrix product in float64 (numpy)."""
 

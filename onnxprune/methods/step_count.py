@@ -12,7 +12,7 @@ from onnxprune.channels.analyse import Channels
 from onnxprune.compensate.closed_cost import closed_form_seconds
 from onnxprune.compensate.distil import FEWEST_STEPS, DistilOptions, too_dear
 from onnxprune.compensate.effort import Effort
-from onnxprune.graph.cost import cost
+from onnxprune.graph.cost import GRADIENT, cost
 from onnxprune.methods.result import PruneResult
 from onnxprune.methods.runtime import Runtime
 from onnxprune.methods.seen import Seen
@@ -31,8 +31,6 @@ ASKED_SECONDS = 120.0
 """The same where steps are asked for, but not how many."""
 SIDE_BY_SIDE = 2
 """A step is so many runs at least, which go side by side on as many cores."""
-BACKWARD = 10
-"""Gradient over forward, roughly; what decides how many steps are taken is counted on the graph of the gradient."""
 SAMPLES, MOST_STEPS = 32, 1200
 """More steps of fewer samples bring more than as many seconds of fewer and larger ones."""
 WANTED_STEPS, FEWEST_SAMPLES = 300, 16
@@ -93,7 +91,7 @@ def _sample_seconds(result: PruneResult, scale: float) -> float:
     channels = result.channels
     batch = batch_of(channels.view, channels.trace)
     old, new = (cost(channels.view, channels.shapes(keep)).at(scale) / batch for keep in ({}, result.keep))
-    return old + BACKWARD * new
+    return old + GRADIENT * new
 
 
 def _scale(channels: Channels, data: Data) -> float:

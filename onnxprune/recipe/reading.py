@@ -16,6 +16,7 @@ from typing import Any, TypeVar, Union
 import yaml
 
 from onnxprune.errors import UsageError
+from onnxprune.option import bytes_of, said
 
 LARGEST_CHARACTERS = 1 << 20
 DEEPEST = 20
@@ -24,6 +25,10 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 Node = Any
 """`yaml.nodes.Node`, of a package without types."""
 Value = TypeVar("Value")
+
+
+class Bytes(int):
+    """The type of a number that may be spelt 4GB."""
 
 
 class Text:
@@ -162,6 +167,8 @@ class Text:
         wanted = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}.get(hint, "a text")
         if not isinstance(node, yaml.ScalarNode) or node.tag == f"{_PLAIN}null":
             raise self.error(node, f"{what} is {shown(node)}; give {wanted}.")
+        if hint is Bytes:
+            return self._convert_bytes(node, what)
         quoted = node.style in ("'", '"')
         try:
             if hint is bool and not quoted and node.value.lower() in (*_TRUE, *_FALSE):
@@ -174,11 +181,20 @@ class Text:
             return hint(node.value) if hint is not Any else yaml.SafeLoader("").construct_object(node)
         raise self.error(node, f"{what} is {shown(node)}; give {wanted}.")
 
+    def _convert_bytes(self, node: Node, what: str) -> int:
+        """Return a whole number, or what a text such as 4GB stands for."""
+        if not node.tag.endswith(":str"):
+            return int(self._convert_scalar(int, node, what))
+        try:
+            return bytes_of(node.value)
+        except ValueError:
+            raise self.error(node, f"{what} '{node.value}' is not like 4GB or 512MB (from 1MB).") from None
+
 
 def field_types(kind: type) -> dict[str, object]:
     """Return the types of the fields of a dataclass; what stands in the class besides is no field."""
     hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {f.name: Bytes | None if said(f).spelt == "bytes" else hints[f.name] for f in fields(kind)}
 
 
 def _check_plain(text: str, name: str) -> None:

@@ -16,7 +16,6 @@ from onnxprune.job.job import Job, Step, plain
 from onnxprune.job.methods import METHODS
 from onnxprune.job.outputs import Outputs
 from onnxprune.job.run import Run
-from onnxprune.option import bytes_of
 from onnxprune.recipe.reading import Node, Text, field_types, shown
 
 KEYS: dict[str, Any] = {
@@ -24,7 +23,6 @@ KEYS: dict[str, Any] = {
     "model": str,
     "data": str,
     **field_types(Run),
-    "memory": int | str | None,
     "measure_latency": bool,
     "gates": Gates,
     "outputs": Outputs,
@@ -75,8 +73,6 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Job:
     if "steps" not in pairs:
         raise UsageError(f"{name}: lacks 'steps', the list of what to do.")
     values = {word: source.convert(kind, pairs[word][1], word) for word, kind in KEYS.items() if word in pairs}
-    if isinstance(values.get("memory"), str):
-        values["memory"] = _memory(source, pairs["memory"][1], values["memory"])
     try:
         run = Run(**{item.name: values.pop(item.name) for item in fields(Run) if item.name in values})
     except UsageError as error:
@@ -91,13 +87,6 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Job:
         outputs=_outputs(values.pop("outputs", Outputs()), folder),
         **{name: value for name, value in values.items() if name != "model"},
     )
-
-
-def _memory(source: Text, node: Node, text: str) -> int:
-    try:
-        return bytes_of(text)
-    except ValueError:
-        raise source.error(node, f"memory '{text}' is not like 4GB or 512MB (from 1MB).") from None
 
 
 def to_yaml(values: Mapping[str, object]) -> str:

@@ -19,7 +19,7 @@ from onnxprune.compensate.distil import before_last
 from onnxprune.compensate.gradient import differentiable
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.graph.session import Session, open_session
-from onnxprune.graph.trace import trace
+from onnxprune.graph.trace import Shape, trace
 from onnxprune.operators.operator import operator_of
 from onnxprune.score.activity import Activity, run_tensors
 from onnxprune.score.criterion import criterion
@@ -34,7 +34,6 @@ from onnxprune.types import Array, FloatArray
 SAMPLES, BATCH, PROJECTIONS = 64, 16, 2
 BACKWARD = 3
 """Activations of a run of the derivatives over those of the model alone."""
-Shape = tuple[int, ...]
 
 
 @criterion("curvature", comparable=True, needs_data=True, needs_products=True)

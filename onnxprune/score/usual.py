@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from onnxprune.errors import OnnxpruneError
-from onnxprune.graph.cost import cost_of
+from onnxprune.graph.cost import GRADIENT, cost_of
 from onnxprune.graph.mapped import is_vast
 from onnxprune.score.activity import Activity
 from onnxprune.score.curvature import BATCH, PROJECTIONS, SAMPLES, Curvature
@@ -18,8 +18,6 @@ MOST_SECONDS = 6.0
 """Predicted CPU seconds that derivatives may take; a prune of a small network takes about 40."""
 COPIES = 4
 """Of the model: the graph of derivatives, on its way and in its session."""
-BACKWARD = 10
-"""Gradient over forward, roughly."""
 
 
 def usual_score(activity: Activity | None) -> tuple[str, float]:
@@ -46,4 +44,4 @@ def _seconds_each(activity: Activity) -> float:
         return 0.0
     feed = next(iter(activity.data.batches(BATCH)))
     forward = cost_of(activity.view.model, {name: array.shape for name, array in feed.items()}).seconds
-    return PROJECTIONS * (1 + BACKWARD) * forward / max(1, len(next(iter(feed.values()))))
+    return PROJECTIONS * (1 + GRADIENT) * forward / max(1, len(next(iter(feed.values()))))

@@ -131,6 +131,11 @@ def shard_work(
     return found, notes
 
 
+def no_gram(tensor: str, more: int) -> str:
+    """Return the note on a Gram matrix that is left out: it needs so many bytes more than there are."""
+    return f"no Gram matrix of '{tensor}': it needs {more >> 20} MB more; raise --memory."
+
+
 def _granted(wanted: Sequence[Wanted], values: Feed, memory_bytes: int) -> tuple[set[str], list[str]]:
     """Grant Gram matrices from the smallest up while they fit."""
     seen: set[str] = set()
@@ -145,7 +150,7 @@ def _granted(wanted: Sequence[Wanted], values: Feed, memory_bytes: int) -> tuple
         fits = item.gram and size <= left
         left -= size if fits else 0
         if item.gram and not fits:
-            notes.append(f"no Gram matrix of '{item.tensor}': it needs {size >> 20} MB more; raise --memory.")
+            notes.append(no_gram(item.tensor, size))
         granted |= {item.key} if fits else set()
     return granted, notes
 

@@ -82,3 +82,10 @@ def test_values_of_a_foreign_type_are_refused_in_one_line(kind: type) -> None:
                 assert len(str(error).splitlines()) == 1
                 refused += 1
     assert refused
+
+
+@pytest.mark.parametrize(
+    "given", ["a*", ["a*"], ("a*",), {"a*"}, (word for word in ["a*"])], ids=lambda given: type(given).__name__
+)
+def test_words_come_in_anything_that_can_be_walked_through(given: object) -> None:
+    assert METHODS["prune"].options(skip=given).skip == ("a*",)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -248,23 +249,13 @@ class _Writer:
     def encode(self, key: str, rows: TableRows, kept: BoolArray, tier: Tier) -> tuple[str, str]:
         """Store the rows that go in few bits, behind a row of zeros, and return the names of codes and scales."""
 
-        def encoded() -> Iterator[tuple[Array, Array]]:
-            yield tier.encode(np.zeros((1, rows.tensor.dims[1])))
-            for piece in chosen(rows.pieces, ~kept):
-                yield tier.encode(piece.astype(np.float64))
-
-        sample = next(encoded())[0]
-        codes = self._later(
-            f"{key}_rare",
-            rows.tensor,
-            lambda: np.concatenate([codes for codes, _ in encoded()]),
-            onnx.helper.np_dtype_to_tensor_dtype(sample.dtype),
-            int((~kept).sum()) + 1,
-            sample.shape[1],
-        )
+        zero = np.zeros((1, rows.tensor.dims[1]))
+        pieces = (piece.astype(np.float64) for piece in chain([zero], chosen(rows.pieces, ~kept)))
+        codes, scales = (np.concatenate(parts) for parts in zip(*map(tier.encode, pieces), strict=True))
+        element = onnx.helper.np_dtype_to_tensor_dtype(codes.dtype)
+        stored = self._later(f"{key}_rare", rows.tensor, lambda: codes, element, *codes.shape)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(rows.tensor.data_type)
-        scales = np.concatenate([scales for _, scales in encoded()]).astype(dtype)
-        return codes, self.store(f"{key}_rare_scale", scales)
+        return stored, self.store(f"{key}_rare_scale", scales.astype(dtype))
 
     def _later(
         self, base: str, like: onnx.TensorProto, make: Callable[[], Array], data_type: int, count: int, width: int = 0
