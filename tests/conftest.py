@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 
 import pytest
 
@@ -9,6 +10,9 @@ from onnxprune.methods import step_count
 from onnxprune.processes.allocator import keep_freed
 
 keep_freed()
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background jobs ignore it, and so do their children
 os.environ["ONNXPRUNE_NO_MEASURE"] = "1"  # no clock decides what is quantized, where a test does not ask for it
 
 PROCESSES = 2

@@ -85,6 +85,23 @@ def test_on_samples_that_were_not_seen_it_is_nearer_than_other_roundings(
     assert walked < 0.9 * one_by_one < one_by_one < nearest
 
 
+@pytest.mark.parametrize("seed", [3, 7, 11])
+@pytest.mark.parametrize("weak", [1e-1, 1e-2, 1e-4])
+def test_directions_that_hardly_vary_make_no_output_worse(seed: int, weak: float) -> None:
+    """A refit that makes up for little there by large weights has wide steps once it is rounded."""
+    generator = np.random.default_rng(seed)
+    left, _, right = np.linalg.svd(generator.standard_normal((FEATURES, FEATURES)))
+    spread = np.where(np.arange(FEATURES) < FEATURES // 2, 1.0, weak)
+    tensors = {"w1": left * spread @ right, "w2": generator.standard_normal((FEATURES, 64))}
+    nodes = [helper.make_node("MatMul", ["x", "w1"], ["h"], "a"), helper.make_node("MatMul", ["h", "w2"], ["y"], "b")]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", k]) for n, k in (("x", FEATURES), ("y", 64))]
+    stored = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in tensors.items()]
+    source = networks.model(nodes, ports[:1], ports[1:], stored)
+    feeds = [{"x": generator.standard_normal((64, FEATURES)).astype(np.float32)} for _ in range(9)]
+    nearest = far(source, made(source, feeds[:8], rounding="nearest"), feeds[8])
+    assert far(source, made(source, feeds[:8]), feeds[8]) < nearest
+
+
 @pytest.mark.parametrize(("network", "share"), [("fm_vit", 0.2), ("fm_rnn", 0.2)])
 def test_trained_networks_are_much_nearer_on_images_that_were_not_seen(network: str, share: float) -> None:
     source = load(ROOT / "models" / "trained" / network / "model.onnx")

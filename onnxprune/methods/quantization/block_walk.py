@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.compensate.lstsq import fit
-from onnxprune.compensate.problem import RowBlocks
+from onnxprune.compensate.problem import Problem, RowBlocks
 from onnxprune.compensate.readers import Reader, find_readers
 from onnxprune.compensate.refit import LayerError, RefitOptions, Walk
 from onnxprune.compensate.weights import Weights
@@ -27,6 +27,10 @@ from onnxprune.types import Array, FloatArray
 
 Blocks = tuple[Array, Array, Array]
 """Codes (outputs, blocks, block size), scales (outputs, blocks), zero points: see `weight_only.round_blocks`."""
+
+
+Rounded = tuple[Blocks, Array]
+"""Blocks, and the weights (outputs, features + 1), the bias last, that they stand for."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +108,49 @@ class BlockWalk(Walk):
         blocks = RowBlocks(problem, self._lstsq)
         blocks.keep()
         result = fit(problem, self._lstsq, blocks)
-        wanted = result.weights[0] if result.used else problem.start[0]
-        matrix, bias = wanted[:, :-1].astype(np.float32), wanted[:, -1]
-        gram, mean = second_moment(blocks, matrix.shape[1])
-        if problem.free_bias:
-            gram -= np.outer(mean, mean)
-        made = rounding.round_with_gram(matrix.T, gram, self._grid.bits, self._grid.size)
-        if problem.free_bias:
-            bias = bias + (matrix - meant(made, matrix.shape[1])) @ mean
-        reader.store(self._weights, np.concatenate([meant(made, matrix.shape[1]), bias[:, None]], axis=1)[None])
-        self.found[reader.node.name] = BlockLayer(made, *_bias(reader, bias))
+        gram, mean = second_moment(blocks, problem.start.shape[2] - 1)
+        starts = [problem.start[0], *([result.weights[0]] if result.used else [])]
+        rounded = [self._rounded(start, gram, mean, problem.free_bias) for start in starts]
+        made, weights = nearest_outputs(rounded, blocks, problem)
+        reader.store(self._weights, weights[None])
+        self.found[reader.node.name] = BlockLayer(made, *_bias(reader, weights[:, -1]))
         level = max(result.level, 1e-30)
         return LayerError(reader.name, reader.node.op_type, result.before / level, result.after / level, True)
+
+    def _rounded(self, start: Array, gram: FloatArray, mean: FloatArray, free_bias: bool) -> Rounded:
+        """Return weights (outputs, features + 1) in blocks, and as these stand for them; a free bias keeps the mean."""
+        matrix, bias = start[:, :-1].astype(np.float32), start[:, -1]
+        central = gram - np.outer(mean, mean) if free_bias else gram
+        made = rounding.round_with_gram(matrix.T, central, self._grid.bits, self._grid.size)
+        found = meant(made, matrix.shape[1])
+        if free_bias:
+            bias = bias + (matrix - found) @ mean
+        return made, np.concatenate([found, bias[:, None]], axis=1)
+
+
+def nearest_outputs(rounded: Sequence[Rounded], blocks: RowBlocks, problem: Problem) -> Rounded:
+    """Return of every output the weights that come nearest to its targets, once rounded.
+
+    Where the input hardly varies in some directions a refit makes up for little by large weights, and these have wide
+    steps: what was nearer before it was rounded may be farther then. Outputs do not know of each other.
+    """
+    best = np.argmin([output_errors(weights, blocks, problem) for _, weights in rounded], axis=0)
+    outputs = np.arange(len(best))
+    codes, scales, zeros, weights = (
+        np.stack(parts)[best, outputs] for parts in zip(*((*made, weights) for made, weights in rounded), strict=True)
+    )
+    return (codes, scales, zeros), weights
+
+
+def output_errors(weights: Array, blocks: RowBlocks, problem: Problem) -> FloatArray:
+    """Return (outputs,) the squared error of each output over the rows, as far as what follows shows it."""
+    low, high = problem.clamp or (-np.inf, np.inf)
+    errors, turned = np.zeros(len(weights)), weights.T.astype(np.float32)
+    for _, rows, targets, offsets in blocks:
+        shift = np.float32(0) if offsets is None else offsets[0]
+        given, wanted = rows[0] @ turned + shift, targets[0] + shift
+        errors += np.square(np.clip(given, low, high) - np.clip(wanted, low, high), dtype=np.float64).sum(axis=0)
+    return errors
 
 
 def second_moment(blocks: RowBlocks, features: int) -> tuple[FloatArray, FloatArray]:
