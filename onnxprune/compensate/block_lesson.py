@@ -10,14 +10,13 @@ import numpy as np
 import onnx
 
 from onnxprune.compensate.block_stream import BlockStream
-from onnxprune.compensate.descent import Descent
+from onnxprune.compensate.descent import Descent, rate_of_walk
 from onnxprune.compensate.distil import (
     LOOKS,
     DistilOptions,
     Progress,
     StepWalk,
     loss_weights,
-    rate_of_walk,
     variances,
     with_weights,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,8 @@ LONG = 1.75
 """Matrices so many times as long as wide are made orthogonal by their Gram matrix: fewer products."""
 RISE = 20
 """Steps in which the rate rises."""
+FULL_RATE = 300
+"""In fewer steps than these, what steps of the full rate spoil at first does not come back."""
 
 
 class Descent:
@@ -61,17 +64,19 @@ class Descent:
         """Go on from weights, and what was remembered, after so many steps."""
         self.weights, self._first, self._second, self._step = weights, first, second, steps
 
-    def step(self, slopes: Iterable[Array], fraction: float | None = None) -> None:
+    def step(self, slopes: Iterable[Array], fraction: float | None = None, steps: float | None = None) -> None:
         """Take one step along the gradients, given in the order of the weights; what is infinite there counts as 0.
 
         The root of zero, as in spectra of silence, has an infinite slope.
 
         Args:
             fraction: how much of the way is done, for the rate; None: as the steps are counted.
+            steps: how many there will be, as far as that can be said; None: enough for the full rate.
         """
         self._step += 1
         cosine = 0.5 * (1 + np.cos(np.pi * (self._step / (self._steps + 1) if fraction is None else fraction)))
-        rate = self._rate * min(1.0, self._step / RISE) * cosine
+        largest = self._rate if steps is None else rate_of_walk(self._rate, steps)
+        rate = largest * min(1.0, self._step / RISE) * cosine
         pairs = list(zip(self.weights, slopes, strict=True))
         with one_thread(), ThreadPoolExecutor(self._workers) as pool:
             across = pool.map if self._workers > 1 else map
@@ -98,6 +103,11 @@ class Descent:
         second = self._second[name] = 0.99 * self._second[name] + 0.01 * np.square(slope)
         mean, spread = first / (1 - 0.9**self._step), second / (1 - 0.99**self._step)
         return np.asarray(mean / (np.sqrt(spread) + 1e-12), np.float32)
+
+
+def rate_of_walk(rate: float, steps: float) -> float:
+    """Return the largest rate of a walk of so many steps: short ones go by the root of their length."""
+    return rate * math.sqrt(min(1.0, steps / FULL_RATE))
 
 
 def spreads(matrices: Array) -> Array:

@@ -10,9 +10,8 @@ Source: function matching on varied samples (Beyer et al., 2022, section 3); inn
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -21,14 +20,14 @@ import numpy as np
 import onnx
 
 from onnxprune.compensate.augment import bearable
-from onnxprune.compensate.descent import Descent
+from onnxprune.compensate.descent import Descent, rate_of_walk
 from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import Gradient, gradient_graph
-from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
+from onnxprune.compensate.long_walk import PATIENCE, LongWalk, Pace, comes_back, outlook
 from onnxprune.compensate.objective import HeldOut
 from onnxprune.compensate.pool import Pool
-from onnxprune.compensate.slopes import Cut, Slopes, Teacher
+from onnxprune.compensate.slopes import Cut, Judged, Slopes, Teacher
 from onnxprune.compensate.weights import Weights
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
@@ -37,14 +36,12 @@ from onnxprune.types import Array
 
 SLOWER = (1, 8, 64)
 """The rate is divided by these, one after the other, until held-out samples say that steps are of use."""
-LOOKS, PATIENCE = 10, 0.3
-"""How often held-out samples are looked at, and the share of the steps by which they must show or promise a gain."""
+LOOKS = 10
+"""How often held-out samples are looked at."""
 HELD_RUNS, SEEN = 4, 32
 """Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
 WORSE = 2.0
 """A loss this many times that before the steps is beyond hope."""
-FULL_RATE = 300
-"""In fewer steps than these, what steps of the full rate spoil at first does not come back."""
 FEWEST_STEPS, FEWEST_AGAIN = 40, 20
 """With fewer, steps are left out: the rate has hardly risen and fallen. Slower ones need less time to come to rest."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
@@ -93,7 +90,7 @@ class DistilOptions:
 
 @dataclass(frozen=True)
 class Distilled:
-    """Loss on held-out samples before and after some steps, relative to the variance of the original's tensors.
+    """Distance of outputs on held-out samples before and after some steps, relative to their variance in the original.
 
     curve: (steps, loss) of every look. outlook: what more of them would probably give. notes: what went otherwise.
     """
@@ -133,16 +130,17 @@ def distil(
     example = draws.example()
     probe = {name: value for name, value in teacher(example).items() if value.dtype == np.float32}
     variance = variances(probe, (teacher(feed) for feed in islice(draws.examples(), 1 if draws.stacked else SEEN)))
-    compared = loss_weights(
-        variance, [n for n in outputs if n in probe], [n for n in inner if n in probe], options.inner
-    )
-    gradient = gradient_graph(pruned, compared, {name: probe[name].shape for name in compared}, example)
+    ends, inside = ([name for name in names if name in probe] for names in (outputs, inner))
+    compared = loss_weights(variance, ends, inside, options.inner)
+    shapes = {name: probe[name].shape for name in compared}
+    gradient = gradient_graph(pruned, compared, shapes, example, helping=helping(ends, inside))
     slopes = Slopes.open(gradient, teacher, options.threads, options.provider)
     draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in outputs if name in probe])
-    distance = HeldOut.over(slopes, list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN)))
+    held = list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN))
+    distance = HeldOut.over(slopes, held).balanced()
     if options.effort is not None and options.effort.is_long:
         return _as_long_as_asked(pruned, distance, draws, options, progress)
-    pool = Pool.of(draws, slopes)
+    slopes, pool = distance.slopes, Pool.of(draws, slopes)
     before, left = distance.held_out(gradient.weights), _affordable(slopes, pool, options)
     for slower in SLOWER:
         rate = rate_of_walk(options.rate / slower, left)
@@ -151,19 +149,19 @@ def distil(
         weights, after, steps = walk.down(np.random.default_rng(options.seed))
         if steps:
             curve = tuple(walk.curve)
-            found = Distilled(before, after, steps, curve, outlook(before, curve))
+            found = Distilled(before.aim, after, steps, curve, outlook(before.aim, curve))
             return with_weights(pruned, gradient, weights), found
         left -= walk.taken if options.seconds is not None else 0
         if left < FEWEST_AGAIN and options.seconds is not None:
             break
-    return pruned, Distilled(before, before)
+    return pruned, Distilled(before.aim, before.aim)
 
 
 def _kinds(options: DistilOptions, draws: Draws, network: Callable[[Feed], Sequence[Array]]) -> Sequence[str]:
     """Return how samples are varied: as asked, or as the network bears it."""
     if options.augment is not None or not draws.stacked:
         return options.augment or ()
-    return bearable(network, draws.example())
+    return bearable(network, draws.example(), mixing=options.effort is not None and options.effort.is_long)
 
 
 def _as_long_as_asked(
@@ -188,11 +186,6 @@ def _affordable(slopes: Slopes, pool: Pool, options: DistilOptions) -> int:
     if steps < options.least and not options.forced:
         raise TooDearError(too_dear(FEWEST_STEPS * (step + pool.draws.runs * teacher), options.seconds), steps)
     return max(min(steps, options.steps), FEWEST_STEPS)
-
-
-def rate_of_walk(rate: float, steps: int) -> float:
-    """Return the largest rate of a walk of so many steps: short ones go by the root of their length."""
-    return rate * math.sqrt(min(1.0, steps / FULL_RATE))
 
 
 def too_dear(cost: float, left: float) -> str:
@@ -235,6 +228,11 @@ def loss_weights(
     return {name: weight / max(variance[name], 1e-12) for name, weight in weights.items()}
 
 
+def helping(outputs: Collection[str], inner: Collection[str]) -> frozenset[str]:
+    """Return the tensors that steps compare so that outputs come nearer, and that nobody asks for."""
+    return frozenset(inner) - frozenset(outputs) if outputs else frozenset()
+
+
 class Feeding(Protocol):
     """Gives the feeds of steps."""
 
@@ -245,19 +243,24 @@ class Feeding(Protocol):
 
 @dataclass
 class StepWalk:
-    """One walk down, looking at held-out samples on the way. taken: steps so far."""
+    """One walk down, looking at held-out samples on the way.
+
+    taken: steps so far. curve, wholes: (steps, what is aimed at) and (steps, the whole loss) of every look.
+    """
 
     descent: Descent
     distance: HeldOut
     pool: Feeding
-    before: float
+    before: Judged
     progress: Progress
     taken: int = 0
     curve: list[tuple[int, float]] = field(default_factory=list)
+    wholes: list[tuple[int, float]] = field(default_factory=list)
 
     def down(self, generator: np.random.Generator) -> tuple[dict[str, Array], float, int]:
         """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
-        best: tuple[dict[str, Array], float, int] = (dict(self.descent.weights), self.before, 0)
+        best: tuple[dict[str, Array], float, int] = (dict(self.descent.weights), self.before.aim, 0)
+        least = self.before.whole
         steps = self.progress.steps
         look = max(1, steps // LOOKS)
         for step in range(1, steps + 1):
@@ -266,19 +269,19 @@ class StepWalk:
             self.taken = step
             if step % look and step < steps:
                 continue
-            loss = self.distance.held_out(self.descent.weights)
-            self.curve.append((step, loss if np.isfinite(loss) else -1.0))
-            if loss < best[1]:
-                best = (dict(self.descent.weights), loss, step)
-            elif not best[2] and (not loss < WORSE * self.before or (step >= PATIENCE * steps and not self._returns())):
+            aim, whole = self.distance.held_out(self.descent.weights)
+            self.curve.append((step, aim if np.isfinite(aim) else -1.0))
+            self.wholes.append((step, whole if np.isfinite(whole) else -1.0))
+            if aim < best[1]:
+                best = (dict(self.descent.weights), aim, step)
+            least = min(least, whole)
+            if least < self.before.whole:
+                continue
+            if not whole < WORSE * self.before.whole:
+                break
+            if step >= PATIENCE * steps and not comes_back(self.wholes, steps, self.before.whole):
                 break
         return best
-
-    def _returns(self) -> bool:
-        """Tell whether a line from the worst look on ends below what the loss was: large steps first lead away."""
-        top, worst = max(self.curve, key=lambda look: look[1])
-        step, loss = self.curve[-1]
-        return step > top and loss - (worst - loss) / (step - top) * (self.progress.steps - step) < self.before
 
 
 @dataclass

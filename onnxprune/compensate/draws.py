@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.compensate.augment import varied
+from onnxprune.compensate.augment import mixed, varied
 from onnxprune.errors import ModelError
 from onnxprune.statistics.feeds import Feed, InputSpec, can_stack, fixed_batch
 from onnxprune.types import Array
@@ -46,6 +46,7 @@ class Draws:
         if not self.stacked:
             return [{name: array[place, ...] for name, array in self.feed.items()} for place in chosen]
         whole = varied({name: array[chosen] for name, array in self.feed.items()}, self.kinds, generator)
+        whole = mixed(whole, generator) if "mix" in self.kinds else whole
         starts = range(0, len(chosen), self.batch)
         return [{name: array[start : start + self.batch] for name, array in whole.items()} for start in starts]
 

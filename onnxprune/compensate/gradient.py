@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -40,6 +40,9 @@ TRAINED: dict[str, tuple[int, ...]] = {
 MASKING = 1e4
 """Constants this large are masks or bounds, no weights."""
 
+TERM, FACTOR = ".term", ".weight"
+"""How names of the part of a loss that compares one tensor end, and of what it is multiplied with."""
+
 OPSET = 18
 """onnx-ad knows the operators of this opset and later."""
 
@@ -51,27 +54,44 @@ class Gradient:
     weights: name -> values to start from.
     targets: compared tensor -> input that holds what it should be.
     matrices: name -> (blocks, rows, columns) of the weights that are matrices.
+    helpers: terms of the loss that show the way but are no aim.
     """
 
     proto: onnx.ModelProto
     weights: dict[str, Array]
     targets: dict[str, str]
     matrices: dict[str, tuple[int, int, int]]
+    helpers: tuple[str, ...] = ()
     loss: str = "onnxprune.loss"
+    aim: str = "onnxprune.aim"
 
     def seed(self) -> dict[str, Array]:
         """Return the feed that stands for d loss / d loss = 1."""
         return {f"adj_{self.loss}": np.ones((1, 1), np.float32)}
 
     def without_slopes(self) -> onnx.ModelProto:
-        """Return the graph that gives the loss alone, with the same inputs."""
+        """Return the graph that gives the loss, and what it is without helpers (`aim`), with the same inputs."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
-        kept = [value for value in proto.graph.output if value.name == self.loss]
+        total = next(node for node in proto.graph.node if self.loss in node.output)
+        aims = [name for name in total.input if name not in self.helpers]
+        proto.graph.node.append(helper.make_node("Sum", aims, [self.aim]))
         del proto.graph.output[:]
-        proto.graph.output.extend(kept)
+        for name in (self.loss, self.aim):
+            proto.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]))
         without_dead(proto)
         return proto
+
+    def with_help(self, share: float) -> Gradient:
+        """Return the gradient of a loss in which helpers count so many times what they do here."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        factors = {f"{name.removesuffix(TERM)}{FACTOR}" for name in self.helpers}
+        for tensor in proto.graph.initializer:
+            if tensor.name in factors:
+                factor = np.asarray(share * numpy_helper.to_array(tensor), np.float32)
+                tensor.CopyFrom(numpy_helper.from_array(factor, tensor.name))
+        return replace(self, proto=proto)
 
     def outputs(self) -> list[str]:
         """Return the loss and the gradients, in the order of the weights."""
@@ -85,6 +105,7 @@ def gradient_graph(
     samples: Mapping[str, Array],
     more: Sequence[Term] = (),
     gates: Sequence[Gate] = (),
+    helping: Collection[str] = (),
 ) -> Gradient:
     """Return the gradient of the distance.
 
@@ -95,6 +116,7 @@ def gradient_graph(
         samples: one feed; its sizes are the sizes of every later one.
         more: losses that are added to the distance.
         gates: activations that are rounded where the network has a Clip.
+        helping: compared tensors that are no aim of their own.
 
     Raises:
         ModelError: onnx-ad is missing, or an operator has no derivative.
@@ -107,7 +129,7 @@ def gradient_graph(
     )
     names = {delta.weight for delta in deltas}
     weights, matrices = _lift(proto, names, known)
-    targets = _add_loss(proto, compared, shapes, more)
+    targets, terms = _add_loss(proto, compared, shapes, more)
     for name, value in weights.items():
         proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
     del proto.graph.output[:]
@@ -129,7 +151,7 @@ def gradient_graph(
     _fix_seed(adjoint)
     without_dead(adjoint)
     with_plain_shapes(adjoint)
-    return Gradient(adjoint, weights, targets, matrices)
+    return Gradient(adjoint, weights, targets, matrices, tuple(terms[name] for name in compared if name in helping))
 
 
 def _fix_seed(adjoint: onnx.ModelProto) -> None:
@@ -239,30 +261,30 @@ def _add_loss(
     compared: Mapping[str, float],
     shapes: Mapping[str, Sequence[int]],
     more: Sequence[Term] = (),
-) -> dict[str, str]:
-    """Append the loss; return the name of the target input of every compared tensor."""
-    graph, terms, targets = proto.graph, [], {}
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Append the loss; return the target input and the term of every compared tensor."""
+    graph, terms, targets = proto.graph, dict[str, str](), dict[str, str]()
     graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "onnxprune.flat"))
     for number, (name, weight) in enumerate(compared.items()):
         stem = f"onnxprune.{number}"
         targets[name] = f"{stem}.target"
         graph.input.append(helper.make_tensor_value_info(targets[name], onnx.TensorProto.FLOAT, list(shapes[name])))
         factor = np.array(weight / int(np.prod(shapes[name])), np.float32)
-        graph.initializer.append(numpy_helper.from_array(factor, f"{stem}.weight"))
+        graph.initializer.append(numpy_helper.from_array(factor, f"{stem}{FACTOR}"))
         graph.node.extend(
             [
                 helper.make_node("Sub", [name, targets[name]], [f"{stem}.difference"]),
                 helper.make_node("Mul", [f"{stem}.difference"] * 2, [f"{stem}.square"]),
                 helper.make_node("Reshape", [f"{stem}.square", "onnxprune.flat"], [f"{stem}.row"]),
                 helper.make_node("ReduceSum", [f"{stem}.row"], [f"{stem}.sum"], keepdims=1),
-                helper.make_node("Mul", [f"{stem}.sum", f"{stem}.weight"], [f"{stem}.term"]),
+                helper.make_node("Mul", [f"{stem}.sum", f"{stem}{FACTOR}"], [f"{stem}{TERM}"]),
             ]
         )
-        terms.append(f"{stem}.term")
+        terms[name] = f"{stem}{TERM}"
     for term in more:
         graph.node.extend(term.nodes)
         graph.initializer.extend(term.stored)
         graph.input.extend(term.inputs)
-        terms.append(term.name)
-    graph.node.append(helper.make_node("Sum", terms, [Gradient.loss]))
-    return targets
+    total = [*terms.values(), *(term.name for term in more)]
+    graph.node.append(helper.make_node("Sum", total, [Gradient.loss]))
+    return targets, terms

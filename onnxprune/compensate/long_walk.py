@@ -18,6 +18,7 @@ import numpy as np
 
 from onnxprune.compensate.descent import Blocks, Descent
 from onnxprune.compensate.effort import shown
+from onnxprune.compensate.slopes import Judged
 from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array, BoolArray
@@ -25,6 +26,8 @@ from onnxprune.types import Array, BoolArray
 GAIN = 0.02
 """A round that brings the held-out loss down by a smaller share than this is the last."""
 ROUNDS = 6
+MANY = 1000
+"""In so many steps samples that are mixed bring more than samples as they are."""
 LOOKS, OFTEN = 10, 100
 """Held-out samples are looked at so many times a round, and at least once in so many steps."""
 FALLS = 4
@@ -34,6 +37,8 @@ HOPELESS = 2.0
 """A loss this many times the best is no way to go on from."""
 WRITTEN, COST = 1.0, 50.0
 """The state is written whenever so many seconds have passed, and so many times what writing it takes."""
+PATIENCE = 0.3
+"""The share of all steps by which held-out samples must show or promise a gain."""
 FIRST = 20
 """Steps in which hardly anything happens yet: doublings are counted from there."""
 WARM = 3
@@ -51,7 +56,7 @@ class Objective(Protocol):
         """Return the gradient by every weight."""
         ...
 
-    def held_out(self, weights: Mapping[str, Array]) -> float:
+    def held_out(self, weights: Mapping[str, Array]) -> Judged:
         """Return the loss on samples that no step sees."""
         ...
 
@@ -82,10 +87,19 @@ class Pace:
     rate: float = 0.01
     seed: int = 0
 
+    @property
+    def takes_many(self) -> bool:
+        """Whether samples come so often that it pays to mix them."""
+        return self.seconds is not None or self.rounds > 1 or self.steps >= MANY
+
 
 @dataclass
 class Standing:
-    """How far it is, as numbers: what the state keeps besides arrays. curve: (steps, loss) of every look."""
+    """How far it is, as numbers: what the state keeps besides arrays.
+
+    before, best: of what is aimed at. least: of the whole loss. curve: (steps, what is aimed at) of every look.
+    began, since, looks: the best, seconds spent and looks taken when this round began.
+    """
 
     rate: float
     round: int = 0
@@ -93,8 +107,11 @@ class Standing:
     taken: int = 0
     falls: int = 0
     spent: float = 0.0
+    since: float = 0.0
+    looks: int = 0
     before: float = math.inf
     best: float = math.inf
+    least: float = math.inf
     began: float = math.inf
     best_step: int = 0
     over: bool = False
@@ -140,7 +157,8 @@ class LongWalk:
         if not self._resumed():
             start = dict(self.objective.weights)
             self.standing = Standing(self.pace.rate)
-            self.standing.before = self.standing.best = self.objective.held_out(start)
+            self.standing.best, self.standing.least = self.objective.held_out(start)
+            self.standing.before = self.standing.best
             self.best = start
             self._begin_round(0)
         self._clock = self._written = time.monotonic()
@@ -161,11 +179,21 @@ class LongWalk:
     def _fraction(self) -> float:
         """How much of this round is done."""
         if self.pace.seconds is not None:
-            return min(1.0, self.standing.spent / self.pace.seconds)
+            since = self.standing.since
+            return min(1.0, (self.standing.spent - since) / max(self.pace.seconds - since, 1e-9))
         return (self.standing.step + 1) / (self._length + 1)
+
+    @property
+    def _foreseen(self) -> float | None:
+        """How many steps the clock leaves time for, by those that were taken; None: steps are counted."""
+        if self.pace.seconds is None:
+            return None
+        at = self.standing
+        return self.pace.seconds / (at.spent / at.taken) if at.taken and at.spent else 1.0
 
     def _begin_round(self, number: int) -> None:
         self.standing.round, self.standing.step, self.standing.began = number, 0, self.standing.best
+        self.standing.since, self.standing.looks = self.standing.spent, len(self.standing.curve)
         self._start = self.best
         self.descent = Descent(self.best, self.objective.matrices, self.standing.rate, self._length, self.workers)
 
@@ -173,7 +201,7 @@ class LongWalk:
         at = self.standing
         self._tell()
         slopes = self.objective.mean(self.descent.weights, self.batches.step(self.generator))
-        self.descent.step(slopes, self._fraction)
+        self.descent.step(slopes, self._fraction, self._foreseen)
         for name, zero in self.zeros.items():
             self.descent.weights[name] = np.where(zero, np.float32(0), self.descent.weights[name])
         at.step += 1
@@ -200,14 +228,28 @@ class LongWalk:
     def _look(self) -> bool:
         """Look at held-out samples; tell whether steps went astray, and it began again from the best, more slowly."""
         at = self.standing
-        loss = self.objective.held_out(self.descent.weights)
-        at.curve.append((at.taken, loss if math.isfinite(loss) else -1.0))
-        if loss < at.best:
-            at.best, at.best_step, self.best = loss, at.taken, dict(self.descent.weights)
-        elif not loss < HOPELESS * at.best:
-            self._lower(f"the loss was {'no number' if not math.isfinite(loss) else f'{loss:.3g}'} at step {at.taken}")
+        aim, whole = self.objective.held_out(self.descent.weights)
+        at.curve.append((at.taken, aim if math.isfinite(aim) else -1.0))
+        if aim < at.best:
+            at.best, at.best_step, self.best = aim, at.taken, dict(self.descent.weights)
+        if whole < at.least:
+            at.least = whole
+        elif not whole < HOPELESS * at.least:
+            told = "no number" if not math.isfinite(whole) else f"{whole:.3g}"
+            self._lower(f"the loss was {told} at step {at.taken}")
+            return True
+        if self._is_in_vain():
+            self._lower(f"no gain on held-out samples by step {at.taken}")
             return True
         return False
+
+    def _is_in_vain(self) -> bool:
+        """Tell whether a good part of the time brought no gain and promises none."""
+        at = self.standing
+        if self.pace.seconds is None or at.best < at.began or self._fraction < PATIENCE or at.falls >= FALLS - 1:
+            return False
+        left = (self.pace.seconds - at.spent) * at.taken / at.spent
+        return not comes_back(at.curve[at.looks :], at.taken + left, at.best)
 
     def _end_round(self) -> None:
         at = self.standing
@@ -289,6 +331,17 @@ class LongWalk:
         if self.pace.seconds is not None:
             self.standing.over = self.standing.spent >= self.pace.seconds
         return True
+
+
+def comes_back(looks: Sequence[tuple[int, float]], steps: float, goal: float) -> bool:
+    """Tell whether a line from the worst look on ends below a goal: large steps first lead away.
+
+    Args:
+        looks: (steps, loss) so far. steps: how many there will be.
+    """
+    top, worst = max(looks, key=lambda look: look[1])
+    step, loss = looks[-1]
+    return step > top and loss - (worst - loss) / (step - top) * (steps - step) < goal
 
 
 def outlook(before: float, curve: Sequence[tuple[int, float]]) -> str:

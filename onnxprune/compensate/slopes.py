@@ -10,8 +10,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
-from typing import TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -58,11 +58,18 @@ class Teacher:
         return cost_of(self._model, {name: array.shape for name, array in feed.items()}).seconds
 
 
+class Judged(NamedTuple):
+    """A loss on samples that are held out. aim: without what only shows the way, such as tensors inside."""
+
+    aim: float
+    whole: float
+
+
 @dataclass(frozen=True)
 class Slopes:
     """Runs both networks on feeds and tells the loss and its gradient by every weight.
 
-    judge: gives the loss alone. crew: takes a part of the feeds of every step; None: they run here.
+    judge: gives losses alone. crew: takes a part of the feeds of every step; None: they run here.
     """
 
     session: Session
@@ -78,6 +85,11 @@ class Slopes:
         graphs = gradient.proto, gradient.without_slopes()
         session, judge = (open_session(graph, threads=1, literal_rounding=True, provider=provider) for graph in graphs)
         return Slopes(session, judge, gradient, teacher, threads or os.cpu_count() or 1)
+
+    def of(self, gradient: Gradient) -> Self:
+        """Return the runner of another loss of the same network."""
+        plain = Slopes.open(gradient, self.teacher, self.workers, self.session.provider)
+        return replace(self, session=plain.session, judge=plain.judge, gradient=gradient)
 
     def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
         """Return the gradient by every weight, averaged over feeds."""
@@ -98,12 +110,13 @@ class Slopes:
         more = {item.name: getattr(self, item.name) for item in fields(self)[5:] if item.name != "crew"}
         return _opened_again, (type(self), self.gradient, self.teacher, self.session.provider, more)
 
-    def over(self, weights: Mapping[str, Array], feeds: Iterable[Feed]) -> float:
+    def over(self, weights: Mapping[str, Array], feeds: Iterable[Feed]) -> Judged:
         """Return the loss, averaged over feeds."""
-        names = [self.gradient.loss]
+        names = [self.gradient.aim, self.gradient.loss]
         held = self.judge.placed(weights)
-        found = self._side_by_side(lambda feed: self.judge.values(names, self._whole(held, feed))[0], feeds)
-        return float(np.mean(list(found)))
+        found = list(self._side_by_side(lambda feed: self.judge.values(names, self._whole(held, feed)), feeds))
+        aim, whole = (float(np.mean(losses)) for losses in zip(*found, strict=True))
+        return Judged(aim, whole)
 
     def answered(self, feeds: Iterable[Feed]) -> list[Feed]:
         """Return the feeds with what the original gives on them, so that it need not be asked again."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.compensate.augment import varied
+from onnxprune.compensate.augment import mixed, varied
 from onnxprune.compensate.draws import FEEDS_A_STEP
 from onnxprune.errors import ModelError
 from onnxprune.statistics.data import Data
@@ -31,6 +31,7 @@ class Stream:
 
     data: without what is held out. labels: (samples, ..) of these, in their order; None: there are none.
     size: samples of a run. runs: runs of a step. kinds: variations. shape: of one sample, by input.
+    ready: turns labels of a run into what a loss reads, numbers that can be mixed; those that are that it leaves alone.
     """
 
     data: Data
@@ -42,6 +43,7 @@ class Stream:
     kinds: Sequence[str]
     seed: int
     shape: dict[str, tuple[int, ...]]
+    ready: Callable[[Array], Array] = np.asarray
     _samples: Iterator[Feed] | None = None
     _skipped: int = field(default=0)
 
@@ -50,10 +52,14 @@ class Stream:
         if self._samples is None:
             self._samples = self._endless(self._skipped)
         feeds = [self._joined([next(self._samples) for _ in range(self.size)]) for _ in range(self.runs)]
-        if not self.kinds:
-            return feeds
-        labelled = [{name: feed.pop(name) for name in [LABELS] if name in feed} for feed in feeds]
-        return [{**varied(feed, self.kinds, generator), **labels} for feed, labels in zip(feeds, labelled, strict=True)]
+        return [self._varied(feed, generator) for feed in feeds] if self.kinds else feeds
+
+    def _varied(self, feed: Feed, generator: np.random.Generator) -> Feed:
+        labels = {name: feed.pop(name) for name in [LABELS] if name in feed}
+        feed = varied(feed, self.kinds, generator)
+        if "mix" not in self.kinds:
+            return feed | labels
+        return mixed(feed | {name: self.ready(array) for name, array in labels.items()}, generator)
 
     def skip(self, steps: int) -> None:
         """Go on behind so many steps, as if they had been taken."""

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxprune.compensate.augment import bearable, read_kinds
+from onnxprune.compensate.augment import bearable, can_mix, read_kinds
 from onnxprune.compensate.ctc import ctc_term
-from onnxprune.compensate.distil import DistilOptions, loss_weights, variances
+from onnxprune.compensate.distil import DistilOptions, helping, loss_weights, variances
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import OPSET, gradient_graph
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
@@ -132,12 +132,13 @@ class _Finetuning:
         if labels is not None:
             stream = self._stream(labels.values)
         stream = self._selected(stream)
-        stream = replace(stream, kinds=self._kinds(stream, pairs))
+        ready = labels.ready if labels is not None else np.asarray
+        stream = replace(stream, kinds=self._kinds(stream, pairs, labels), ready=ready)
         slopes, compared = self._slopes(pairs, stream, labels)
         grids = self.plain.grids
         zeros = kept_zeros(slopes.gradient.weights, grids)
         plain = HeldOut.over(slopes, stream.held)
-        distance = OnGrids(slopes, plain.held, grids) if grids else plain
+        distance = (OnGrids(slopes, plain.held, grids) if grids else plain).balanced()
         pace, workers = self._pace(), slopes.workers
         walk = LongWalk(distance, stream, pace, zeros, self._snapshot(), self.progress, workers)
         found = walk.run()
@@ -201,16 +202,25 @@ class _Finetuning:
         )
         return Snapshot(options.state, key)
 
-    def _kinds(self, stream: Stream, pairs: Pairs) -> tuple[str, ...]:
-        """Return the variations that are asked for, or that the original bears; none where labels have places."""
+    def _kinds(self, stream: Stream, pairs: Pairs, labels: Labels | None) -> tuple[str, ...]:
+        """Return the variations that are asked for, or that the original bears; no places change that labels have."""
         asked = read_kinds(self.options.augment)
+        feed = {name: array for name, array in stream.example().items() if name != LABELS}
+        mixes = stream.stacked and can_mix(feed) and (labels is None or (labels.can_mix and self.options.loss is None))
         if asked is not None:
+            if "mix" in asked and not mixes:
+                raise UsageError(
+                    "augment mix: samples cannot be mixed: that takes inputs of floating-point numbers with samples "
+                    "along axis 0, and labels, if any, of cross-entropy, mse or bce."
+                )
             return asked
-        if not stream.stacked or (self.options.labels is not None and stream.held[0][LABELS].ndim > 2):
+        if not stream.stacked:
             return ()
         teacher = Asked(self.original, pairs.outputs)
-        feed = {name: array for name, array in stream.example().items() if name != LABELS}
-        return bearable(lambda varied: list(teacher(varied).values()), feed)
+        mixing = mixes and self._pace().takes_many
+        found = bearable(lambda varied: list(teacher(varied).values()), feed, mixing=mixing)
+        placed = labels is not None and stream.held[0][LABELS].ndim > 2
+        return tuple(kind for kind in found if kind == "mix") if placed else found
 
     def _labels(self, given: Array | None, pairs: Pairs, feeds: list[Feed]) -> Labels | None:
         """Return labels as the loss reads them: of an output, or, for a loss of the user's alone, as they are."""
@@ -260,7 +270,8 @@ class _Finetuning:
         shapes = {name: probe[name].shape for name in compared}
         inputs = {name: array for name, array in example.items() if name != LABELS}
         terms = self._terms(pairs, labels, example)
-        gradient = gradient_graph(self.plain.model, compared, shapes, inputs, terms, self.plain.gates)
+        told = helping(outputs, inner)
+        gradient = gradient_graph(self.plain.model, compared, shapes, inputs, terms, self.plain.gates, told)
         if not gradient.weights:
             raise ModelError("the compressed model has no floating-point weights of its own that steps could change.")
         plain = Labelled.open(gradient, teacher, self.room.workers, self.runtime.provider)

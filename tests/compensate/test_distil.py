@@ -155,7 +155,7 @@ def test_short_walks_take_smaller_steps(monkeypatch: pytest.MonkeyPatch) -> None
             super().__init__(weights, matrices, rate, steps, workers)  # type: ignore[arg-type]
 
     monkeypatch.setattr(walks, "Descent", Spy)
-    monkeypatch.setattr(walks, "FULL_RATE", 8)
+    monkeypatch.setattr("onnxprune.compensate.descent.FULL_RATE", 8)
     feeds = [{"x": normal(8, 2, 5, 5)} for _ in range(4)]
     same = small(6)
     for steps in (2, 8, 32):

@@ -8,6 +8,7 @@ import pytest
 
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
+from onnxprune.compensate.slopes import Judged
 from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.errors import UsageError
 
@@ -46,9 +47,10 @@ class Bowl:
             raise KeyboardInterrupt
         return [2 * (w - 3) + feeds[0]["noise"][: w.size].reshape(w.shape) for w in weights.values()]
 
-    def held_out(self, weights: dict[str, np.ndarray]) -> float:
+    def held_out(self, weights: dict[str, np.ndarray]) -> Judged:
         value = float(sum(np.square(w - 3).sum() for w in weights.values()))
-        return float("nan") if value < self.wrong and np.isfinite(self.wrong) else value
+        value = float("nan") if value < self.wrong and np.isfinite(self.wrong) else value
+        return Judged(value, value)
 
 
 class Noise:
@@ -62,7 +64,7 @@ class Noise:
 def test_rounds_go_on_while_they_gain_and_the_best_is_kept() -> None:
     found = LongWalk(Bowl(), Noise(), Pace(steps=40, rounds=4, rate=0.05)).run()
     assert found.taken > 40 and found.after < 0.01 * found.before
-    assert Bowl().held_out(found.weights) == pytest.approx(found.after)
+    assert Bowl().held_out(found.weights).aim == pytest.approx(found.after)
     assert found.after == min(loss for _, loss in found.curve)
 
 

@@ -13,7 +13,7 @@ from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.compensate.objective import HeldOut
 from onnxprune.compensate.pool import Pool
-from onnxprune.compensate.slopes import Slopes, Teacher
+from onnxprune.compensate.slopes import Judged, Slopes, Teacher
 from onnxprune.graph.model import Model
 from onnxprune.statistics.feeds import Feed, InputSpec
 from tests.compensate.small import network
@@ -102,14 +102,15 @@ def test_samples_of_a_fixed_batch_come_again_where_they_are_too_few() -> None:
 class Told:
     """A distance whose looks are told beforehand."""
 
-    looks: list[float]
+    looks: list[float | Judged]
     gradient: list[np.ndarray] = field(default_factory=lambda: [np.ones(2, np.float32)])
 
     def mean(self, weights: dict[str, np.ndarray], feeds: list[Feed]) -> list[np.ndarray]:
         return self.gradient
 
-    def held_out(self, weights: dict[str, np.ndarray]) -> float:
-        return self.looks.pop(0)
+    def held_out(self, weights: dict[str, np.ndarray]) -> Judged:
+        look = self.looks.pop(0)
+        return look if isinstance(look, Judged) else Judged(look, look)
 
 
 class NoFeeds:
@@ -130,10 +131,19 @@ class NoFeeds:
 )
 def test_a_walk_goes_on_only_where_it_returns(looks: list[float], taken: int, best: int) -> None:
     descent = Descent({"w": np.ones(2, np.float32)}, {}, 0.01, 50)
-    walk = StepWalk(descent, Told(list(looks)), NoFeeds(), 1.0, Progress(lambda text: None, 50))  # type: ignore[arg-type]
+    walk = StepWalk(descent, Told(list(looks)), NoFeeds(), Judged(1.0, 1.0), Progress(lambda text: None, 50))  # type: ignore[arg-type]
     _, loss, step = walk.down(np.random.default_rng(0))
     assert (walk.taken, step) == (taken, best)
     assert loss == (min(looks) if best else 1.0)
+
+
+def test_what_is_aimed_at_chooses_and_the_whole_loss_tells_whether_to_go_on() -> None:
+    aims, wholes = [1.8, 2.5, 1.9, 1.4, 0.9, 0.7, 0.8, 0.75, 0.9, 0.72], np.linspace(0.9, 0.5, 10)
+    looks = [Judged(*look) for look in zip(aims, wholes, strict=True)]
+    descent = Descent({"w": np.ones(2, np.float32)}, {}, 0.01, 50)
+    walk = StepWalk(descent, Told(looks), NoFeeds(), Judged(1.0, 1.0), Progress(lambda text: None, 50))  # type: ignore[arg-type]
+    assert walk.down(np.random.default_rng(0))[1:] == (0.7, 30)
+    assert [loss for _, loss in walk.curve] == aims
 
 
 def images(rows: np.ndarray) -> Model:

@@ -119,6 +119,22 @@ def test_the_loss_alone_takes_no_derivatives() -> None:
     assert len(alone.graph.node) < len(gradient.proto.graph.node) / 2
 
 
+def test_what_only_shows_the_way_is_judged_apart() -> None:
+    model, feed = small(4), {"x": normal(8, 2, 5, 5)}
+    (inside,) = [node.output[0] for node in model.proto.graph.node if node.op_type == "Relu"][:1]
+    teacher = Teacher(model, {"y": lambda y: y, inside: lambda value: value})
+    shapes = {name: value.shape for name, value in teacher(feed).items()}
+    weights = {"y": 1.0, inside: 4.0}
+    both, alone = (
+        Slopes.open(gradient_graph(model, compared, shapes, feed, helping=[inside]), teacher, 1)
+        for compared in (weights, {"y": 1.0})
+    )
+    start = {name: 1.1 * value for name, value in both.gradient.weights.items()}
+    aim, whole = both.over(start, [feed])
+    assert aim == pytest.approx(alone.over(start, [feed]).whole, rel=1e-6) and whole > 1.1 * aim
+    assert aim == pytest.approx(both.over(start, [feed, feed]).aim, rel=1e-6)
+
+
 def test_a_refit_tells_how_far_it_is() -> None:
     told: list[str] = []
     model = small(4)

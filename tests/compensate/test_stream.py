@@ -1,14 +1,16 @@
 """Samples for steps: each once a pass, held-out ones apart, labels beside theirs, variations that a network bears."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from onnxprune.compensate import stream as streams
-from onnxprune.compensate.augment import bearable, read_kinds, varied
+from onnxprune.compensate.augment import bearable, can_mix, mixed, read_kinds, varied
 from onnxprune.compensate.stream import LABELS, stream_of
 from onnxprune.errors import UsageError
+from onnxprune.methods.finetuning.labels import _one_hot
 from onnxprune.statistics.data import read
 from onnxprune.statistics.feeds import InputSpec
 from onnxprune.statistics.split import places, read_in_all, split
@@ -85,6 +87,39 @@ def test_variations_that_change_what_a_network_says_are_not_taken() -> None:
     assert bearable(brightness, feed) == ("flip", "shift")
     assert bearable(side, feed) == ("shift",)
     assert bearable(brightness, {"x": X}) == ()
+
+
+def test_samples_are_mixed_where_mixtures_tell_something() -> None:
+    feed = {"x": X}
+
+    def plain(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [feed["x"] @ np.array([[1.0], [0.3]], np.float32)]
+
+    def table(feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Knows samples, and says the same of everything else."""
+        return [np.where(np.isin(feed["x"][:, :1], X), feed["x"][:, :1], 0)]
+
+    assert bearable(plain, feed, mixing=True) == ("mix",) and bearable(plain, feed) == ()
+    assert bearable(table, feed, mixing=True) == ()
+    assert "mix" in bearable(lambda f: [f["x"].sum((1, 2, 3))], {"x": images()}, mixing=True)
+    assert not can_mix({"ids": np.arange(8)}) and not can_mix({"x": X[:1]}) and not can_mix({"x": X, "y": X[:3]})
+
+
+def test_mixtures_are_of_the_same_shares_in_all_arrays_and_half_stay() -> None:
+    found = mixed({"x": X, "labels": 2 * X[:, :1]}, np.random.default_rng(0))
+    np.testing.assert_allclose(found["labels"], 2 * found["x"][:, :1], rtol=1e-5)
+    stayed = (found["x"] == X).all(axis=1)
+    assert 10 < stayed.sum() < 30 and found["x"].dtype == X.dtype
+    assert X.min() <= found["x"].min() and found["x"].max() <= X.max()
+
+
+def test_labels_are_mixed_with_their_samples() -> None:
+    ready = partial(_one_hot, classes=40)
+    found = stream_of(read({"x": X}, SPEC), np.arange(40), samples=10, batch=10)
+    found.kinds, found.ready = ("mix",), ready
+    for feed in found.step(np.random.default_rng(0)):
+        np.testing.assert_allclose(feed[LABELS] @ np.arange(40), feed["x"][:, 0], rtol=1e-5)
+        np.testing.assert_array_equal(ready(feed[LABELS]), feed[LABELS])
 
 
 def test_images_of_one_sample_are_varied_alike_and_others_left() -> None:

@@ -28,6 +28,11 @@ class Labels:
     ready: Callable[[Array], Array]
 
     @property
+    def can_mix(self) -> bool:
+        """Whether the mean of two labels is one."""
+        return self.criterion in ("cross-entropy", "mse", "bce")
+
+    @property
     def chance(self) -> float:
         """What the best answer loses that is the same for every sample; 1 where that is nothing."""
         values = self.values.astype(np.float64)
@@ -199,4 +204,7 @@ def _check_shape(values: Array, wanted: tuple[int, ...], output: str) -> None:
 
 
 def _one_hot(values: Array, classes: int) -> Array:
+    """Return whole numbers as shares of classes along axis 1; shares stay what they are."""
+    if values.dtype.kind == "f":
+        return values
     return np.asarray(np.moveaxis(np.eye(classes, dtype=np.float32)[values], -1, 1))

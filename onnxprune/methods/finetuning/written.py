@@ -12,6 +12,7 @@ import onnx
 from onnxprune.compensate.distil import with_weights
 from onnxprune.compensate.gradient import Gradient
 from onnxprune.compensate.objective import HeldOut
+from onnxprune.compensate.slopes import Judged
 from onnxprune.graph.model import Model
 from onnxprune.graph.tensors import is_external
 from onnxprune.methods.finetuning.code_grid import MANY_ZEROS, CodeGrid
@@ -29,7 +30,7 @@ class OnGrids(HeldOut):
         """Return the gradient by every weight as it is read, averaged over feeds."""
         return super().mean(self._read(weights), feeds)
 
-    def held_out(self, weights: Mapping[str, Array]) -> float:
+    def held_out(self, weights: Mapping[str, Array]) -> Judged:
         """Return the loss on held-out feeds."""
         return super().held_out(self._read(weights))
 
