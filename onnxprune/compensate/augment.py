@@ -112,23 +112,25 @@ def bearable(
         for kind, changed in ("flip", mirrored), ("shift", varied(feed, ("shift",), np.random.default_rng(seed))):
             if usual > 0 and _distance(plain, network(changed)) < BEARABLE * usual:
                 taken.append(kind)
-    if mixing and _spread(network(mixed(feed, np.random.default_rng(seed), often=1.0))) >= SURE * _spread(plain) > 0:
+    if mixing and _tells(plain, network(mixed(feed, np.random.default_rng(seed), often=1.0))):
         taken.append("mix")
     return tuple(taken)
 
 
-def _spread(given: Sequence[Array]) -> float:
-    """Return how much what is given differs among samples, over all outputs, each by its own scale."""
-    return float(np.sqrt(np.mean([one.var(axis=0, dtype=np.float64).mean() / _scale(one) for one in given])))
-
-
-def _scale(given: Array) -> float:
-    return float(np.square(given, dtype=np.float64).mean()) + 1e-30
+def _tells(plain: Sequence[Array], mixtures: Sequence[Array]) -> bool:
+    """Tell whether what is given for mixtures differs among them about as much as among samples, over all outputs."""
+    known = [
+        (one.var(axis=0, dtype=np.float64).mean(), other.var(axis=0).mean())
+        for one, other in zip(plain, mixtures, strict=True)
+    ]
+    shares = [other / one for one, other in known if one > 0]
+    return bool(shares) and float(np.sqrt(np.mean(shares))) >= SURE
 
 
 def _distance(ones: Sequence[Array], others: Sequence[Array]) -> float:
     """Return the mean distance of what is given for single samples, over all outputs, each by its own scale."""
     found = []
     for one, other in zip(ones, others, strict=True):
-        found.append(float(np.square(one - other, dtype=np.float64).mean()) / _scale(one))
+        scale = float(np.square(one, dtype=np.float64).mean()) + 1e-30
+        found.append(float(np.square(one - other, dtype=np.float64).mean()) / scale)
     return float(np.sqrt(np.mean(found)))

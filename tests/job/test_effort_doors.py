@@ -87,7 +87,7 @@ def test_a_long_effort_improves_zeros_and_factors() -> None:
     assert sparse.improved.after <= sparse.improved.before
     assert sparse.improved.zeros > 0 and sparse.report.details["finetune"]["outlook"]
     thin = onnxprune.factorize(networks.convnet(), {"x": X}, params=0.6, effort="1s")
-    assert thin.improved is not None and thin.improved.after < thin.improved.before
+    assert thin.improved is not None and thin.improved.after <= thin.improved.before
     plain = onnxprune.factorize(networks.convnet(), {"x": X}, params=0.6, effort="quick")
     assert plain.improved is None
     with pytest.raises(onnxprune.UsageError, match="needs inputs of the model"):
