@@ -27,7 +27,7 @@ from onnxprune.compensate.gradient import Gradient, gradient_graph
 from onnxprune.compensate.long_walk import PATIENCE, LongWalk, Pace, comes_back, outlook
 from onnxprune.compensate.objective import HeldOut
 from onnxprune.compensate.pool import Pool
-from onnxprune.compensate.slopes import Cut, Judged, Slopes, Teacher
+from onnxprune.compensate.slopes import Cut, Judged, Slopes, Teacher, help_at
 from onnxprune.compensate.weights import Weights
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
@@ -137,10 +137,10 @@ def distil(
     slopes = Slopes.open(gradient, teacher, options.threads, options.provider)
     draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in outputs if name in probe])
     held = list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN))
-    distance = HeldOut.over(slopes, held).balanced()
+    distance = HeldOut.over(slopes, held)
     if options.effort is not None and options.effort.is_long:
         return _as_long_as_asked(pruned, distance, draws, options, progress)
-    slopes, pool = distance.slopes, Pool.of(draws, slopes)
+    pool = Pool.of(draws, slopes)
     before, left = distance.held_out(gradient.weights), _affordable(slopes, pool, options)
     for slower in SLOWER:
         rate = rate_of_walk(options.rate / slower, left)
@@ -265,7 +265,8 @@ class StepWalk:
         look = max(1, steps // LOOKS)
         for step in range(1, steps + 1):
             self.progress.tell(step, best[1])
-            self.descent.step(self.distance.mean(self.descent.weights, self.pool.step(generator)))
+            share = help_at(step / steps, self.before.last_help)
+            self.descent.step(self.distance.mean(self.descent.weights, self.pool.step(generator), share))
             self.taken = step
             if step % look and step < steps:
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -40,9 +40,6 @@ TRAINED: dict[str, tuple[int, ...]] = {
 MASKING = 1e4
 """Constants this large are masks or bounds, no weights."""
 
-TERM, FACTOR = ".term", ".weight"
-"""How names of the part of a loss that compares one tensor end, and of what it is multiplied with."""
-
 OPSET = 18
 """onnx-ad knows the operators of this opset and later."""
 
@@ -54,7 +51,7 @@ class Gradient:
     weights: name -> values to start from.
     targets: compared tensor -> input that holds what it should be.
     matrices: name -> (blocks, rows, columns) of the weights that are matrices.
-    helpers: terms of the loss that show the way but are no aim.
+    helpers: terms of the loss that show the way but are no aim; the input `help`, (1,), says how much they count.
     """
 
     proto: onnx.ModelProto
@@ -64,10 +61,12 @@ class Gradient:
     helpers: tuple[str, ...] = ()
     loss: str = "onnxprune.loss"
     aim: str = "onnxprune.aim"
+    help: str = "onnxprune.help"
 
     def seed(self) -> dict[str, Array]:
-        """Return the feed that stands for d loss / d loss = 1."""
-        return {f"adj_{self.loss}": np.ones((1, 1), np.float32)}
+        """Return the feed that stands for d loss / d loss = 1, and for helpers that count as much as they may."""
+        helping = {self.help: np.ones(1, np.float32)} if self.helpers else {}
+        return {f"adj_{self.loss}": np.ones((1, 1), np.float32), **helping}
 
     def without_slopes(self) -> onnx.ModelProto:
         """Return the graph that gives the loss, and what it is without helpers (`aim`), with the same inputs."""
@@ -81,17 +80,6 @@ class Gradient:
             proto.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]))
         without_dead(proto)
         return proto
-
-    def with_help(self, share: float) -> Gradient:
-        """Return the gradient of a loss in which helpers count so many times what they do here."""
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self.proto)
-        factors = {f"{name.removesuffix(TERM)}{FACTOR}" for name in self.helpers}
-        for tensor in proto.graph.initializer:
-            if tensor.name in factors:
-                factor = np.asarray(share * numpy_helper.to_array(tensor), np.float32)
-                tensor.CopyFrom(numpy_helper.from_array(factor, tensor.name))
-        return replace(self, proto=proto)
 
     def outputs(self) -> list[str]:
         """Return the loss and the gradients, in the order of the weights."""
@@ -129,7 +117,7 @@ def gradient_graph(
     )
     names = {delta.weight for delta in deltas}
     weights, matrices = _lift(proto, names, known)
-    targets, terms = _add_loss(proto, compared, shapes, more)
+    targets, helpers = _add_loss(proto, compared, shapes, more, helping)
     for name, value in weights.items():
         proto.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
     del proto.graph.output[:]
@@ -151,7 +139,7 @@ def gradient_graph(
     _fix_seed(adjoint)
     without_dead(adjoint)
     with_plain_shapes(adjoint)
-    return Gradient(adjoint, weights, targets, matrices, tuple(terms[name] for name in compared if name in helping))
+    return Gradient(adjoint, weights, targets, matrices, helpers)
 
 
 def _fix_seed(adjoint: onnx.ModelProto) -> None:
@@ -261,30 +249,37 @@ def _add_loss(
     compared: Mapping[str, float],
     shapes: Mapping[str, Sequence[int]],
     more: Sequence[Term] = (),
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Append the loss; return the target input and the term of every compared tensor."""
-    graph, terms, targets = proto.graph, dict[str, str](), dict[str, str]()
+    helping: Collection[str] = (),
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Append the loss; return the target input of every compared tensor, and the terms that are helpers."""
+    graph, terms, targets, helpers = proto.graph, list[str](), dict[str, str](), list[str]()
     graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "onnxprune.flat"))
     for number, (name, weight) in enumerate(compared.items()):
         stem = f"onnxprune.{number}"
         targets[name] = f"{stem}.target"
         graph.input.append(helper.make_tensor_value_info(targets[name], onnx.TensorProto.FLOAT, list(shapes[name])))
         factor = np.array(weight / int(np.prod(shapes[name])), np.float32)
-        graph.initializer.append(numpy_helper.from_array(factor, f"{stem}{FACTOR}"))
+        graph.initializer.append(numpy_helper.from_array(factor, f"{stem}.weight"))
         graph.node.extend(
             [
                 helper.make_node("Sub", [name, targets[name]], [f"{stem}.difference"]),
                 helper.make_node("Mul", [f"{stem}.difference"] * 2, [f"{stem}.square"]),
                 helper.make_node("Reshape", [f"{stem}.square", "onnxprune.flat"], [f"{stem}.row"]),
                 helper.make_node("ReduceSum", [f"{stem}.row"], [f"{stem}.sum"], keepdims=1),
-                helper.make_node("Mul", [f"{stem}.sum", f"{stem}{FACTOR}"], [f"{stem}{TERM}"]),
+                helper.make_node("Mul", [f"{stem}.sum", f"{stem}.weight"], [f"{stem}.term"]),
             ]
         )
-        terms[name] = f"{stem}{TERM}"
+        terms.append(f"{stem}.term")
+        if name in helping:
+            graph.node.append(helper.make_node("Mul", [terms[-1], Gradient.help], [f"{stem}.help"]))
+            helpers.append(f"{stem}.help")
+            terms[-1] = helpers[-1]
+    if helpers:
+        graph.input.append(helper.make_tensor_value_info(Gradient.help, onnx.TensorProto.FLOAT, [1]))
     for term in more:
         graph.node.extend(term.nodes)
         graph.initializer.extend(term.stored)
         graph.input.extend(term.inputs)
-    total = [*terms.values(), *(term.name for term in more)]
-    graph.node.append(helper.make_node("Sum", total, [Gradient.loss]))
-    return targets, terms
+        terms.append(term.name)
+    graph.node.append(helper.make_node("Sum", terms, [Gradient.loss]))
+    return targets, tuple(helpers)

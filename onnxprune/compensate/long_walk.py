@@ -1,8 +1,8 @@
 """Gradient steps for as long as they help, or as long as the user has time, going on where they were interrupted.
 
-Without a time there are rounds: the rate falls along a cosine to nothing in each, the next one is twice as long and
-begins at the best weights; a round that gains little is the last. With a time there is one round, whose rate falls with
-the time that is left.
+Without a time there are rounds: the rate falls along a cosine to nothing in each, the next one is several times as long
+and begins at the best weights; a round that gains little is the last. With a time there is one round, whose rate falls
+with the time that is left.
 Source: warm restarts of rising length (Loshchilov and Hutter, 2017, SGDR, section 3).
 """
 
@@ -18,14 +18,15 @@ import numpy as np
 
 from onnxprune.compensate.descent import Blocks, Descent
 from onnxprune.compensate.effort import shown
-from onnxprune.compensate.slopes import Judged
+from onnxprune.compensate.slopes import Judged, help_at
 from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array, BoolArray
 
 GAIN = 0.02
 """A round that brings the held-out loss down by a smaller share than this is the last."""
-ROUNDS = 6
+ROUNDS, LONGER = 4, 3
+"""Rounds at most, and how many times as long as the last one the next is."""
 MANY = 1000
 """In so many steps samples that are mixed bring more than samples as they are."""
 LOOKS, OFTEN = 10, 100
@@ -52,8 +53,8 @@ class Objective(Protocol):
     def weights(self) -> Mapping[str, Array]: ...
     @property
     def matrices(self) -> Mapping[str, Blocks]: ...
-    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
-        """Return the gradient by every weight."""
+    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed], share: float) -> list[Array]:
+        """Return the gradient by every weight, with helpers that count so much."""
         ...
 
     def held_out(self, weights: Mapping[str, Array]) -> Judged:
@@ -112,6 +113,7 @@ class Standing:
     before: float = math.inf
     best: float = math.inf
     least: float = math.inf
+    last_help: float = 1.0
     began: float = math.inf
     best_step: int = 0
     over: bool = False
@@ -157,7 +159,9 @@ class LongWalk:
         if not self._resumed():
             start = dict(self.objective.weights)
             self.standing = Standing(self.pace.rate)
-            self.standing.best, self.standing.least = self.objective.held_out(start)
+            judged = self.objective.held_out(start)
+            self.standing.best, self.standing.least = judged
+            self.standing.last_help = judged.last_help
             self.standing.before = self.standing.best
             self.best = start
             self._begin_round(0)
@@ -173,7 +177,7 @@ class LongWalk:
     @property
     def _length(self) -> int:
         """Steps of this round, where they are counted."""
-        return int(self.pace.steps * 2**self.standing.round)
+        return int(self.pace.steps * LONGER**self.standing.round)
 
     @property
     def _fraction(self) -> float:
@@ -200,7 +204,8 @@ class LongWalk:
     def _step(self) -> None:
         at = self.standing
         self._tell()
-        slopes = self.objective.mean(self.descent.weights, self.batches.step(self.generator))
+        share = help_at(self._fraction, at.last_help) if not at.round else at.last_help
+        slopes = self.objective.mean(self.descent.weights, self.batches.step(self.generator), share)
         self.descent.step(slopes, self._fraction, self._foreseen)
         for name, zero in self.zeros.items():
             self.descent.weights[name] = np.where(zero, np.float32(0), self.descent.weights[name])

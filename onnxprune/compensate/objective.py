@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+
+import numpy as np
 
 from onnxprune.compensate.slopes import Cut, Judged, Slopes, Teacher
 from onnxprune.compensate.stream import LABELS
@@ -13,8 +13,6 @@ from onnxprune.graph.model import Model
 from onnxprune.statistics.feeds import Feed, input_specs
 from onnxprune.types import Array
 
-HELP = 3.0
-"""Tensors inside count at most so many times what outputs do."""
 REMEMBERED_BYTES = 1 << 28
 """What the original gives on held-out samples is kept up to so much; beyond that it is asked again for every look."""
 
@@ -36,17 +34,6 @@ class HeldOut:
                 break
         return HeldOut(slopes, [*answered, *held[len(answered) :]])
 
-    def balanced(self) -> Self:
-        """Return the distance with helpers that count at most `HELP` times what is aimed at, before the first step.
-
-        What is inside a network is often much farther from the original than its outputs are; steps would work on
-        that alone.
-        """
-        aim, whole = self.held_out(self.weights)
-        if not 0 < HELP * aim < whole - aim < math.inf:
-            return self
-        return replace(self, slopes=self.slopes.of(self.slopes.gradient.with_help(HELP * aim / (whole - aim))))
-
     @property
     def weights(self) -> Mapping[str, Array]:
         """Weights to begin with."""
@@ -57,9 +44,15 @@ class HeldOut:
         """Those that are matrices: (blocks, rows, columns)."""
         return self.slopes.gradient.matrices
 
-    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
-        """Return the gradient by every weight, averaged over feeds."""
-        return self.slopes.mean(weights, feeds)
+    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed], share: float = 1.0) -> list[Array]:
+        """Return the gradient by every weight, averaged over feeds.
+
+        Args:
+            share: how much tensors inside count.
+        """
+        gradient = self.slopes.gradient
+        helping = {gradient.help: np.array([share], np.float32)} if gradient.helpers else {}
+        return self.slopes.mean({**weights, **helping}, feeds)
 
     def held_out(self, weights: Mapping[str, Array]) -> Judged:
         """Return the loss on held-out feeds."""

@@ -10,8 +10,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple, Self, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
 
+HELP, HINTS = 1.0, 0.3
+"""At last helpers count at most so many times what is aimed at, as both were at first; from so much of the way on."""
 Cut = Callable[[Array], Array]
 """Takes a tensor of the original to the positions of the pruned network."""
 Value = TypeVar("Value")
@@ -64,6 +66,20 @@ class Judged(NamedTuple):
     aim: float
     whole: float
 
+    @property
+    def last_help(self) -> float:
+        """How much of what only shows the way may count at last, where this is the loss before the first step.
+
+        What is inside a network is often much farther from the original than its outputs are.
+        """
+        inside = self.whole - self.aim
+        return min(1.0, HELP * self.aim / inside) if self.aim > 0 and inside > 0 else 1.0
+
+
+def help_at(fraction: float, last: float) -> float:
+    """Return how much helpers count where so much of the way is done: all at first, then ever less, then `last`."""
+    return last + (1 - last) * max(0.0, 1 - fraction / HINTS)
+
 
 @dataclass(frozen=True)
 class Slopes:
@@ -86,13 +102,12 @@ class Slopes:
         session, judge = (open_session(graph, threads=1, literal_rounding=True, provider=provider) for graph in graphs)
         return Slopes(session, judge, gradient, teacher, threads or os.cpu_count() or 1)
 
-    def of(self, gradient: Gradient) -> Self:
-        """Return the runner of another loss of the same network."""
-        plain = Slopes.open(gradient, self.teacher, self.workers, self.session.provider)
-        return replace(self, session=plain.session, judge=plain.judge, gradient=gradient)
-
     def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
-        """Return the gradient by every weight, averaged over feeds."""
+        """Return the gradient by every weight, averaged over feeds.
+
+        Args:
+            weights: and `gradient.help` if helpers do not count as much as they may.
+        """
         if self.crew is not None:
             pieces = [(dict(weights), feed) for feed in feeds]
             found = iter(self.crew.map(_slopes, self, pieces, lambda n: f"batch {n + 1} of {len(pieces)} of a step"))
@@ -146,7 +161,7 @@ class Slopes:
                 yield waiting.popleft().result()
 
     def _whole(self, weights: Mapping[str, Array], feed: Feed) -> Feed:
-        return {**feed, **self._targets(feed), **weights, **self.gradient.seed()}
+        return {**self.gradient.seed(), **feed, **self._targets(feed), **weights}
 
     def _targets(self, feed: Feed) -> Feed:
         """Return what the compared tensors should be: nothing where the feed has that already."""

@@ -138,7 +138,7 @@ class _Finetuning:
         grids = self.plain.grids
         zeros = kept_zeros(slopes.gradient.weights, grids)
         plain = HeldOut.over(slopes, stream.held)
-        distance = (OnGrids(slopes, plain.held, grids) if grids else plain).balanced()
+        distance = OnGrids(slopes, plain.held, grids) if grids else plain
         pace, workers = self._pace(), slopes.workers
         walk = LongWalk(distance, stream, pace, zeros, self._snapshot(), self.progress, workers)
         found = walk.run()

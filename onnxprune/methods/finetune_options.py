@@ -75,8 +75,8 @@ class FinetuneOptions(Options):
     )
     augment: str = option(
         "auto",
-        "Variations of images [default: auto, those that the original bears].",
-        metavar="auto|none|flip,shift",
+        "Variations of samples [default: auto, those that the original bears].",
+        metavar="auto|none|flip,shift,mix",
     )
     rate: float = option(0.01, "Of the largest step, against the weights [default: 0.01].", metavar="X")
     input_shapes: Mapping[str, tuple[int, ...]] = option(dict, "Input -> full shape, where dynamic sizes are fixed.")

@@ -105,7 +105,7 @@ class Told:
     looks: list[float | Judged]
     gradient: list[np.ndarray] = field(default_factory=lambda: [np.ones(2, np.float32)])
 
-    def mean(self, weights: dict[str, np.ndarray], feeds: list[Feed]) -> list[np.ndarray]:
+    def mean(self, weights: dict[str, np.ndarray], feeds: list[Feed], share: float) -> list[np.ndarray]:
         return self.gradient
 
     def held_out(self, weights: dict[str, np.ndarray]) -> Judged:

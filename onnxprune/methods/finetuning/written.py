@@ -26,9 +26,9 @@ class OnGrids(HeldOut):
 
     grids: Mapping[str, CodeGrid]
 
-    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed]) -> list[Array]:
+    def mean(self, weights: Mapping[str, Array], feeds: Sequence[Feed], share: float = 1.0) -> list[Array]:
         """Return the gradient by every weight as it is read, averaged over feeds."""
-        return super().mean(self._read(weights), feeds)
+        return super().mean(self._read(weights), feeds, share)
 
     def held_out(self, weights: Mapping[str, Array]) -> Judged:
         """Return the loss on held-out feeds."""
