@@ -13,6 +13,8 @@ from onnxprune.types import Array
 KINDS = ("flip", "shift", "mix")
 """Mirrored left to right, half of the samples; moved by up to a twelfth of the size, the border repeated; half of the
 samples mixed with another one, in shares from 0 to 1."""
+MANY = 600
+"""In fewer steps samples that are mixed bring less than samples as they are."""
 BEARABLE = 0.5
 """A variation is taken where it changes what the network gives less than this share of what another sample does."""
 SURE = 0.5
@@ -98,7 +100,7 @@ def bearable(
     Args:
         network: gives what it says of a feed, floating-point arrays with samples along axis 0.
         feed: some samples, at least two.
-        mixing: samples may be mixed; that pays where steps are many.
+        mixing: samples may be mixed; that pays where steps are `MANY`.
     """
     images = any(image_axes(array) is not None for array in feed.values())
     mixing = mixing and can_mix(feed)

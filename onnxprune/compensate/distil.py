@@ -19,15 +19,15 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from onnxprune.compensate.augment import bearable
+from onnxprune.compensate.augment import MANY, bearable
 from onnxprune.compensate.descent import Descent, rate_of_walk
 from onnxprune.compensate.draws import Draws, draws_of
 from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import Gradient, gradient_graph
 from onnxprune.compensate.long_walk import PATIENCE, LongWalk, Pace, comes_back, outlook
 from onnxprune.compensate.objective import HeldOut
-from onnxprune.compensate.pool import Pool
-from onnxprune.compensate.slopes import Cut, Judged, Slopes, Teacher, help_at
+from onnxprune.compensate.pool import PASSES, Pool
+from onnxprune.compensate.slopes import FIRST_HELP, Cut, Judged, Slopes, Teacher
 from onnxprune.compensate.weights import Weights
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
@@ -135,12 +135,13 @@ def distil(
     shapes = {name: probe[name].shape for name in compared}
     gradient = gradient_graph(pruned, compared, shapes, example, helping=helping(ends, inside))
     slopes = Slopes.open(gradient, teacher, options.threads, options.provider)
-    draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in outputs if name in probe])
+    many = _about(slopes, draws, options) >= MANY
+    draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in ends], many)
     held = list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN))
     distance = HeldOut.over(slopes, held)
     if options.effort is not None and options.effort.is_long:
         return _as_long_as_asked(pruned, distance, draws, options, progress)
-    pool = Pool.of(draws, slopes)
+    pool = Pool.of(draws, slopes, 0 if many and draws.kinds else PASSES)
     before, left = distance.held_out(gradient.weights), _affordable(slopes, pool, options)
     for slower in SLOWER:
         rate = rate_of_walk(options.rate / slower, left)
@@ -157,18 +158,34 @@ def distil(
     return pruned, Distilled(before.aim, before.aim)
 
 
-def _kinds(options: DistilOptions, draws: Draws, network: Callable[[Feed], Sequence[Array]]) -> Sequence[str]:
+def _about(slopes: Slopes, draws: Draws, options: DistilOptions) -> float:
+    """Return about how many steps there will be if each asks the original."""
+    example = draws.example()
+    if options.effort is not None and options.effort.is_long:
+        return _pace(options).about(slopes.pace(example, draws.runs))
+    if options.seconds is None:
+        return options.steps
+    step, teacher = slopes.seconds(example, draws.runs)
+    return min(options.steps, options.seconds / (step + draws.runs * teacher))
+
+
+def _pace(options: DistilOptions) -> Pace:
+    return Pace(seconds=options.effort.seconds if options.effort else None, rate=options.rate, seed=options.seed)
+
+
+def _kinds(
+    options: DistilOptions, draws: Draws, network: Callable[[Feed], Sequence[Array]], mixing: bool
+) -> Sequence[str]:
     """Return how samples are varied: as asked, or as the network bears it."""
     if options.augment is not None or not draws.stacked:
         return options.augment or ()
-    return bearable(network, draws.example(), mixing=options.effort is not None and options.effort.is_long)
+    return bearable(network, draws.example(), mixing=mixing)
 
 
 def _as_long_as_asked(
     pruned: Model, distance: HeldOut, draws: Draws, options: DistilOptions, progress: Callable[[str], None]
 ) -> tuple[Model, Distilled]:
-    pace = Pace(seconds=options.effort.seconds if options.effort else None, rate=options.rate, seed=options.seed)
-    found = LongWalk(distance, draws, pace, tell=progress, workers=distance.slopes.workers).run()
+    found = LongWalk(distance, draws, _pace(options), tell=progress, workers=distance.slopes.workers).run()
     told = Distilled(
         found.before, found.after, found.steps, found.curve, outlook(found.before, found.curve), found.notes
     )
@@ -260,12 +277,11 @@ class StepWalk:
     def down(self, generator: np.random.Generator) -> tuple[dict[str, Array], float, int]:
         """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
         best: tuple[dict[str, Array], float, int] = (dict(self.descent.weights), self.before.aim, 0)
-        least = self.before.whole
+        least, share = self.before.whole, self.before.help(FIRST_HELP)
         steps = self.progress.steps
         look = max(1, steps // LOOKS)
         for step in range(1, steps + 1):
             self.progress.tell(step, best[1])
-            share = help_at(step / steps, self.before.last_help)
             self.descent.step(self.distance.mean(self.descent.weights, self.pool.step(generator), share))
             self.taken = step
             if step % look and step < steps:

@@ -18,7 +18,7 @@ import numpy as np
 
 from onnxprune.compensate.descent import Blocks, Descent
 from onnxprune.compensate.effort import shown
-from onnxprune.compensate.slopes import Judged, help_at
+from onnxprune.compensate.slopes import FIRST_HELP, LAST_HELP, Judged
 from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array, BoolArray
@@ -27,8 +27,6 @@ GAIN = 0.02
 """A round that brings the held-out loss down by a smaller share than this is the last."""
 ROUNDS, LONGER = 4, 3
 """Rounds at most, and how many times as long as the last one the next is."""
-MANY = 1000
-"""In so many steps samples that are mixed bring more than samples as they are."""
 LOOKS, OFTEN = 10, 100
 """Held-out samples are looked at so many times a round, and at least once in so many steps."""
 FALLS = 4
@@ -40,6 +38,8 @@ WRITTEN, COST = 1.0, 50.0
 """The state is written whenever so many seconds have passed, and so many times what writing it takes."""
 PATIENCE = 0.3
 """The share of all steps by which held-out samples must show or promise a gain."""
+HINTED = 300
+"""Steps in which what is inside a network counts most: it shows the way."""
 FIRST = 20
 """Steps in which hardly anything happens yet: doublings are counted from there."""
 WARM = 3
@@ -88,10 +88,9 @@ class Pace:
     rate: float = 0.01
     seed: int = 0
 
-    @property
-    def takes_many(self) -> bool:
-        """Whether samples come so often that it pays to mix them."""
-        return self.seconds is not None or self.rounds > 1 or self.steps >= MANY
+    def about(self, each: float) -> float:
+        """Return about how many steps there will be at so many seconds each; of rounds the longest."""
+        return self.seconds / max(each, 1e-9) if self.seconds is not None else self.steps * LONGER ** (self.rounds - 1)
 
 
 @dataclass
@@ -113,6 +112,7 @@ class Standing:
     before: float = math.inf
     best: float = math.inf
     least: float = math.inf
+    first_help: float = 1.0
     last_help: float = 1.0
     began: float = math.inf
     best_step: int = 0
@@ -161,7 +161,7 @@ class LongWalk:
             self.standing = Standing(self.pace.rate)
             judged = self.objective.held_out(start)
             self.standing.best, self.standing.least = judged
-            self.standing.last_help = judged.last_help
+            self.standing.first_help, self.standing.last_help = judged.help(FIRST_HELP), judged.help(LAST_HELP)
             self.standing.before = self.standing.best
             self.best = start
             self._begin_round(0)
@@ -204,7 +204,7 @@ class LongWalk:
     def _step(self) -> None:
         at = self.standing
         self._tell()
-        share = help_at(self._fraction, at.last_help) if not at.round else at.last_help
+        share = at.first_help if at.taken < HINTED else at.last_help
         slopes = self.objective.mean(self.descent.weights, self.batches.step(self.generator), share)
         self.descent.step(slopes, self._fraction, self._foreseen)
         for name, zero in self.zeros.items():

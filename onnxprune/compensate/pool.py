@@ -33,7 +33,11 @@ class Pool:
 
     @staticmethod
     def of(draws: Draws, slopes: Slopes, passes: int = PASSES, memory: int = MEMORY) -> Pool:
-        """Return a pool of as many passes over the samples as fit into the memory, one where no two would differ."""
+        """Return a pool of as many passes over the samples as fit into the memory, one where no two would differ.
+
+        Args:
+            passes: 0: every step draws its samples anew.
+        """
         (feed,) = slopes.answered([draws.example()])
         once = -(-draws.samples // draws.batch)
         fits = memory // max(1, feed_bytes(feed))

@@ -26,8 +26,8 @@ from onnxprune.statistics.collect import observed
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array
 
-HELP, HINTS = 1.0, 0.3
-"""At last helpers count at most so many times what is aimed at, as both were at first; from so much of the way on."""
+FIRST_HELP, LAST_HELP = 30.0, 1.0
+"""Helpers count at most so many times what is aimed at, as both were before the first step: at first, and at last."""
 Cut = Callable[[Array], Array]
 """Takes a tensor of the original to the positions of the pruned network."""
 Value = TypeVar("Value")
@@ -66,19 +66,16 @@ class Judged(NamedTuple):
     aim: float
     whole: float
 
-    @property
-    def last_help(self) -> float:
-        """How much of what only shows the way may count at last, where this is the loss before the first step.
+    def help(self, most: float) -> float:
+        """Return the share of what only shows the way that counts, where this is the loss before the first step.
 
         What is inside a network is often much farther from the original than its outputs are.
+
+        Args:
+            most: it counts at most so many times what is aimed at.
         """
         inside = self.whole - self.aim
-        return min(1.0, HELP * self.aim / inside) if self.aim > 0 and inside > 0 else 1.0
-
-
-def help_at(fraction: float, last: float) -> float:
-    """Return how much helpers count where so much of the way is done: all at first, then ever less, then `last`."""
-    return last + (1 - last) * max(0.0, 1 - fraction / HINTS)
+        return min(1.0, most * self.aim / inside) if self.aim > 0 and inside > 0 else 1.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +142,11 @@ class Slopes:
         if any(node.op_type in REPEATED for node in self.gradient.proto.graph.node):
             run = max(run, BACKWARD * teacher)
         return runs * run + update_seconds(self.gradient), teacher
+
+    def pace(self, feed: Feed, runs: int) -> float:
+        """Return the predicted seconds of a step that asks the original, on the cores that there are."""
+        step, teacher = self.seconds(feed, runs)
+        return (step + runs * teacher) / min(self.workers, runs)
 
     def _side_by_side(self, work: Callable[[Feed], Value], feeds: Iterable[Feed]) -> Iterator[Value]:
         """Yield what comes of the feeds, in their order; no more of it is there at one time than there are workers."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxprune.compensate.augment import bearable, can_mix, read_kinds
+from onnxprune.compensate.augment import MANY, bearable, can_mix, read_kinds
 from onnxprune.compensate.ctc import ctc_term
 from onnxprune.compensate.distil import DistilOptions, helping, loss_weights, variances
 from onnxprune.compensate.effort import Effort
@@ -133,8 +133,9 @@ class _Finetuning:
             stream = self._stream(labels.values)
         stream = self._selected(stream)
         ready = labels.ready if labels is not None else np.asarray
-        stream = replace(stream, kinds=self._kinds(stream, pairs, labels), ready=ready)
         slopes, compared = self._slopes(pairs, stream, labels)
+        many = self._pace().about(slopes.pace(stream.example(), stream.runs)) >= MANY
+        stream = replace(stream, kinds=self._kinds(stream, pairs, labels, many), ready=ready)
         grids = self.plain.grids
         zeros = kept_zeros(slopes.gradient.weights, grids)
         plain = HeldOut.over(slopes, stream.held)
@@ -202,7 +203,7 @@ class _Finetuning:
         )
         return Snapshot(options.state, key)
 
-    def _kinds(self, stream: Stream, pairs: Pairs, labels: Labels | None) -> tuple[str, ...]:
+    def _kinds(self, stream: Stream, pairs: Pairs, labels: Labels | None, many: bool) -> tuple[str, ...]:
         """Return the variations that are asked for, or that the original bears; no places change that labels have."""
         asked = read_kinds(self.options.augment)
         feed = {name: array for name, array in stream.example().items() if name != LABELS}
@@ -217,8 +218,7 @@ class _Finetuning:
         if not stream.stacked:
             return ()
         teacher = Asked(self.original, pairs.outputs)
-        mixing = mixes and self._pace().takes_many
-        found = bearable(lambda varied: list(teacher(varied).values()), feed, mixing=mixing)
+        found = bearable(lambda varied: list(teacher(varied).values()), feed, mixing=mixes and many)
         placed = labels is not None and stream.held[0][LABELS].ndim > 2
         return tuple(kind for kind in found if kind == "mix") if placed else found
 

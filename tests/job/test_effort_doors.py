@@ -41,10 +41,10 @@ def test_a_time_is_spent_on_steps_and_the_report_says_what_more_would_give() -> 
     start = time.monotonic()
     result = onnxprune.prune(networks.convnet(width=8), {"x": SMOOTH}, ratio=0.5, effort="2s", progress=heard.append)
     assert 2 < time.monotonic() - start < 20  # the machine may be busy with other things
-    assert steps_of(result) > 0
+    assert taken_of(result) > 0
     distance = result.report.details["compensation"]["distance"]
-    assert distance["after"] < distance["before"]
-    assert "twice as many would probably" in distance["outlook"] or "more effort would" in distance["outlook"]
+    assert distance["after"] <= distance["before"]
+    assert any(words in distance["outlook"] for words in ("twice as many would probably", "more effort", "no gain"))
     assert distance["curve"][-1][0] >= distance["steps"]
     assert any("gradient step" in text and "left" in text for text in heard)
 
