@@ -23,8 +23,8 @@ from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.statistics.feeds import Feed
 from onnxprune.types import Array, BoolArray
 
-GAIN = 0.02
-"""A round that brings the held-out loss down by a smaller share than this is the last."""
+GAIN = 0.05
+"""A round that brings what is aimed at down by a smaller share than this is the last."""
 ROUNDS, LONGER = 4, 3
 """Rounds at most, and how many times as long as the last one the next is."""
 LOOKS, OFTEN = 10, 100
@@ -40,6 +40,8 @@ PATIENCE = 0.3
 """The share of all steps by which held-out samples must show or promise a gain."""
 HINTED = 300
 """Steps in which what is inside a network counts most: it shows the way."""
+LITTLE = 0.02
+"""A share of the loss, for twice the steps, that is not worth them."""
 FIRST = 20
 """Steps in which hardly anything happens yet: doublings are counted from there."""
 WARM = 3
@@ -367,7 +369,7 @@ def outlook(before: float, curve: Sequence[tuple[int, float]]) -> str:
     # the end of a round, where the rate falls, shows more than the next steps will: the slower of two rates counts
     share = max(share, (best / before) ** (1 / max(1.0, math.log2(last / FIRST))))
     guess = best * max(share, 0.5)
-    if share > 1 - GAIN:
+    if share > 1 - LITTLE:
         return f"{last} steps: held-out samples gain little by now; more effort would probably bring next to nothing."
     told = f"bring the held-out distance from {best:.3g} to about {guess:.3g}"
     return f"{last} steps: twice as many would probably {told}."
