@@ -1,5 +1,6 @@
 """How much is spent on gradient steps: words and times, walks that go on, stop, and resume after an interruption."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def test_an_interrupted_walk_goes_on_to_the_same_end(
 ) -> None:
     monkeypatch.setattr("onnxprune.compensate.long_walk.WRITTEN", 0.0)
     monkeypatch.setattr("onnxprune.compensate.long_walk.COST", 0.0)
+    monkeypatch.setattr("onnxprune.compensate.long_walk.GAIN", 0.0)
     pace, snapshot = Pace(steps=20, rounds=3, rate=0.02), Snapshot(tmp_path / "run.state", ("a", "b"))
     whole = LongWalk(Bowl(), Noise(), pace).run()
     assert whole.taken == 260
@@ -117,6 +119,51 @@ def test_a_state_of_another_run_or_no_state_at_all_is_refused(tmp_path: Path) ->
     with pytest.raises(UsageError, match="another run"):
         Snapshot(path, ("a",)).read()
     assert [item.name for item in tmp_path.iterdir()] == ["run.state"]
+
+
+class Uphill(Bowl):
+    """A loss that every step makes larger."""
+
+    def held_out(self, weights: dict[str, np.ndarray]) -> Judged:
+        value = 1.0 + float(
+            sum(np.abs(w - w0).sum() for w, w0 in zip(weights.values(), self.weights.values(), strict=True))
+        )
+        return Judged(value, 1.0)
+
+
+def test_a_time_that_brings_nothing_is_spent_more_and_more_slowly_and_to_its_end() -> None:
+    start = time.monotonic()
+    found = LongWalk(Uphill(), Noise(), Pace(seconds=0.6, rate=0.2)).run()
+    assert found.after == found.before == 1.0 and found.steps == 0 and time.monotonic() - start >= 0.6
+    assert [note.rpartition(" ")[2] for note in found.notes] == ["0.05", "0.013", "0.0031"]
+    assert all("no gain on held-out samples" in note for note in found.notes)
+
+
+def test_what_is_inside_counts_less_once_it_has_shown_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.compensate.long_walk.HINTED", 5)
+    shares: list[float] = []
+
+    class Inside(Bowl):
+        def mean(
+            self, weights: dict[str, np.ndarray], feeds: list[dict[str, np.ndarray]], share: float
+        ) -> list[np.ndarray]:
+            shares.append(share)
+            return super().mean(weights, feeds, share)
+
+        def held_out(self, weights: dict[str, np.ndarray]) -> Judged:
+            aim = super().held_out(weights).aim
+            return Judged(aim, 101 * aim)
+
+    LongWalk(Inside(), Noise(), Pace(steps=8, rounds=1, rate=0.05)).run()
+    assert shares == pytest.approx([0.3] * 5 + [0.01] * 3)
+
+
+@pytest.mark.parametrize(
+    ("aim", "whole", "share"),
+    [(1.0, 1.5, 1.0), (1.0, 3.0, 1.0), (1.0, 5.0, 0.5), (0.0, 1.0, 1.0), (1.0, 1.0, 1.0), (float("nan"), 1.0, 1.0)],
+)
+def test_helpers_count_no_more_than_so_many_times_what_is_aimed_at(aim: float, whole: float, share: float) -> None:
+    assert Judged(aim, whole).help(2.0) == share
 
 
 def test_the_outlook_tells_gains_from_none() -> None:

@@ -10,6 +10,7 @@ from onnxprune.compensate.compensate import compensate
 from onnxprune.compensate.distil import DistilOptions, distil
 from onnxprune.compensate.gradient import gradient_graph
 from onnxprune.compensate.lean import without_dead
+from onnxprune.compensate.objective import HeldOut
 from onnxprune.compensate.slopes import Slopes, Teacher, update_seconds
 from onnxprune.errors import ModelError
 from onnxprune.graph.model import Model
@@ -133,6 +134,12 @@ def test_what_only_shows_the_way_is_judged_apart() -> None:
     aim, whole = both.over(start, [feed])
     assert aim == pytest.approx(alone.over(start, [feed]).whole, rel=1e-6) and whole > 1.1 * aim
     assert aim == pytest.approx(both.over(start, [feed, feed]).aim, rel=1e-6)
+    names = alone.gradient.weights
+    plain = alone.mean({name: start[name] for name in names}, [feed])
+    for share, least in ((0.0, 0.0), (1.0, 1e-3)):
+        slopes = dict(zip(start, HeldOut(both, []).mean(start, [feed], share), strict=True))
+        apart = max(float(np.abs(slopes[name] - slope).max()) for name, slope in zip(names, plain, strict=True))
+        assert least <= apart <= (1e-5 if share == 0 else np.inf)
 
 
 def test_a_refit_tells_how_far_it_is() -> None:
