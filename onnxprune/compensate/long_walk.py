@@ -33,7 +33,7 @@ FALLS = 4
 """How often the rate is lowered because steps lead nowhere, before it is given up."""
 LOWER = 4.0
 HOPELESS = 2.0
-"""A loss this many times the best is no way to go on from."""
+"""A loss this many times what it was at first is no way to go on from."""
 WRITTEN, COST = 1.0, 50.0
 """The state is written whenever so many seconds have passed, and so many times what writing it takes."""
 PATIENCE = 0.3
@@ -99,7 +99,8 @@ class Pace:
 class Standing:
     """How far it is, as numbers: what the state keeps besides arrays.
 
-    before, best: of what is aimed at. least: of the whole loss. curve: (steps, what is aimed at) of every look.
+    before, best: of what is aimed at. whole: the loss with all that shows the way, before.
+    curve: (steps, what is aimed at) of every look.
     began, since, looks: the best, seconds spent and looks taken when this round began.
     """
 
@@ -113,7 +114,7 @@ class Standing:
     looks: int = 0
     before: float = math.inf
     best: float = math.inf
-    least: float = math.inf
+    whole: float = math.inf
     first_help: float = 1.0
     last_help: float = 1.0
     began: float = math.inf
@@ -162,7 +163,7 @@ class LongWalk:
             start = dict(self.objective.weights)
             self.standing = Standing(self.pace.rate)
             judged = self.objective.held_out(start)
-            self.standing.best, self.standing.least = judged
+            self.standing.best, self.standing.whole = judged
             self.standing.first_help, self.standing.last_help = judged.help(FIRST_HELP), judged.help(LAST_HELP)
             self.standing.before = self.standing.best
             self.best = start
@@ -239,9 +240,7 @@ class LongWalk:
         at.curve.append((at.taken, aim if math.isfinite(aim) else -1.0))
         if aim < at.best:
             at.best, at.best_step, self.best = aim, at.taken, dict(self.descent.weights)
-        if whole < at.least:
-            at.least = whole
-        elif not whole < HOPELESS * at.least:
+        if not whole < HOPELESS * at.whole:
             told = "no number" if not math.isfinite(whole) else f"{whole:.3g}"
             self._lower(f"the loss was {told} at step {at.taken}")
             return True
