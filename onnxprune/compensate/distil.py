@@ -48,6 +48,9 @@ LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 """What is before these tells more than what is behind them."""
 
 
+Price = tuple[float, float]
+
+
 class TooDearError(ModelError):
     """The seconds are enough for so few steps of the whole network."""
 
@@ -135,14 +138,15 @@ def distil(
     shapes = {name: probe[name].shape for name in compared}
     gradient = gradient_graph(pruned, compared, shapes, example, helping=helping(ends, inside))
     slopes = Slopes.open(gradient, teacher, options.threads, options.provider)
-    many = _about(slopes, draws, options) >= MANY
+    price = _price(slopes, draws, options)
+    many = _about(price, min(slopes.workers, draws.runs), options) >= MANY
     draws.kinds = _kinds(options, draws, lambda feed: [teacher(feed)[name] for name in ends], many)
     held = list(islice(draws.held_out(), HELD_RUNS if draws.stacked else SEEN))
     distance = HeldOut.over(slopes, held)
     if options.effort is not None and options.effort.is_long:
         return _as_long_as_asked(pruned, distance, draws, options, progress)
     pool = Pool.of(draws, slopes, 0 if many and draws.kinds else PASSES)
-    before, left = distance.held_out(gradient.weights), _affordable(slopes, pool, options)
+    before, left = distance.held_out(gradient.weights), _affordable(price, pool, options)
     for slower in SLOWER:
         rate = rate_of_walk(options.rate / slower, left)
         descent = Descent(gradient.weights, gradient.matrices, rate, left, slopes.workers)
@@ -158,15 +162,19 @@ def distil(
     return pruned, Distilled(before.aim, before.aim)
 
 
-def _about(slopes: Slopes, draws: Draws, options: DistilOptions) -> float:
+def _price(slopes: Slopes, draws: Draws, options: DistilOptions) -> Price:
+    """Return the predicted CPU seconds of a step and of asking the original for it; nothing where steps are counted."""
+    if options.seconds is None and _pace(options).seconds is None:
+        return 0.0, 0.0
+    step, teacher = slopes.seconds(draws.example(), draws.runs)
+    return step, draws.runs * teacher
+
+
+def _about(price: Price, workers: int, options: DistilOptions) -> float:
     """Return about how many steps there will be if each asks the original."""
-    example = draws.example()
     if options.effort is not None and options.effort.is_long:
-        return _pace(options).about(slopes.pace(example, draws.runs))
-    if options.seconds is None:
-        return options.steps
-    step, teacher = slopes.seconds(example, draws.runs)
-    return min(options.steps, options.seconds / (step + draws.runs * teacher))
+        return _pace(options).about(sum(price) / workers)
+    return options.steps if options.seconds is None else min(options.steps, options.seconds / sum(price))
 
 
 def _pace(options: DistilOptions) -> Pace:
@@ -192,16 +200,16 @@ def _as_long_as_asked(
     return (with_weights(pruned, distance.slopes.gradient, found.weights) if found.steps else pruned), told
 
 
-def _affordable(slopes: Slopes, pool: Pool, options: DistilOptions) -> int:
+def _affordable(price: Price, pool: Pool, options: DistilOptions) -> int:
     """Return how many steps fit into the seconds."""
     if options.seconds is None:
         return options.steps
-    step, teacher = slopes.seconds(pool.draws.example(), pool.draws.runs)
-    steps = int(options.seconds / (step + pool.draws.runs * teacher))
+    step, asked = price
+    steps = int(options.seconds / (step + asked))
     if pool.asked(steps) < steps * pool.draws.runs:  # the original is asked no more once the pool is full
-        steps = int((options.seconds - pool.size * teacher) / step)
+        steps = int((options.seconds - pool.size / pool.draws.runs * asked) / step)
     if steps < options.least and not options.forced:
-        raise TooDearError(too_dear(FEWEST_STEPS * (step + pool.draws.runs * teacher), options.seconds), steps)
+        raise TooDearError(too_dear(FEWEST_STEPS * (step + asked), options.seconds), steps)
     return max(min(steps, options.steps), FEWEST_STEPS)
 
 

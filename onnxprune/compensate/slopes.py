@@ -143,11 +143,6 @@ class Slopes:
             run = max(run, BACKWARD * teacher)
         return runs * run + update_seconds(self.gradient), teacher
 
-    def pace(self, feed: Feed, runs: int) -> float:
-        """Return the predicted seconds of a step that asks the original, on the cores that there are."""
-        step, teacher = self.seconds(feed, runs)
-        return (step + runs * teacher) / min(self.workers, runs)
-
     def _side_by_side(self, work: Callable[[Feed], Value], feeds: Iterable[Feed]) -> Iterator[Value]:
         """Yield what comes of the feeds, in their order; no more of it is there at one time than there are workers."""
         if self.workers == 1:

@@ -23,6 +23,7 @@ from onnxprune.compensate.effort import Effort
 from onnxprune.compensate.gradient import OPSET, gradient_graph
 from onnxprune.compensate.long_walk import LongWalk, Pace, outlook
 from onnxprune.compensate.objective import Asked, HeldOut, Labelled
+from onnxprune.compensate.slopes import Slopes
 from onnxprune.compensate.snapshot import Snapshot
 from onnxprune.compensate.stream import LABELS, Stream, stream_of
 from onnxprune.compensate.terms import Term, label_term, own_term
@@ -134,7 +135,7 @@ class _Finetuning:
         stream = self._selected(stream)
         ready = labels.ready if labels is not None else np.asarray
         slopes, compared = self._slopes(pairs, stream, labels)
-        many = self._pace().about(slopes.pace(stream.example(), stream.runs)) >= MANY
+        many = self._pace().about(self._seconds(slopes, stream)) >= MANY
         stream = replace(stream, kinds=self._kinds(stream, pairs, labels, many), ready=ready)
         grids = self.plain.grids
         zeros = kept_zeros(slopes.gradient.weights, grids)
@@ -184,6 +185,13 @@ class _Finetuning:
         if effort.word == "default":
             return Pace(steps, 1, rate=options.rate, seed=options.seed)
         return Pace(seconds=effort.seconds, rate=options.rate, seed=options.seed)
+
+    def _seconds(self, slopes: Slopes, stream: Stream) -> float:
+        """Return the predicted seconds of a step, where the clock counts."""
+        if self._pace().seconds is None:
+            return 0.0
+        step, teacher = slopes.seconds(stream.example(), stream.runs)
+        return (step + stream.runs * teacher) / min(slopes.workers, stream.runs)
 
     def _snapshot(self) -> Snapshot | None:
         options = self.options
