@@ -25,7 +25,7 @@ from onnxprune.types import Array, BoolArray
 
 GAIN = 0.05
 """A round that brings what is aimed at down by a smaller share than this is the last."""
-ROUNDS, LONGER = 4, 3
+ROUNDS, LONGER = 3, 3
 """Rounds at most, and how many times as long as the last one the next is."""
 LOOKS, OFTEN = 10, 100
 """Held-out samples are looked at so many times a round, and at least once in so many steps."""
@@ -84,7 +84,7 @@ class Pace:
     rate: of the largest step, relative to the root mean square of what it changes.
     """
 
-    steps: int = 300
+    steps: int = 1000
     rounds: int = ROUNDS
     seconds: float | None = None
     rate: float = 0.01

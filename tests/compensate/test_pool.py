@@ -188,6 +188,22 @@ def test_samples_are_varied_as_the_original_bears_it(
     assert set(seen) == {kinds}
 
 
+@pytest.mark.parametrize(("steps", "fresh"), [(5, False), (6, True)])
+def test_where_steps_are_many_samples_are_drawn_anew_for_each_and_mixed(
+    steps: int, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.compensate.distil.MANY", 6)
+    monkeypatch.setattr("onnxprune.compensate.distil.PASSES", 1)
+    asked: list[str] = []
+    for name in ("varied", "mixed"):
+        known = getattr(draws_room, name)
+        monkeypatch.setattr(draws_room, name, lambda *a, name=name, known=known: asked.append(name) or known(*a))
+    model, other = images(ALIKE), images(1.1 * ALIKE)
+    bright = RNG.normal(size=(32, 1, 24, 24)).astype(np.float32)
+    distil(model, other, {"y": lambda y: y}, {}, [{"x": bright}], DistilOptions(steps, 14, 14, threads=1))
+    assert asked == (["varied", "mixed"] * steps if fresh else ["varied"] * 2)
+
+
 def test_a_distance_asks_the_original_once_for_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     slopes, teacher = opened(4)
     held = [{"x": normal(4, 3)} for _ in range(3)]

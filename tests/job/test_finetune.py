@@ -139,6 +139,25 @@ def test_what_does_not_fit_is_refused_in_one_line(pruned: onnx.ModelProto, name:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("steps", [3, 4])
+def test_samples_are_mixed_with_their_labels_where_steps_are_many(
+    pruned: onnx.ModelProto, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.methods.finetune.MANY", 4)
+    found = onnxprune.finetune(NET, pruned, {"x": X}, steps=steps, labels=np.arange(96) % 10)
+    assert ("mix" in found.kinds) == (steps == 4) and np.isfinite(found.after)
+    assert "mix" in onnxprune.finetune(NET, pruned, {"x": X}, steps=3, augment="mix").kinds
+
+
+def test_samples_that_cannot_be_mixed_are_not(pruned: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.methods.finetune.MANY", 1)
+    own = {"loss": own_loss(), "labels": np.zeros((96, 10), np.float32)}
+    assert "mix" not in onnxprune.finetune(NET, pruned, {"x": X}, steps=2, **own).kinds
+    with pytest.raises(onnxprune.UsageError, match="augment mix: samples cannot be mixed") as caught:
+        onnxprune.finetune(NET, pruned, {"x": X}, steps=2, augment="flip,mix", **own)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("first", [40, 60, 80])
 def test_a_wrong_label_is_named_by_its_place_among_those_given(pruned: onnx.ModelProto, first: int) -> None:
     labels = np.where(np.arange(96) < first, 3, 99)
