@@ -191,6 +191,11 @@ class LongWalk:
         return (self.standing.step + 1) / (self._length + 1)
 
     @property
+    def _help(self) -> float:
+        """How much what is inside counts."""
+        return self.standing.first_help if self.standing.taken < HINTED else self.standing.last_help
+
+    @property
     def _foreseen(self) -> float | None:
         """How many steps the clock leaves time for, by those that were taken; None: steps are counted."""
         if self.pace.seconds is None:
@@ -207,8 +212,7 @@ class LongWalk:
     def _step(self) -> None:
         at = self.standing
         self._tell()
-        share = at.first_help if at.taken < HINTED else at.last_help
-        slopes = self.objective.mean(self.descent.weights, self.batches.step(self.generator), share)
+        slopes = self.objective.mean(self.descent.weights, self.batches.step(self.generator), self._help)
         self.descent.step(slopes, self._fraction, self._foreseen)
         for name, zero in self.zeros.items():
             self.descent.weights[name] = np.where(zero, np.float32(0), self.descent.weights[name])
@@ -236,12 +240,13 @@ class LongWalk:
     def _look(self) -> bool:
         """Look at held-out samples; tell whether steps went astray, and it began again from the best, more slowly."""
         at = self.standing
-        aim, whole = self.objective.held_out(self.descent.weights)
+        judged = self.objective.held_out(self.descent.weights)
+        aim, loss, first = judged.aim, judged.with_help(self._help), Judged(at.before, at.whole).with_help(self._help)
         at.curve.append((at.taken, aim if math.isfinite(aim) else -1.0))
         if aim < at.best:
             at.best, at.best_step, self.best = aim, at.taken, dict(self.descent.weights)
-        if not whole < HOPELESS * at.whole:
-            told = "no number" if not math.isfinite(whole) else f"{whole:.3g}"
+        if not loss < HOPELESS * first:
+            told = "no number" if not math.isfinite(loss) else f"{loss:.3g}"
             self._lower(f"the loss was {told} at step {at.taken}")
             return True
         if self._is_in_vain():

@@ -66,6 +66,10 @@ class Judged(NamedTuple):
     aim: float
     whole: float
 
+    def with_help(self, share: float) -> float:
+        """Return the loss in which what only shows the way counts so much."""
+        return self.aim + share * (self.whole - self.aim)
+
     def help(self, most: float) -> float:
         """Return the share of what only shows the way that counts, where this is the loss before the first step.
 
