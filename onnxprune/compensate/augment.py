@@ -40,7 +40,7 @@ def read_kinds(text: str) -> tuple[str, ...] | None:
 def varied(feed: Mapping[str, Array], kinds: Sequence[str], generator: np.random.Generator) -> Feed:
     """Return the samples of a feed, those of images mirrored and moved; all images of a sample in the same way."""
     images = {name: axes for name, array in feed.items() if (axes := image_axes(array)) is not None}
-    if not kinds or not images:
+    if not {"flip", "shift"}.intersection(kinds) or not images:
         return dict(feed)
     result = {name: np.empty_like(array) if name in images else array for name, array in feed.items()}
     for number in range(len(next(iter(feed[name] for name in images)))):
@@ -70,7 +70,7 @@ def mixed(feed: Mapping[str, Array], generator: np.random.Generator, often: floa
 
     Source: mixup (Zhang et al., 2018, equation 1) with shares that are all as likely, as Beyer et al., 2022, use it.
     """
-    count = len(next(iter(feed.values())))
+    count = _count(feed)
     partners, shares = generator.permutation(count), generator.uniform(0, 1, count)
     shares = np.where(generator.random(count) < often, shares, 1.0)
 
@@ -106,27 +106,39 @@ def bearable(
     mixing = mixing and can_mix(feed)
     if not images and not mixing:
         return ()
-    plain, taken = network(feed), []
+
+    def given(feed: Feed) -> list[Array]:
+        return [array for array in network(feed) if array.dtype.kind == "f"]
+
+    plain, taken = given(feed), []
     if images:
-        usual = _distance(plain, network({name: np.roll(array, 1, axis=0) for name, array in feed.items()}))
+        usual = _distance(plain, given({name: np.roll(array, 1, axis=0) for name, array in feed.items()}))
         mirrored = {n: np.flip(a, axes[1] + 1).copy() if (axes := image_axes(a)) else a for n, a in feed.items()}
         # a mirrored half would hide half of the difference
         for kind, changed in ("flip", mirrored), ("shift", varied(feed, ("shift",), np.random.default_rng(seed))):
-            if usual > 0 and _distance(plain, network(changed)) < BEARABLE * usual:
+            if usual > 0 and _distance(plain, given(changed)) < BEARABLE * usual:
                 taken.append(kind)
-    if mixing and _tells(plain, network(mixed(feed, np.random.default_rng(seed), often=1.0))):
+    if mixing and _tells(plain, given(mixed(feed, np.random.default_rng(seed), often=1.0)), _count(feed)):
         taken.append("mix")
     return tuple(taken)
 
 
-def _tells(plain: Sequence[Array], mixtures: Sequence[Array]) -> bool:
-    """Tell whether what is given for mixtures differs among them about as much as among samples, over all outputs."""
-    known = [
-        (one.var(axis=0, dtype=np.float64).mean(), other.var(axis=0).mean())
-        for one, other in zip(plain, mixtures, strict=True)
-    ]
-    shares = [other / one for one, other in known if one > 0]
-    return bool(shares) and float(np.sqrt(np.mean(shares))) >= SURE
+def _count(feed: Mapping[str, Array]) -> int:
+    return len(next(iter(feed.values())))
+
+
+def _tells(plain: Sequence[Array], mixtures: Sequence[Array], count: int) -> bool:
+    """Tell whether what is given differs among mixtures about as much as among samples, for every output of samples."""
+    shares = []
+    for one, other in zip(plain, mixtures, strict=True):
+        if one.shape[:1] == (count,) and (usual := _spread(one)) > 0:
+            shares.append(_spread(other) / usual)
+    return bool(shares) and min(shares) >= SURE**2
+
+
+def _spread(array: Array) -> float:
+    """Return the mean variance over axis 0."""
+    return float(array.astype(np.float64).var(axis=0).mean()) if array.size else 0.0
 
 
 def _distance(ones: Sequence[Array], others: Sequence[Array]) -> float:

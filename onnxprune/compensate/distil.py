@@ -296,17 +296,25 @@ class StepWalk:
                 continue
             aim, whole = self.distance.held_out(self.descent.weights)
             self.curve.append((step, aim if np.isfinite(aim) else -1.0))
-            self.wholes.append((step, whole if np.isfinite(whole) else -1.0))
+            self.wholes.append((step, whole))
             if aim < best[1]:
                 best = (dict(self.descent.weights), aim, step)
             least = min(least, whole)
-            if least < self.before.whole:
-                continue
-            if not whole < WORSE * self.before.whole:
-                break
-            if step >= PATIENCE * steps and not comes_back(self.wholes, steps, self.before.whole):
+            if not best[2] and self._is_in_vain(step, least):
                 break
         return best
+
+    def _is_in_vain(self, step: int, least: float) -> bool:
+        """Tell whether a walk whose outputs came no nearer so far need not go on.
+
+        Args:
+            least: the least whole loss so far.
+        """
+        steps, aim, whole = self.progress.steps, *self.before
+        if least >= whole:
+            late = step >= PATIENCE * steps and not comes_back(self.wholes, steps, whole)
+            return late or not self.wholes[-1][1] < WORSE * whole
+        return step >= 2 * PATIENCE * steps and not comes_back(self.curve, steps, aim)
 
 
 @dataclass

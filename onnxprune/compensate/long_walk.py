@@ -101,7 +101,7 @@ class Standing:
 
     before, best: of what is aimed at. whole: the loss with all that shows the way, before.
     curve: (steps, what is aimed at) of every look.
-    began, since, looks: the best, seconds spent and looks taken when this round began.
+    began, since, looks: the best when this round first began; seconds spent and looks taken when it last did.
     """
 
     rate: float
@@ -166,6 +166,7 @@ class LongWalk:
             self.standing.best, self.standing.whole = judged
             self.standing.first_help, self.standing.last_help = judged.help(FIRST_HELP), judged.help(LAST_HELP)
             self.standing.before = self.standing.best
+            self.standing.over = judged == (0.0, 0.0)
             self.best = start
             self._begin_round(0)
         self._clock = self._written = time.monotonic()
@@ -201,7 +202,7 @@ class LongWalk:
         if self.pace.seconds is None:
             return None
         at = self.standing
-        return self.pace.seconds / (at.spent / at.taken) if at.taken and at.spent else 1.0
+        return (self.pace.seconds - at.since) / (at.spent / at.taken) if at.taken and at.spent else 1.0
 
     def _begin_round(self, number: int) -> None:
         self.standing.round, self.standing.step, self.standing.began = number, 0, self.standing.best
@@ -245,7 +246,7 @@ class LongWalk:
         at.curve.append((at.taken, aim if math.isfinite(aim) else -1.0))
         if aim < at.best:
             at.best, at.best_step, self.best = aim, at.taken, dict(self.descent.weights)
-        if not loss < HOPELESS * first:
+        elif not loss <= first + (HOPELESS - 1) * abs(first):
             told = "no number" if not math.isfinite(loss) else f"{loss:.3g}"
             self._lower(f"the loss was {told} at step {at.taken}")
             return True
@@ -264,7 +265,7 @@ class LongWalk:
 
     def _end_round(self) -> None:
         at = self.standing
-        gained = 1 - at.best / at.began if at.began else 0.0
+        gained = (at.began - at.best) / abs(at.began) if at.began else 0.0
         if self.pace.seconds is not None:
             at.over = True
         elif gained <= 0 and at.best_step == 0:

@@ -15,7 +15,7 @@ from onnxprune.errors import UsageError
 from onnxprune.files.staging import Staging, as_output_error, create
 from onnxprune.types import Array
 
-FORMAT = "onnxprune-finetune-1"
+FORMAT = "onnxprune-finetune-2"
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,8 @@ class _Finetuning:
             if "mix" in asked and not mixes:
                 raise UsageError(
                     "augment mix: samples cannot be mixed: that takes inputs of floating-point numbers with samples "
-                    "along axis 0, and labels, if any, of cross-entropy, mse or bce."
+                    "along axis 0, two of them or more in a run, and labels, if any, of cross-entropy, mse or bce "
+                    "without a loss of your own."
                 )
             return asked
         if not stream.stacked:

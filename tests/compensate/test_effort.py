@@ -139,6 +139,34 @@ def test_a_time_that_brings_nothing_is_spent_more_and_more_slowly_and_to_its_end
     assert all("no gain on held-out samples" in note for note in found.notes)
 
 
+@dataclass
+class Moved(Bowl):
+    """The bowl, so much lower; what is inside leads away all the time."""
+
+    lower: float = 0.0
+    inside: float = 0.0
+
+    def held_out(self, weights: dict[str, np.ndarray]) -> Judged:
+        aim = super().held_out(weights).aim - self.lower
+        self.inside += 1000
+        return Judged(aim, aim + self.inside)
+
+
+@pytest.mark.parametrize("lower", [0.0, 10.0, 1e4])
+def test_a_walk_whose_looks_get_better_is_not_astray_however_low_the_loss_is(lower: float) -> None:
+    found = LongWalk(Moved(lower=lower), Noise(), Pace(steps=40, rounds=1, rate=0.05)).run()
+    assert not found.notes and found.taken == 40 and found.steps == 40
+
+
+def test_nothing_is_done_about_no_distance() -> None:
+    class Same(Bowl):
+        def held_out(self, weights: dict[str, np.ndarray]) -> Judged:
+            return Judged(0.0, 0.0)
+
+    found = LongWalk(Same(), Noise(), Pace(steps=40, rounds=2)).run()
+    assert (found.taken, found.steps, found.notes) == (0, 0, ())
+
+
 def test_what_is_inside_counts_less_once_it_has_shown_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.compensate.long_walk.HINTED", 5)
     shares: list[float] = []

@@ -146,6 +146,27 @@ def test_what_is_aimed_at_chooses_and_the_whole_loss_tells_whether_to_go_on() ->
     assert [loss for _, loss in walk.curve] == aims
 
 
+FALLING = [0.9**look for look in range(1, 11)]
+
+
+@pytest.mark.parametrize(
+    ("aims", "wholes", "taken", "best"),
+    [
+        (FALLING, [100.0 + look for look in range(10)], 50, 50),  # inside leads away, outputs come nearer all the time
+        ([1.1] * 6 + [0.5], [0.9] * 7, 30, 0),  # inside comes nearer, outputs promise nothing
+        ([1.5, 1.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6], [0.9] * 10, 50, 50),
+    ],
+)
+def test_a_walk_goes_on_while_outputs_come_nearer_or_promise_to(
+    aims: list[float], wholes: list[float], taken: int, best: int
+) -> None:
+    looks = [Judged(*look) for look in zip(aims, wholes, strict=True)]
+    descent = Descent({"w": np.ones(2, np.float32)}, {}, 0.01, 50)
+    start = Judged(1.0, 99.0) if best == 50 and wholes[0] > 1 else Judged(1.0, 1.0)
+    walk = StepWalk(descent, Told(looks), NoFeeds(), start, Progress(lambda text: None, 50))  # type: ignore[arg-type]
+    assert (walk.down(np.random.default_rng(0))[2], walk.taken) == (best, taken)
+
+
 def images(rows: np.ndarray) -> Model:
     """Says how bright images of 24 x 24 are, each place weighed: all alike, or left against right."""
     weights = {"w0": rows.astype(np.float32), "w1": np.array([[1.0], [0.5]], np.float32)}

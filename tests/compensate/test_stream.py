@@ -101,6 +101,11 @@ def test_samples_are_mixed_where_mixtures_tell_something() -> None:
 
     assert bearable(plain, feed, mixing=True) == ("mix",) and bearable(plain, feed) == ()
     assert bearable(table, feed, mixing=True) == ()
+    low = np.float32(1e-6)
+    assert bearable(lambda f: [*table(f), low * np.square(f["x"][:, :1] - 20)], feed, mixing=True) == ()
+    odd = [np.zeros((), np.int64), np.ones((), np.float32), np.array(["a"]), np.zeros((40, 0), np.float32)]
+    assert bearable(lambda f: [*plain(f), *odd], feed, mixing=True) == ("mix",)
+    assert bearable(lambda f: odd, feed, mixing=True) == ()
     assert "mix" in bearable(lambda f: [f["x"].sum((1, 2, 3))], {"x": images()}, mixing=True)
     assert not can_mix({"ids": np.arange(8)}) and not can_mix({"x": X[:1]}) and not can_mix({"x": X, "y": X[:3]})
 
