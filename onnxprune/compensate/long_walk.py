@@ -32,7 +32,7 @@ LOOKS, OFTEN = 10, 100
 FALLS = 4
 """How often the rate is lowered because steps lead nowhere, before it is given up."""
 LOWER = 4.0
-HOPELESS = 2.0
+HOPELESS = 10.0
 """A loss this many times what it was at first is no way to go on from."""
 WRITTEN, COST = 1.0, 50.0
 """The state is written whenever so many seconds have passed, and so many times what writing it takes."""
