@@ -13,7 +13,7 @@ from onnxprune.types import Array
 KINDS = ("flip", "shift", "mix")
 """Mirrored left to right, half of the samples; moved by up to a twelfth of the size, the border repeated; half of the
 samples mixed with another one, in shares from 0 to 1."""
-MANY = 600
+MANY = 650
 """In fewer steps samples that are mixed bring less than samples as they are."""
 BEARABLE = 0.5
 """A variation is taken where it changes what the network gives less than this share of what another sample does."""

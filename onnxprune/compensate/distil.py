@@ -40,7 +40,7 @@ LOOKS = 10
 """How often held-out samples are looked at."""
 HELD_RUNS, SEEN = 4, 32
 """Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
-WORSE = 2.0
+WORSE = 4.0
 """A loss this many times that before the steps is beyond hope."""
 FEWEST_STEPS, FEWEST_AGAIN = 40, 20
 """With fewer, steps are left out: the rate has hardly risen and fallen. Slower ones need less time to come to rest."""
@@ -300,21 +300,15 @@ class StepWalk:
             if aim < best[1]:
                 best = (dict(self.descent.weights), aim, step)
             least = min(least, whole)
-            if not best[2] and self._is_in_vain(step, least):
+            if not best[2] and least >= self.before.whole and self._is_in_vain(step):
                 break
         return best
 
-    def _is_in_vain(self, step: int, least: float) -> bool:
-        """Tell whether a walk whose outputs came no nearer so far need not go on.
-
-        Args:
-            least: the least whole loss so far.
-        """
-        steps, aim, whole = self.progress.steps, *self.before
-        if least >= whole:
-            late = step >= PATIENCE * steps and not comes_back(self.wholes, steps, whole)
-            return late or not self.wholes[-1][1] < WORSE * whole
-        return step >= 2 * PATIENCE * steps and not comes_back(self.curve, steps, aim)
+    def _is_in_vain(self, step: int) -> bool:
+        """Tell whether a walk that came no nearer so far need not go on."""
+        steps, whole = self.progress.steps, self.before.whole
+        late = step >= PATIENCE * steps and not comes_back(self.wholes, steps, whole)
+        return late or not self.wholes[-1][1] < WORSE * whole
 
 
 @dataclass

@@ -125,7 +125,7 @@ class NoFeeds:
         ([1.1, 1.2, 1.3, 0.5], 15, 0),  # still going away at a third
         ([1.5, 1.49, 1.48, 0.5], 15, 0),  # back, but not soon enough
         ([1.5, 1.3, 1.2, 1.15, 1.14, 1.13, 1.12, 1.12, 0.1], 40, 0),  # came back, then stood still
-        ([2.1, 0.1], 5, 0),  # beyond hope
+        ([4.1, 0.1], 5, 0),  # beyond hope
         ([0.9, 1.5, 1.6, 1.7, 1.8, 1.9, 1.9, 1.9, 1.9, 1.9], 50, 5),  # was better once
     ],
 )
@@ -153,7 +153,7 @@ FALLING = [0.9**look for look in range(1, 11)]
     ("aims", "wholes", "taken", "best"),
     [
         (FALLING, [100.0 + look for look in range(10)], 50, 50),  # inside leads away, outputs come nearer all the time
-        ([1.1] * 6 + [0.5], [0.9] * 7, 30, 0),  # inside comes nearer, outputs promise nothing
+        ([1.1] * 9 + [0.5], [0.9] * 10, 50, 50),  # inside comes nearer, outputs at last
         ([1.5, 1.4, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6], [0.9] * 10, 50, 50),
     ],
 )
