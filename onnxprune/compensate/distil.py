@@ -40,7 +40,7 @@ LOOKS = 10
 """How often held-out samples are looked at."""
 HELD_RUNS, SEEN = 4, 32
 """Held-out samples of so many runs are looked at; of so many feeds where a feed cannot hold several samples."""
-WORSE = 4.0
+WORSE = 2.0
 """A loss this many times that before the steps is beyond hope."""
 FEWEST_STEPS, FEWEST_AGAIN = 40, 20
 """With fewer, steps are left out: the rate has hardly risen and fallen. Slower ones need less time to come to rest."""

@@ -125,7 +125,7 @@ class NoFeeds:
         ([1.1, 1.2, 1.3, 0.5], 15, 0),  # still going away at a third
         ([1.5, 1.49, 1.48, 0.5], 15, 0),  # back, but not soon enough
         ([1.5, 1.3, 1.2, 1.15, 1.14, 1.13, 1.12, 1.12, 0.1], 40, 0),  # came back, then stood still
-        ([4.1, 0.1], 5, 0),  # beyond hope
+        ([2.1, 0.1], 5, 0),  # beyond hope
         ([0.9, 1.5, 1.6, 1.7, 1.8, 1.9, 1.9, 1.9, 1.9, 1.9], 50, 5),  # was better once
     ],
 )
