@@ -46,9 +46,8 @@ FEWEST_STEPS, FEWEST_AGAIN = 40, 20
 """With fewer, steps are left out: the rate has hardly risen and fallen. Slower ones need less time to come to rest."""
 LAST = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 """What is before these tells more than what is behind them."""
-
-
 Price = tuple[float, float]
+"""Predicted CPU seconds of a step, and of asking the original for it."""
 
 
 class TooDearError(ModelError):
@@ -285,8 +284,7 @@ class StepWalk:
     def down(self, generator: np.random.Generator) -> tuple[dict[str, Array], float, int]:
         """Return the weights that were best on held-out samples, their loss, and after how many steps; 0: none were."""
         best: tuple[dict[str, Array], float, int] = (dict(self.descent.weights), self.before.aim, 0)
-        least, share = self.before.whole, self.before.help(FIRST_HELP)
-        steps = self.progress.steps
+        steps, share = self.progress.steps, self.before.help(FIRST_HELP)
         look = max(1, steps // LOOKS)
         for step in range(1, steps + 1):
             self.progress.tell(step, best[1])
@@ -299,14 +297,15 @@ class StepWalk:
             self.wholes.append((step, whole))
             if aim < best[1]:
                 best = (dict(self.descent.weights), aim, step)
-            least = min(least, whole)
-            if not best[2] and least >= self.before.whole and self._is_in_vain(step):
+            if not best[2] and self._is_in_vain(step):
                 break
         return best
 
     def _is_in_vain(self, step: int) -> bool:
-        """Tell whether a walk that came no nearer so far need not go on."""
+        """Tell whether a walk whose outputs came no nearer need not go on: what is inside did not, and will not."""
         steps, whole = self.progress.steps, self.before.whole
+        if any(loss < whole for _, loss in self.wholes):
+            return False
         late = step >= PATIENCE * steps and not comes_back(self.wholes, steps, whole)
         return late or not self.wholes[-1][1] < WORSE * whole
 

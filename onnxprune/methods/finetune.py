@@ -132,16 +132,15 @@ class _Finetuning:
         labels = self._labels(given, pairs, feeds)
         if labels is not None:
             stream = self._stream(labels.values)
-        stream = self._selected(stream)
-        ready = labels.ready if labels is not None else np.asarray
+        stream = replace(self._selected(stream), ready=labels.ready if labels is not None else np.asarray)
         slopes, compared = self._slopes(pairs, stream, labels)
-        many = self._pace().about(self._seconds(slopes, stream)) >= MANY
-        stream = replace(stream, kinds=self._kinds(stream, pairs, labels, many), ready=ready)
+        pace, workers = self._pace(), slopes.workers
+        many = pace.about(0.0 if pace.seconds is None else _seconds(slopes, stream)) >= MANY
+        stream = replace(stream, kinds=self._kinds(stream, pairs, labels, many))
         grids = self.plain.grids
         zeros = kept_zeros(slopes.gradient.weights, grids)
         plain = HeldOut.over(slopes, stream.held)
         distance = OnGrids(slopes, plain.held, grids) if grids else plain
-        pace, workers = self._pace(), slopes.workers
         walk = LongWalk(distance, stream, pace, zeros, self._snapshot(), self.progress, workers)
         found = walk.run()
         model = written(self.compressed, slopes.gradient, found.weights, grids) if found.steps else self.compressed
@@ -185,13 +184,6 @@ class _Finetuning:
         if effort.word == "default":
             return Pace(steps, 1, rate=options.rate, seed=options.seed)
         return Pace(seconds=effort.seconds, rate=options.rate, seed=options.seed)
-
-    def _seconds(self, slopes: Slopes, stream: Stream) -> float:
-        """Return the predicted seconds of a step, where the clock counts."""
-        if self._pace().seconds is None:
-            return 0.0
-        step, teacher = slopes.seconds(stream.example(), stream.runs)
-        return (step + stream.runs * teacher) / min(slopes.workers, stream.runs)
 
     def _snapshot(self) -> Snapshot | None:
         options = self.options
@@ -284,9 +276,8 @@ class _Finetuning:
         if not gradient.weights:
             raise ModelError("the compressed model has no floating-point weights of its own that steps could change.")
         plain = Labelled.open(gradient, teacher, self.room.workers, self.runtime.provider)
-        ready = labels.ready if labels is not None else np.asarray
         crew = at_work()
-        slopes = Labelled(plain.session, plain.judge, gradient, teacher, plain.workers, ready, crew=crew)
+        slopes = Labelled(plain.session, plain.judge, gradient, teacher, plain.workers, stream.ready, crew=crew)
         return slopes, tuple(compared)
 
     def _terms(self, pairs: Pairs, labels: Labels | None, example: Feed) -> list[Term]:
@@ -307,6 +298,12 @@ class _Finetuning:
             term = own_term(_loss_graph(options.loss), list(pairs.ends), ready, LABELS, version)
             terms.append(replace(term, inputs=[] if terms else term.inputs))
         return terms
+
+
+def _seconds(slopes: Slopes, stream: Stream) -> float:
+    """Return the predicted seconds of a step."""
+    step, teacher = slopes.seconds(stream.example(), stream.runs)
+    return (step + stream.runs * teacher) / min(slopes.workers, stream.runs)
 
 
 def _plain(model: Model) -> Plain:
